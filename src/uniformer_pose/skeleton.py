@@ -1,0 +1,165 @@
+"""What the keypoints of a person mean: names, mirror pairs, body halves, OKS sigmas, limbs and colours.
+
+A skeleton is data: one YAML file. COCO's 17 points ship with the package as ``coco_17``; any other set is a file
+of the same form, named by its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from uniformer_pose.errors import InputError
+
+_SHIPPED = Path(__file__).parent / "skeletons"
+_FIELDS = ("name", "keypoints", "left_right_pairs", "upper_body", "lower_body", "limbs")
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The keypoints of one kind of figure; all fields but the name hold keypoint names, in file order.
+
+    ``sigmas`` are the per-keypoint constants of COCO's OKS (cocodataset.org/#keypoints-eval): OKS of one keypoint
+    is ``exp(-d^2 / (2 * (2 * sigma)^2 * area))``. ``colours`` are RGB, 0 to 255. A limb takes the colour of its
+    first keypoint.
+    """
+
+    name: str
+    keypoint_names: tuple[str, ...]
+    sigmas: tuple[float, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    left_right_pairs: tuple[tuple[str, str], ...]
+    upper_body: tuple[str, ...]
+    lower_body: tuple[str, ...]
+    limbs: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        if not self.keypoint_names:
+            raise InputError(f"skeleton {self.name!r} has no keypoints; list at least one")
+        for field in ("left_right_pairs", "limbs", "upper_body", "lower_body"):
+            entries = getattr(self, field)
+            for name in (n for entry in entries for n in ((entry,) if isinstance(entry, str) else entry)):
+                if name not in self.keypoint_names:
+                    known = ", ".join(self.keypoint_names)
+                    raise InputError(
+                        f"skeleton {self.name!r}: {field} names {name!r}, which is none of its keypoints ({known})"
+                    )
+        in_pairs = [name for pair in self.left_right_pairs for name in pair]
+        repeated = sorted({name for name in in_pairs if in_pairs.count(name) > 1})
+        if repeated:
+            # Mirroring twice must give every keypoint back, so no keypoint may have two partners or be its own.
+            raise InputError(
+                f"skeleton {self.name!r}: {', '.join(repeated)} stands more than once in left_right_pairs; "
+                "a keypoint has one mirror partner or none"
+            )
+        halves = sorted(self.upper_body + self.lower_body)
+        if halves and halves != sorted(self.keypoint_names):
+            odd = sorted({n for n in self.keypoint_names if halves.count(n) != 1})
+            raise InputError(
+                f"skeleton {self.name!r}: upper_body and lower_body together must hold every keypoint once; "
+                f"check {', '.join(odd)}, or leave both empty"
+            )
+        if not all(np.isfinite(s) and s > 0 for s in self.sigmas):
+            raise InputError(f"skeleton {self.name!r}: every sigma must be a positive number")
+
+    @property
+    def num_keypoints(self) -> int:
+        """How many keypoints a figure has (K)."""
+        return len(self.keypoint_names)
+
+    @property
+    def mirror_permutation(self) -> npt.NDArray[np.int64]:
+        """(K,) index of each keypoint's mirror partner, its own where it has none; an involution."""
+        partner = {name: name for name in self.keypoint_names}
+        for left, right in self.left_right_pairs:
+            partner[left], partner[right] = right, left
+        return self.indices([partner[name] for name in self.keypoint_names])
+
+    @property
+    def oks_sigmas(self) -> npt.NDArray[np.float64]:
+        """(K,) OKS sigmas as an array."""
+        return np.asarray(self.sigmas, dtype=np.float64)
+
+    @property
+    def limb_indices(self) -> npt.NDArray[np.int64]:
+        """(L, 2) keypoint indices of each limb's two ends."""
+        return np.asarray([self.indices(limb) for limb in self.limbs], dtype=np.int64).reshape(-1, 2)
+
+    def indices(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Index of each named keypoint."""
+        return np.asarray([self.keypoint_names.index(name) for name in names], dtype=np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The skeleton as plain dicts, lists, strings and numbers: what its YAML file holds."""
+        return {
+            "name": self.name,
+            "keypoints": {
+                name: {"sigma": sigma, "colour": list(colour)}
+                for name, sigma, colour in zip(self.keypoint_names, self.sigmas, self.colours, strict=True)
+            },
+            "left_right_pairs": [list(pair) for pair in self.left_right_pairs],
+            "upper_body": list(self.upper_body),
+            "lower_body": list(self.lower_body),
+            "limbs": [list(limb) for limb in self.limbs],
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], *, source: str = "skeleton") -> Skeleton:
+        """The skeleton that ``to_dict`` wrote; ``source`` names the file in error messages."""
+        if not isinstance(fields, Mapping) or set(fields) != set(_FIELDS):
+            found = ", ".join(map(str, fields)) if isinstance(fields, Mapping) else type(fields).__name__
+            raise InputError(f"{source}: a skeleton holds exactly {', '.join(_FIELDS)}; found {found}")
+        try:
+            keypoints = {str(name): dict(entry) for name, entry in fields["keypoints"].items()}
+            for name, entry in keypoints.items():
+                if set(entry) != {"sigma", "colour"} or len(entry["colour"]) != 3:
+                    raise InputError(
+                        f"{source}: keypoint {name!r} needs a sigma and a colour of three numbers, and nothing else"
+                    )
+            return cls(
+                name=str(fields["name"]),
+                keypoint_names=tuple(keypoints),
+                sigmas=tuple(float(entry["sigma"]) for entry in keypoints.values()),
+                colours=tuple(_colour(entry["colour"]) for entry in keypoints.values()),
+                left_right_pairs=tuple(_pair(pair) for pair in fields["left_right_pairs"]),
+                upper_body=tuple(map(str, fields["upper_body"])),
+                lower_body=tuple(map(str, fields["lower_body"])),
+                limbs=tuple(_pair(limb) for limb in fields["limbs"]),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{source}: not a skeleton ({error}); compare with {_SHIPPED.name}/coco_17.yaml"
+            ) from error
+
+
+def load_skeleton(name_or_path: str | Path) -> Skeleton:
+    """A shipped skeleton by its name (``coco_17``), or one of your own by the path of its YAML file."""
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = _SHIPPED / f"{name_or_path}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in _SHIPPED.glob("*.yaml")))
+        raise InputError(f"no skeleton {str(name_or_path)!r}; give one of {shipped}, or the path of a YAML file")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    return Skeleton.from_dict(fields, source=str(path))
+
+
+def _pair(names: Sequence[str]) -> tuple[str, str]:
+    first, second = names
+    return str(first), str(second)
+
+
+def _colour(rgb: Sequence[int]) -> tuple[int, int, int]:
+    red, green, blue = (int(channel) for channel in rgb)
+    return red, green, blue
