@@ -1,0 +1,191 @@
+"""Geometric augmentation: chooses which region a training crop shows, and touches no pixels.
+
+Half body, shift, scale, rotation and mirroring end in one ``CropGeometry``, so the picture is interpolated
+once and picture and keypoints cannot disagree. Two sources drew these numbers differently: MMPose's port of
+UniFormer pose (the default here) and the original code; ``distribution`` chooses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import Skeleton
+
+_STANDARD_NORMAL = NormalDist()
+
+
+class GeometricAugmentation:
+    """Draws the crop of one visit to one person.
+
+    ``half_body_*``: with at least ``half_body_min_keypoints`` labelled keypoints, the crop shows only the
+    upper or the lower half: the extent of that half's labelled keypoints times ``half_body_padding``, about
+    their mean. The upper half is preferred with ``half_body_upper_probability``; a half needs
+    ``half_body_min_upper_keypoints`` or ``half_body_min_lower_keypoints`` labelled keypoints, otherwise the
+    other one is taken, or none. All keypoints stay labelled. A skeleton without halves is never halved.
+
+    ``shift_factor`` (of the padded box, per axis), ``scale_factor`` (about 1; below 1) and
+    ``rotation_degrees`` are the reach of the draw: none goes further, in either distribution.
+
+    ``truncated_normal`` (the port): a standard normal truncated to [-1, 1], times the reach. ``original``:
+    shift uniform; scale a normal whose deviation is the reach, clipped to it, which puts 32 % of the samples
+    exactly at the two ends; rotation a normal of half the reach, clipped. The original code drew the shift
+    once per data set; here it is drawn at each visit.
+
+    The original also preferred the upper half with 0.69. Raises InputError for a number out of its range.
+    """
+
+    def __init__(
+        self,
+        flip_probability: float = 0.5,
+        half_body_probability: float = 0.3,
+        half_body_min_keypoints: int = 9,
+        half_body_upper_probability: float = 0.7,
+        half_body_min_upper_keypoints: int = 2,
+        half_body_min_lower_keypoints: int = 3,
+        half_body_padding: float = 1.5,
+        shift_probability: float = 0.3,
+        shift_factor: float = 0.16,
+        scale_probability: float = 1.0,
+        scale_factor: float = 0.5,
+        rotation_probability: float = 0.6,
+        rotation_degrees: float = 80.0,
+        distribution: Literal["truncated_normal", "original"] = "truncated_normal",
+    ) -> None:
+        probabilities = {
+            "flip_probability": flip_probability,
+            "half_body_probability": half_body_probability,
+            "half_body_upper_probability": half_body_upper_probability,
+            "shift_probability": shift_probability,
+            "scale_probability": scale_probability,
+            "rotation_probability": rotation_probability,
+        }
+        for name, probability in probabilities.items():
+            if not 0 <= probability <= 1:
+                raise InputError(f"{name} {probability} is not a probability; use a number from 0 to 1")
+        if not 0 <= scale_factor < 1:
+            raise InputError(f"scale_factor {scale_factor}: use a number from 0 to below 1 (0.5: from 0.5 to 1.5)")
+        if not 0 <= shift_factor < math.inf:
+            raise InputError(f"shift_factor {shift_factor}: use a fraction of the padded box, from 0 on")
+        if not 0 <= rotation_degrees <= 180:
+            raise InputError(f"rotation_degrees {rotation_degrees}: use degrees from 0 to 180")
+        if not 0 < half_body_padding < math.inf:
+            raise InputError(f"half_body_padding {half_body_padding}: use a positive factor, 1.5 by default")
+        if half_body_min_upper_keypoints < 1 or half_body_min_lower_keypoints < 1:
+            raise InputError(
+                f"half_body_min_upper_keypoints {half_body_min_upper_keypoints} and "
+                "half_body_min_lower_keypoints "
+                f"{half_body_min_lower_keypoints}: half a body needs at least 1 keypoint"
+            )
+        if distribution not in ("truncated_normal", "original"):
+            raise InputError(f"distribution {distribution!r}: choose truncated_normal or original")
+        self.flip_probability = flip_probability
+        self.half_body_probability = half_body_probability
+        self.half_body_min_keypoints = half_body_min_keypoints
+        self.half_body_upper_probability = half_body_upper_probability
+        self.half_body_min_upper_keypoints = half_body_min_upper_keypoints
+        self.half_body_min_lower_keypoints = half_body_min_lower_keypoints
+        self.half_body_padding = half_body_padding
+        self.shift_probability = shift_probability
+        self.shift_factor = shift_factor
+        self.scale_probability = scale_probability
+        self.scale_factor = scale_factor
+        self.rotation_probability = rotation_probability
+        self.rotation_degrees = rotation_degrees
+        self.distribution = distribution
+
+    def __call__(
+        self,
+        rng: np.random.Generator,
+        box_xywh: npt.NDArray[np.floating],
+        keypoints_in_image: npt.NDArray[np.floating],
+        visibility: npt.NDArray[np.integer],
+        skeleton: Skeleton,
+        *,
+        height: int,
+        width: int,
+        padding: float = 1.25,
+        unbiased: bool = False,
+    ) -> CropGeometry:
+        """The drawn crop around one person; keypoints (K, 2) and box in image pixels, visibility (K,).
+
+        What is drawn, in this order and always in full, so that switching one part off changes no other: six
+        numbers from [0, 1) that decide flip, half body, upper half, shift, scale and rotation; then the sizes
+        of the shift in x, the shift in y, the scale and the rotation.
+        """
+        flip, half_body, upper_half, shift, scale, rotation = rng.random(6).tolist()
+        shift_x, shift_y, scale_size, rotation_size = self._draw_sizes(rng)
+
+        box = np.asarray(box_xywh, dtype=np.float64)
+        if half_body < self.half_body_probability:
+            half_box = self._half_body_box(
+                keypoints_in_image,
+                visibility,
+                skeleton,
+                prefer_upper=upper_half < self.half_body_upper_probability,
+            )
+            if half_box is not None:
+                box, padding = half_box, self.half_body_padding
+        geometry = CropGeometry.from_box(box, height=height, width=width, padding=padding, unbiased=unbiased)
+
+        # As in MMPose, the shift is measured by the padded box before it grows to the crop's aspect ratio.
+        shift_reach = self.shift_factor * padding if shift < self.shift_probability else 0.0
+        factor = 1 + self.scale_factor * scale_size if scale < self.scale_probability else 1.0
+        angle = self.rotation_degrees * rotation_size if rotation < self.rotation_probability else 0.0
+        return replace(
+            geometry,
+            center_x=geometry.center_x + shift_x * shift_reach * float(box[2]),
+            center_y=geometry.center_y + shift_y * shift_reach * float(box[3]),
+            extent_width=geometry.extent_width * factor,
+            extent_height=geometry.extent_height * factor,
+            rotation_degrees=angle,
+            mirrored=flip < self.flip_probability,
+        )
+
+    def _draw_sizes(self, rng: np.random.Generator) -> tuple[float, float, float, float]:
+        """Shift in x and y, scale and rotation, each in [-1, 1] of its reach."""
+        if self.distribution == "truncated_normal":
+            # By the inverse of the cumulative distribution, so that the number of draws is fixed.
+            lowest = _STANDARD_NORMAL.cdf(-1.0)
+            shares = lowest + (1 - 2 * lowest) * rng.random(4)
+            shift_x, shift_y, scale, rotation = (_STANDARD_NORMAL.inv_cdf(share) for share in shares.tolist())
+        else:
+            shift_x, shift_y = rng.uniform(-1.0, 1.0, size=2).tolist()
+            scale, rotation = np.clip(rng.standard_normal(2) * (1.0, 0.5), -1.0, 1.0).tolist()
+        return shift_x, shift_y, scale, rotation
+
+    def _half_body_box(
+        self,
+        keypoints_in_image: npt.NDArray[np.floating],
+        visibility: npt.NDArray[np.integer],
+        skeleton: Skeleton,
+        *,
+        prefer_upper: bool,
+    ) -> npt.NDArray[np.float64] | None:
+        """Box (xywh, not padded) of one half's labelled keypoints about their mean; None if no half will do."""
+        labelled = np.asarray(visibility) > 0
+        if labelled.sum() < self.half_body_min_keypoints:
+            return None
+        upper, lower = skeleton.indices(skeleton.upper_body), skeleton.indices(skeleton.lower_body)
+        upper, lower = upper[labelled[upper]], lower[labelled[lower]]
+        upper_will_do = len(upper) >= self.half_body_min_upper_keypoints
+        lower_will_do = len(lower) >= self.half_body_min_lower_keypoints
+        if upper_will_do and (prefer_upper or not lower_will_do):
+            chosen = upper
+        elif lower_will_do:
+            chosen = lower
+        else:
+            return None
+        points = np.asarray(keypoints_in_image, dtype=np.float64)[chosen]
+        size = np.ptp(points, axis=0)
+        if size.max() < 1:
+            return None  # all in one pixel: that shows no body
+        size = np.maximum(size, 1.0)  # in one row or column: a box needs area
+        return np.concatenate([points.mean(axis=0) - size / 2, size])

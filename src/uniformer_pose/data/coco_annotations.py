@@ -1,0 +1,545 @@
+"""COCO annotation and detection files to person instances: flat arrays, no object per person.
+
+Two kinds of defect are told apart. What makes a file contradict itself or the skeleton (a missing field, a
+NaN, a repeated id) is an InputError that names the file and the entry. What is ordinary in good files (a
+crowd, a person without labelled keypoints, a box without area) is left out and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import Skeleton
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class PersonInstances:
+    """N person boxes, with their keypoints where annotated, in M images; only images with a box are held.
+
+    Everything is a flat numpy array, so that worker processes share the memory: Python objects would be
+    copied page by page as their reference counts change. Instances are sorted by image, within an image in
+    the file's order.
+
+    ``image_folder`` is absolute, its links followed. ``image_ids`` (M,), ``file_names`` (M,) relative to the
+    folder, ``image_heights`` and ``image_widths`` (M,) in pixels. ``image_of_instance`` (N,) indexes these.
+    ``instance_ids`` (N,) are annotation ids, or positions in the detection file from 0. ``boxes_xywh`` (N,
+    4): left, top, width, height in image pixels, width and height positive. ``box_scores`` (N,), 1 for
+    annotated boxes. ``keypoints_in_image`` (N, K, 2) are (x, y) in image pixels. ``visibility`` (N, K): 0 not
+    labelled, 1 labelled but hidden, 2 visible; 0 throughout for detections. ``counts``: the entries ``read``
+    and ``kept``, then how many were left out for each reason. ``record`` and ``source_file`` say where an
+    instance stands, for messages.
+    """
+
+    image_folder: Path
+    image_ids: IntArray
+    file_names: npt.NDArray[np.str_]
+    image_heights: npt.NDArray[np.int32]
+    image_widths: npt.NDArray[np.int32]
+    image_of_instance: npt.NDArray[np.int32]
+    instance_ids: IntArray
+    boxes_xywh: FloatArray
+    box_scores: npt.NDArray[np.float32]
+    keypoints_in_image: npt.NDArray[np.float32]
+    visibility: npt.NDArray[np.uint8]
+    counts: dict[str, int] = field(default_factory=dict)
+    record: Literal["annotation", "detection"] = "annotation"
+    source_file: Path = Path()
+
+    def __len__(self) -> int:
+        return len(self.instance_ids)
+
+    @property
+    def num_images(self) -> int:
+        """How many images hold at least one instance (M)."""
+        return len(self.image_ids)
+
+    @property
+    def boxes_per_image(self) -> IntArray:
+        """(M,) how many instances each image holds."""
+        return np.bincount(self.image_of_instance, minlength=self.num_images).astype(np.int64)
+
+    def first_images(self, num_images: int) -> PersonInstances:
+        """The instances of the first ``num_images`` images; the others are counted as left out."""
+        if num_images < 1:
+            raise InputError(f"the first {num_images} images; use at least 1")
+        kept = int(np.searchsorted(self.image_of_instance, num_images))
+        if kept == len(self):
+            return self
+        reason = f"after the first {num_images} images"
+        return replace(
+            self,
+            image_ids=self.image_ids[:num_images],
+            file_names=self.file_names[:num_images],
+            image_heights=self.image_heights[:num_images],
+            image_widths=self.image_widths[:num_images],
+            image_of_instance=self.image_of_instance[:kept],
+            instance_ids=self.instance_ids[:kept],
+            boxes_xywh=self.boxes_xywh[:kept],
+            box_scores=self.box_scores[:kept],
+            keypoints_in_image=self.keypoints_in_image[:kept],
+            visibility=self.visibility[:kept],
+            counts={**self.counts, "kept": kept, reason: len(self) - kept},
+        )
+
+    def image_path(self, image_index: int) -> Path:
+        """Where one image lies; InputError if a link leads out of the image folder.
+
+        The check is made here, as an image is opened, because following the links of every image of a large
+        set at the start would take minutes on a network file system.
+        """
+        path = self.image_folder / str(self.file_names[image_index])
+        if not path.resolve().is_relative_to(self.image_folder):
+            raise InputError(
+                f"{path}: links to a file outside the image folder; put a copy of the image into the folder"
+            )
+        return path
+
+    def describe(self, instance_index: int) -> str:
+        """Words that lead to one instance's entry: ``annotation 12 of train.json``."""
+        return f"{self.record} {self.instance_ids[instance_index]} of {self.source_file.name}"
+
+    def summary(self) -> str:
+        """One line: how many entries were kept of how many, and why the others were not."""
+        left_out = [f"{n} {reason}" for reason, n in self.counts.items() if n and reason not in ("read", "kept")]
+        because = f" (left out: {', '.join(left_out)})" if left_out else ""
+        return (
+            f"{self.source_file.name}: kept {len(self)} of {self.counts.get('read', len(self))} "
+            f"{self.record}s "
+            f"in {self.num_images} images{because}"
+        )
+
+
+def read_ground_truth(
+    annotation_file: str | Path, image_folder: str | Path, skeleton: Skeleton, *, clip_boxes: bool = True
+) -> PersonInstances:
+    """The annotated people of a COCO keypoint file: no crowd, a box with area, a labelled keypoint.
+
+    With ``clip_boxes`` a box's corners are moved into [0, W - 1] and [0, H - 1], as MMPose does for training
+    and for evaluation with annotated boxes. How many keypoints are labelled is counted from the visibilities,
+    so ``num_keypoints`` is not needed; nor are ``area``, ``segmentation`` and ``iscrowd`` (absent means no
+    crowd).
+
+    Where categories list keypoint names, only annotations of these categories are people, and the names must
+    be the skeleton's, in its order. Raises InputError on a file that is structurally wrong (see the module's
+    text).
+    """
+    file = Path(annotation_file)
+    folder = _existing_folder(image_folder)
+    content = _read_object(file)
+    images = _read_images(content, file)
+    categories = _keypoint_categories(content, file, skeleton)
+    records = _entries(content, "annotations", file)
+    ids = _integers(records, "id", file, lambda i: f"annotation number {i + 1}")
+    _refuse_repeated_ids(ids, "annotation", file)
+    if (ids <= 0).any():
+        first = int(ids[ids <= 0][0])
+        raise InputError(
+            f"{file}: annotation id {first} is not positive; COCO evaluation needs ids from 1 on, renumber"
+        )
+
+    def name(index: int) -> str:
+        return f"annotation {ids[index]}"
+
+    image_of_record = _look_up_images(_integers(records, "image_id", file, name), images, file, "annotation")
+    selection = _Selection(len(records))
+    if categories is not None:
+        category_ids = _integers(records, "category_id", file, name)
+        selection.leave_out(~np.isin(category_ids, sorted(categories)), "of a category without keypoints")
+    selection.leave_out(np.array([bool(record.get("iscrowd")) for record in records]), "crowd")
+
+    remaining = selection.remaining()
+    chosen = [records[i] for i in remaining]
+    flat = _number_rows(
+        chosen,
+        "keypoints",
+        3 * skeleton.num_keypoints,
+        file,
+        lambda i: name(remaining[i]),
+        meaning=f"x, y, visibility of the {skeleton.num_keypoints} keypoints of skeleton {skeleton.name}",
+    )
+    boxes = _number_rows(chosen, "bbox", 4, file, lambda i: name(remaining[i]), meaning="x, y, width, height in pixels")
+    keypoints = flat.reshape(-1, skeleton.num_keypoints, 3)
+    odd = ~np.isin(keypoints[..., 2], (0, 1, 2)).all(axis=1)
+    if odd.any():
+        raise InputError(
+            f"{file}: {name(remaining[int(np.flatnonzero(odd)[0])])} has a visibility other than 0 (not "
+            "labelled), "
+            "1 (hidden) and 2 (visible); correct the third number of each keypoint"
+        )
+    selection.leave_out_of(remaining, np.all(keypoints[..., 2] == 0, axis=1), "without labelled keypoint")
+    boxes = _leave_out_boxes(boxes, images, image_of_record[remaining], remaining, selection, clip=clip_boxes)
+
+    kept = selection.kept[remaining]
+    return _assemble(
+        folder,
+        images,
+        image_of_record[remaining][kept],
+        instance_ids=ids[remaining][kept],
+        boxes_xywh=boxes[kept],
+        box_scores=np.ones(int(kept.sum()), dtype=np.float32),
+        keypoints_in_image=keypoints[kept, :, :2].astype(np.float32),
+        visibility=keypoints[kept, :, 2].astype(np.uint8),
+        counts=selection.counts(),
+        record="annotation",
+        source_file=file,
+    )
+
+
+def read_detections(
+    detection_file: str | Path,
+    annotation_file: str | Path,
+    image_folder: str | Path,
+    skeleton: Skeleton,
+    *,
+    score_threshold: float = 0.0,
+) -> PersonInstances:
+    """The person boxes of a COCO detection file: a list of image_id, category_id, bbox and score.
+
+    Boxes are not clipped and keep their scores; those below ``score_threshold`` are left out. The annotation
+    file gives names and sizes of the images, and which categories have keypoints; where it names none,
+    category 1 is the person, as in COCO. Raises InputError on a structurally wrong file and on images the
+    annotation file does not know.
+    """
+    file = Path(detection_file)
+    folder = _existing_folder(image_folder)
+    content = _read_object(Path(annotation_file))
+    images = _read_images(content, Path(annotation_file))
+    categories = _keypoint_categories(content, Path(annotation_file), skeleton) or {1}
+    del content
+    records = _read_json(file)
+    if not isinstance(records, list):
+        raise InputError(
+            f"{file}: a detection file is a list of image_id, category_id, bbox and score, not an object; "
+            "give the detector's results, not an annotation file"
+        )
+    if not records:
+        raise InputError(f"{file}: holds no detections; give a file with at least one box, or use the annotated boxes")
+
+    def name(index: int) -> str:
+        return f"detection number {index}"
+
+    image_ids = _integers(records, "image_id", file, name)
+    image_of_record = _look_up_images(image_ids, images, file, "detection")
+    scores = _number_rows(records, "score", None, file, name, meaning="the detector's confidence")[:, 0]
+    boxes = _number_rows(records, "bbox", 4, file, name, meaning="x, y, width, height in pixels")
+    selection = _Selection(len(records))
+    category_ids = _integers(records, "category_id", file, name)
+    selection.leave_out(~np.isin(category_ids, sorted(categories)), "of a category without keypoints")
+    selection.leave_out(scores < score_threshold, f"with a score below {score_threshold:g}")
+    everything = np.arange(len(records))
+    boxes = _leave_out_boxes(boxes, images, image_of_record, everything, selection, clip=False)
+
+    kept = selection.kept
+    num_kept = int(kept.sum())
+    return _assemble(
+        folder,
+        images,
+        image_of_record[kept],
+        instance_ids=everything[kept],
+        boxes_xywh=boxes[kept],
+        box_scores=scores[kept].astype(np.float32),
+        keypoints_in_image=np.zeros((num_kept, skeleton.num_keypoints, 2), dtype=np.float32),
+        visibility=np.zeros((num_kept, skeleton.num_keypoints), dtype=np.uint8),
+        counts=selection.counts(),
+        record="detection",
+        source_file=file,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """The images of an annotation file; ``order`` sorts ``ids``."""
+
+    ids: IntArray
+    file_names: npt.NDArray[np.str_]
+    heights: npt.NDArray[np.int32]
+    widths: npt.NDArray[np.int32]
+    order: IntArray
+
+
+class _Selection:
+    """Which records are kept; each one left out is counted once, under the first reason that applied."""
+
+    def __init__(self, num_records: int) -> None:
+        self.kept: BoolArray = np.ones(num_records, dtype=np.bool_)
+        self._left_out: dict[str, int] = {}
+
+    def leave_out(self, condition: BoolArray, reason: str) -> None:
+        self._left_out[reason] = int((self.kept & condition).sum())
+        self.kept &= ~condition
+
+    def leave_out_of(self, indices: IntArray, condition: BoolArray, reason: str) -> None:
+        everywhere = np.zeros(len(self.kept), dtype=np.bool_)
+        everywhere[indices[condition]] = True
+        self.leave_out(everywhere, reason)
+
+    def remaining(self) -> IntArray:
+        return np.flatnonzero(self.kept)
+
+    def counts(self) -> dict[str, int]:
+        return {"read": len(self.kept), "kept": int(self.kept.sum()), **self._left_out}
+
+
+def _assemble(
+    folder: Path,
+    images: _Images,
+    image_of_instance: IntArray,
+    *,
+    instance_ids: IntArray,
+    boxes_xywh: FloatArray,
+    box_scores: npt.NDArray[np.float32],
+    keypoints_in_image: npt.NDArray[np.float32],
+    visibility: npt.NDArray[np.uint8],
+    counts: dict[str, int],
+    record: Literal["annotation", "detection"],
+    source_file: Path,
+) -> PersonInstances:
+    """Sort the instances by image and keep only the images that hold one."""
+    order = np.argsort(image_of_instance, kind="stable")
+    used, compact = np.unique(image_of_instance[order], return_inverse=True)
+    return PersonInstances(
+        image_folder=folder,
+        image_ids=images.ids[used],
+        file_names=images.file_names[used],
+        image_heights=images.heights[used],
+        image_widths=images.widths[used],
+        image_of_instance=compact.astype(np.int32),
+        instance_ids=instance_ids[order].astype(np.int64),
+        boxes_xywh=boxes_xywh[order],
+        box_scores=box_scores[order],
+        keypoints_in_image=keypoints_in_image[order],
+        visibility=visibility[order],
+        counts=counts,
+        record=record,
+        source_file=source_file,
+    )
+
+
+def _leave_out_boxes(
+    boxes: FloatArray,
+    images: _Images,
+    image_of_box: IntArray,
+    record_of_box: IntArray,
+    selection: _Selection,
+    *,
+    clip: bool,
+) -> FloatArray:
+    """The boxes, clipped if asked; those without area or outside their image leave the selection."""
+    selection.leave_out_of(record_of_box, np.any(boxes[:, 2:] <= 0, axis=1), "with a box without area")
+    sizes = np.stack([images.widths[image_of_box], images.heights[image_of_box]], axis=1).astype(np.float64)
+    corners = np.stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    clipped = np.clip(corners, 0, sizes - 1)
+    inside = clipped[1] - clipped[0]
+    if clip:
+        selection.leave_out_of(record_of_box, ~(inside > 0).all(axis=1), "with a box outside the image")
+        return np.concatenate([clipped[0], inside], axis=1)
+    touches = (corners[1] > 0).all(axis=1) & (corners[0] < sizes).all(axis=1)
+    selection.leave_out_of(record_of_box, ~touches, "with a box outside the image")
+    return boxes
+
+
+def _existing_folder(image_folder: str | Path) -> Path:
+    folder = Path(image_folder)
+    if not folder.is_dir():
+        raise InputError(f"image folder {folder} does not exist; give the folder that holds the image files")
+    return folder.resolve()
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            return json.load(stream)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{file}: cannot be read ({reason}); give the path of a COCO JSON file") from error
+    except (ValueError, RecursionError) as error:
+        # ValueError covers text that is not UTF-8 and JSON that is malformed, cut off, or empty.
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: not valid JSON ({reason}); check that the file is complete") from error
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    content = _read_json(file)
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{file}: an annotation file is an object with images and annotations, not a "
+            f"{type(content).__name__}; "
+            "give a COCO keypoint file"
+        )
+    return content
+
+
+def _entries(content: dict[str, Any], key: str, file: Path) -> list[Any]:
+    entries = content.get(key)
+    if not isinstance(entries, list) or not entries:
+        problem = f"has no list {key!r}" if not isinstance(entries, list) else f"has an empty list {key!r}"
+        raise InputError(f"{file}: {problem}; an annotation file holds at least one entry there")
+    return entries
+
+
+def _read_images(content: dict[str, Any], file: Path) -> _Images:
+    records = _entries(content, "images", file)
+    ids = _integers(records, "id", file, lambda i: f"image number {i + 1}")
+    _refuse_repeated_ids(ids, "image", file)
+
+    def name(index: int) -> str:
+        return f"image {ids[index]}"
+
+    sizes = {}
+    for side in ("height", "width"):
+        sizes[side] = _integers(records, side, file, name)
+        wrong = np.flatnonzero((sizes[side] < 1) | (sizes[side] > np.iinfo(np.int32).max))
+        if len(wrong):
+            raise InputError(
+                f"{file}: {name(wrong[0])} has {side} {sizes[side][wrong[0]]}; give its size in pixels, at least 1"
+            )
+    file_names = _column(records, "file_name", file, name)
+    for index, file_name in enumerate(file_names):
+        if not isinstance(file_name, str) or not file_name or "\0" in file_name:
+            raise InputError(f"{file}: {name(index)} has file_name {file_name!r}; give the name of an image file")
+        if file_name[0] == "/" or ".." in PurePosixPath(file_name).parts:
+            raise InputError(
+                f"{file}: {name(index)} has file_name {file_name!r}, which leaves the image folder; "
+                "names must be relative to the folder and without '..'"
+            )
+    return _Images(
+        ids=ids,
+        file_names=np.array(file_names, dtype=np.str_),
+        heights=sizes["height"].astype(np.int32),
+        widths=sizes["width"].astype(np.int32),
+        order=np.argsort(ids),
+    )
+
+
+def _keypoint_categories(content: dict[str, Any], file: Path, skeleton: Skeleton) -> set[int] | None:
+    """Ids of the categories that list keypoint names, which must be the skeleton's; None if none does."""
+    categories = content.get("categories") or []
+    if not isinstance(categories, list) or not all(isinstance(entry, dict) for entry in categories):
+        raise InputError(f"{file}: 'categories' must be a list of objects; correct it or leave it out")
+    with_keypoints = [entry for entry in categories if entry.get("keypoints")]
+    for entry in with_keypoints:
+        names = entry["keypoints"]
+        if not isinstance(names, list) or len(names) != skeleton.num_keypoints:
+            found = len(names) if isinstance(names, list) else repr(names)
+            raise InputError(
+                f"{file}: category {entry.get('id')} lists {found} keypoints, skeleton {skeleton.name} has "
+                f"{skeleton.num_keypoints}; choose the skeleton of this data set"
+            )
+        for number, (theirs, ours) in enumerate(zip(names, skeleton.keypoint_names, strict=True), start=1):
+            if _plain_name(theirs) != _plain_name(ours):
+                raise InputError(
+                    f"{file}: keypoint {number} is {theirs!r} in category {entry.get('id')} and {ours!r} in "
+                    "skeleton "
+                    f"{skeleton.name}; choose the skeleton of this data set"
+                )
+    if not with_keypoints:
+        return None
+    ids = _integers(with_keypoints, "id", file, lambda i: f"category {with_keypoints[i].get('name')!r}")
+    return set(ids.tolist())
+
+
+def _plain_name(name: object) -> str:
+    """A keypoint name without case and separators: data sets write left_eye, Left Eye and left-eye."""
+    return "".join(letter for letter in str(name).lower() if letter.isalnum())
+
+
+def _refuse_repeated_ids(ids: IntArray, kind: str, file: Path) -> None:
+    unique, counts = np.unique(ids, return_counts=True)
+    repeated = unique[counts > 1]
+    if len(repeated):
+        raise InputError(
+            f"{file}: {kind} id {repeated[0]} is given to {counts[counts > 1][0]} {kind}s "
+            f"({len(repeated)} ids are repeated); every {kind} needs an id of its own"
+        )
+
+
+def _look_up_images(image_ids: IntArray, images: _Images, file: Path, kind: str) -> IntArray:
+    """Index of each image id among the images."""
+    sorted_ids = images.ids[images.order]
+    position = np.minimum(np.searchsorted(sorted_ids, image_ids), len(sorted_ids) - 1)
+    unknown = sorted_ids[position] != image_ids
+    if unknown.any():
+        missing = np.unique(image_ids[unknown])
+        examples = ", ".join(map(str, missing[:3].tolist())) + (", ..." if len(missing) > 3 else "")
+        raise InputError(
+            f"{file}: {int(unknown.sum())} {kind}s are in {len(missing)} images that the annotation file "
+            "does not list "
+            f"(image_id {examples}); give files of the same data set"
+        )
+    found: IntArray = images.order[position]
+    return found
+
+
+def _column(records: Sequence[Any], field_name: str, file: Path, name: Callable[[int], str]) -> list[Any]:
+    try:
+        return [record[field_name] for record in records]
+    except (KeyError, TypeError, IndexError):
+        for index, record in enumerate(records):
+            if not isinstance(record, dict):
+                raise InputError(f"{file}: {name(index)} is {record!r:.40}, not an object; correct it") from None
+            if field_name not in record:
+                raise InputError(f"{file}: {name(index)} has no {field_name!r}; add it or remove the entry") from None
+        raise
+
+
+def _integers(records: Sequence[Any], field_name: str, file: Path, name: Callable[[int], str]) -> IntArray:
+    values = _column(records, field_name, file, name)
+    # The exact type, because a text of digits, a fraction or a truth value would be converted without a word.
+    if set(map(type, values)) - {int} or (values and not -(2**63) <= min(values) <= max(values) < 2**63):
+        for index, value in enumerate(values):
+            if type(value) is not int or not -(2**63) <= value < 2**63:
+                raise InputError(f"{file}: {name(index)} has {field_name} {value!r:.40}; it must be a whole number")
+    return np.array(values, dtype=np.int64)
+
+
+def _number_rows(
+    records: Sequence[Any],
+    field_name: str,
+    length: int | None,
+    file: Path,
+    name: Callable[[int], str],
+    *,
+    meaning: str,
+) -> FloatArray:
+    """(records, length) finite numbers of one field; ``length`` None for a field that is a single number."""
+    values = _column(records, field_name, file, name)
+    if length is None:
+        rows: list[Any] = [[value] for value in values]
+        length = 1
+    else:
+        rows = values
+        for index, row in enumerate(rows):
+            if not isinstance(row, list) or len(row) != length:
+                found = f"{len(row)} numbers" if isinstance(row, list) else f"{row!r:.40}"
+                raise InputError(f"{file}: {name(index)} has {found} in {field_name!r}; it needs {length} ({meaning})")
+    try:
+        if set(map(type, chain.from_iterable(rows))) - {int, float}:
+            raise OverflowError
+        numbers = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=len(rows) * length)
+        if not np.isfinite(numbers).all():
+            raise OverflowError
+    except OverflowError:
+        for index, row in enumerate(rows):
+            for value in row:
+                # An integer of 400 digits is a number to Python, and none to numpy; NaN fails the comparison.
+                if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+                    raise InputError(
+                        f"{file}: {name(index)} has {value!r:.40} in {field_name!r}; it needs finite numbers "
+                        f"({meaning})"
+                    ) from None
+        raise
+    return numbers.reshape(len(rows), length)

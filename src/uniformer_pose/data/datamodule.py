@@ -1,0 +1,207 @@
+"""Person crops of one dataset for Lightning: files on disk in, batches out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from uniformer_pose.data.augmentation import GeometricAugmentation
+from uniformer_pose.data.coco_annotations import PersonInstances, read_detections, read_ground_truth
+from uniformer_pose.data.crop_dataset import (
+    EvaluationImages,
+    TrainingCrops,
+    collate_images,
+    use_one_opencv_thread,
+)
+from uniformer_pose.data.photometric import PhotometricAugmentation
+from uniformer_pose.data.sampling import EpochSampler, pack_images
+from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+
+_WORKER_TIMEOUT_SECONDS = 300  # a hung worker would otherwise hang the training for ever
+
+
+class PersonCrops(pl.LightningDataModule):
+    """Training crops and evaluation crops of one dataset in COCO's layout.
+
+    All paths but ``skeleton``'s lie below ``root``. ``val_boxes`` is ``"gt"`` for ground-truth boxes, or a file of
+    detector boxes (below root, or a path that exists as it stands). ``codec`` owns the crop's size and convention.
+    ``if_missing`` is what an error message tells a user who does not have the data.
+
+    A training batch: ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K) in
+    0, 1, 2, ``instance_index`` (B,) into ``train_people``. An evaluation batch holds all boxes of some images:
+    ``crops`` (N, H, W, 3), ``centers_in_image`` and ``extents_in_image`` (N, 2), ``instance_index`` (N,) into
+    ``val_people``.
+
+    The order of epoch e depends on (seed, e) and every crop on (seed, e, index) alone: neither the number of workers,
+    nor the number of processes, nor an interruption changes what a person's crop looks like.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train_annotations: str,
+        train_images: str,
+        val_annotations: str,
+        val_images: str,
+        val_boxes: str,
+        skeleton: str | Skeleton,
+        codec: HeatmapCodec,
+        mean: Sequence[float],
+        std: Sequence[float],
+        box_padding: float = 1.25,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        num_workers: int = 4,
+        on_bad_image: Literal["error", "skip"] = "error",
+        max_images: int | None = None,
+        if_missing: str = "",
+        seed: int = 0,
+        geometric: GeometricAugmentation | None = None,
+        photometric: PhotometricAugmentation | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise InputError(f"data.{name}={value}: must be at least 1")
+        self.root = Path(root).expanduser()
+        self.train_annotations, self.train_images = train_annotations, train_images
+        self.val_annotations, self.val_images, self.val_boxes = val_annotations, val_images, val_boxes
+        self.skeleton = skeleton if isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
+        self.codec = codec
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.box_padding = box_padding
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers = num_workers
+        self.on_bad_image = on_bad_image
+        self.max_images = max_images
+        self.if_missing = if_missing
+        self.seed = seed
+        self.geometric, self.photometric = geometric, photometric
+        self.train_people: PersonInstances | None = None
+        self.val_people: PersonInstances | None = None
+        self._next_epoch, self._next_batch = 0, 0
+
+    @property
+    def val_annotation_file(self) -> Path:
+        """The ground truth that predictions are scored against."""
+        return self.root / self.val_annotations
+
+    @property
+    def train_batches(self) -> int:
+        """Training batches of one epoch on one device."""
+        people = len(_read(self.train_people))
+        world_size = self.trainer.world_size if self.trainer else 1
+        return -(-people // world_size) // self.batch_size
+
+    def setup(self, stage: str) -> None:
+        """Read the annotations that the stage needs; every process reads its own copy."""
+        if stage == "fit" and self.train_people is None:
+            annotations, images = self._existing(self.train_annotations), self._existing(self.train_images)
+            people = read_ground_truth(annotations, images, self.skeleton)
+            self.train_people = people if self.max_images is None else people.first_images(self.max_images)
+            if self.train_batches < 1:
+                processes = self.trainer.world_size if self.trainer else 1
+                raise InputError(
+                    f"{annotations}: {len(self.train_people)} people on {processes} processes do not fill one "
+                    f"batch of {self.batch_size}; lower data.batch_size"
+                )
+        if self.val_people is None:
+            annotations, images = self._existing(self.val_annotations), self._existing(self.val_images)
+            if self.val_boxes == "gt":
+                people = read_ground_truth(annotations, images, self.skeleton)
+            else:
+                as_it_stands = Path(self.val_boxes).expanduser()
+                detections = as_it_stands if as_it_stands.is_file() else self._existing(self.val_boxes)
+                people = read_detections(detections, annotations, images, self.skeleton)
+            self.val_people = people if self.max_images is None else people.first_images(self.max_images)
+
+    def _existing(self, relative: str) -> Path:
+        path = self.root / relative
+        if not path.exists():
+            raise InputError(f"{path} does not exist; {self.if_missing or 'set data.root=<folder>'}")
+        return path
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled crops; a last incomplete batch is left out, since BatchNorm learns nothing good from it."""
+        dataset = TrainingCrops(
+            _read(self.train_people),
+            self.skeleton,
+            height=self.codec.height,
+            width=self.codec.width,
+            padding=self.box_padding,
+            unbiased=self.codec.unbiased,
+            seed=self.seed,
+            geometric=self.geometric,
+            photometric=self.photometric,
+            on_bad_image=self.on_bad_image,
+        )
+        rank, world_size = self._rank_and_world_size()
+        sampler = EpochSampler(len(dataset), seed=self.seed, rank=rank, world_size=world_size)
+        # Lightning asks for an iterator before it tells the sampler the epoch (Lightning #21938), so a resumed run
+        # would repeat epoch 0's order; the position comes from the checkpoint instead.
+        sampler.resume_at(self._next_epoch, self._next_batch * self.batch_size)
+        return self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every evaluation box exactly once over all processes, whole images together."""
+        people = _read(self.val_people)
+        dataset = EvaluationImages(
+            people,
+            height=self.codec.height,
+            width=self.codec.width,
+            padding=self.box_padding,
+            unbiased=self.codec.unbiased,
+            on_bad_image=self.on_bad_image,
+        )
+        rank, world_size = self._rank_and_world_size()
+        batches = pack_images(people.boxes_per_image, self.eval_batch_size, rank=rank, world_size=world_size)
+        return self._loader(dataset, batch_sampler=batches, collate_fn=collate_images)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training stands in its data: the epoch, and the batches of it already learnt from."""
+        trainer = self.trainer
+        if trainer is None:
+            return {}
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        epochs = trainer.fit_loop.epoch_progress.current
+        done = progress.current.processed
+        if progress.is_last_batch and done >= trainer.num_training_batches:
+            return {"epoch": epochs.ready, "batch": 0}
+        return {"epoch": max(epochs.ready - 1, 0), "batch": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` stood."""
+        self._next_epoch, self._next_batch = int(state_dict.get("epoch", 0)), int(state_dict.get("batch", 0))
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
+        workers: dict[str, Any] = {}
+        if self.num_workers > 0:
+            workers = {
+                "worker_init_fn": use_one_opencv_thread,
+                "persistent_workers": True,
+                "timeout": _WORKER_TIMEOUT_SECONDS,
+            }
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),  # else iterating would draw from the global generator
+            **workers,
+            **options,
+        )
+
+
+def _read(people: PersonInstances | None) -> PersonInstances:
+    if people is None:
+        raise RuntimeError("the datamodule has not been set up: call setup() first")
+    return people

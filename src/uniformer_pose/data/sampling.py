@@ -1,0 +1,106 @@
+"""Which samples a process reads, in which order: shuffled people for training, packed images for evaluation.
+
+Both know the number of processes, so the trainer must not wrap them in its own distributed sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+from uniformer_pose.errors import InputError
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(index, epoch) pairs of one epoch, in an order that depends on the seed and the epoch only.
+
+    The epoch travels with the index, so that the data set can draw its augmentation from both, whatever
+    worker process reads the sample. Process ``rank`` of ``world_size`` takes every ``world_size``-th sample
+    of the common order; where the number does not divide, samples from the order's beginning are taken once
+    more, so that every process has the same number of training steps.
+    """
+
+    def __init__(
+        self, num_samples: int, *, seed: int, rank: int = 0, world_size: int = 1, shuffle: bool = True
+    ) -> None:
+        if num_samples < 1:
+            raise InputError(f"{num_samples} training samples; training needs at least one")
+        _check_rank(rank, world_size)
+        if seed < 0:
+            raise InputError(f"seed {seed} is negative; use a whole number from 0 on")
+        super().__init__()
+        self.num_samples = num_samples
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.shuffle = shuffle
+        self.epoch = 0
+        self._resumed_at = (0, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self.epoch = epoch
+
+    def resume_at(self, epoch: int, position: int) -> None:
+        """Continue in ``epoch`` after the first ``position`` samples of this process.
+
+        Tied to the epoch rather than to the next iteration: Lightning may start an iterator and throw it
+        away. Other epochs start at their beginning.
+        """
+        if not 0 <= position <= len(self):
+            raise InputError(
+                f"cannot resume at sample {position} of an epoch of {len(self)} samples per process; "
+                "resume with the data and the number of processes of the interrupted run"
+            )
+        self.epoch = epoch
+        self._resumed_at = (epoch, position)
+
+    def __len__(self) -> int:
+        """Samples per process and epoch; the full number also in an epoch resumed half-way."""
+        return -(-self.num_samples // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
+        order = np.arange(self.num_samples)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+        own = np.resize(order, len(self) * self.world_size)[self.rank :: self.world_size]
+        resumed_epoch, position = self._resumed_at
+        start = position if epoch == resumed_epoch else 0
+        return iter([(index, epoch) for index in own[start:].tolist()])
+
+
+def pack_images(
+    num_boxes_per_image: Sequence[int] | npt.NDArray[np.integer],
+    boxes_per_batch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[list[int]]:
+    """Batches of image indices for one process: whole images, about ``boxes_per_batch`` boxes each.
+
+    A batch holds more only if a single image does. Over all processes every image with a box is in exactly
+    one batch: nothing is repeated to even out the processes, whose numbers of batches may differ by one.
+    Images without a box are in no batch. A valid ``batch_sampler`` of a DataLoader.
+    """
+    _check_rank(rank, world_size)
+    if boxes_per_batch < 1:
+        raise InputError(f"{boxes_per_batch} boxes per batch; use at least 1")
+    batches: list[list[int]] = []
+    filled = boxes_per_batch
+    for image, num_boxes in enumerate(num_boxes_per_image):
+        if num_boxes == 0:
+            continue
+        if filled + num_boxes > boxes_per_batch:
+            batches.append([])
+            filled = 0
+        batches[-1].append(image)
+        filled += int(num_boxes)
+    return batches[rank::world_size]
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise InputError(f"process {rank} of {world_size}; the rank must be from 0 to the number of processes less one")

@@ -1,0 +1,243 @@
+import numpy as np
+import pytest
+
+from uniformer_pose.data.augmentation import GeometricAugmentation
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import Skeleton
+
+HEIGHT, WIDTH = 256, 192
+BOX = np.array([100.0, 50.0, 60.0, 80.0])  # of the crop's aspect ratio: the extent is the box times 1.25
+UPRIGHT = CropGeometry.from_box(BOX, height=HEIGHT, width=WIDTH)
+NOTHING = {
+    "flip_probability": 0.0,
+    "half_body_probability": 0.0,
+    "shift_probability": 0.0,
+    "scale_probability": 0.0,
+    "rotation_probability": 0.0,
+}
+EVERYTHING_LABELLED = np.full(17, 2, dtype=np.uint8)
+
+
+@pytest.fixture
+def keypoints():
+    return np.random.default_rng(5).uniform((100, 50), (160, 130), size=(17, 2))
+
+
+def draw(augmentation, skeleton, keypoints, *, count=1, seed=0, visibility=EVERYTHING_LABELLED, **arguments):
+    rng = np.random.default_rng(seed)
+    return [
+        augmentation(rng, BOX, keypoints, visibility, skeleton, **({"height": HEIGHT, "width": WIDTH} | arguments))
+        for _ in range(count)
+    ]
+
+
+def only(part, **arguments):
+    return GeometricAugmentation(**(NOTHING | {f"{part}_probability": 1.0} | arguments))
+
+
+def values(geometries, name):
+    return np.array([getattr(geometry, name) for geometry in geometries])
+
+
+def half_body_extent(keypoints):
+    """The crop around points: their extent times 1.5 about their mean, grown to the crop's aspect ratio."""
+    width, height = np.ptp(keypoints, axis=0) * 1.5
+    return max(width, height * WIDTH / HEIGHT), max(height, width * HEIGHT / WIDTH)
+
+
+def test_with_all_probabilities_at_zero_the_crop_is_that_of_the_box(skeleton, keypoints):
+    assert draw(GeometricAugmentation(**NOTHING), skeleton, keypoints, count=3) == [UPRIGHT] * 3
+
+
+@pytest.mark.parametrize("distribution", ["truncated_normal", "original"])
+def test_the_same_generator_state_gives_the_same_crop(skeleton, keypoints, distribution):
+    augmentation = GeometricAugmentation(distribution=distribution)
+    first = draw(augmentation, skeleton, keypoints, count=20, seed=7)
+    assert first == draw(augmentation, skeleton, keypoints, count=20, seed=7)
+    assert first != draw(augmentation, skeleton, keypoints, count=20, seed=8)
+
+
+def test_switching_one_part_off_changes_no_other(skeleton, keypoints):
+    full = draw(GeometricAugmentation(half_body_probability=0), skeleton, keypoints, count=50)
+    without_flip = draw(
+        GeometricAugmentation(half_body_probability=0, flip_probability=0), skeleton, keypoints, count=50
+    )
+    for name in ("center_x", "center_y", "extent_width", "rotation_degrees"):
+        assert values(full, name).tolist() == values(without_flip, name).tolist()
+
+
+@pytest.mark.parametrize("distribution", ["truncated_normal", "original"])
+def test_each_part_happens_with_its_probability(skeleton, keypoints, distribution):
+    geometries = draw(
+        GeometricAugmentation(half_body_probability=0, distribution=distribution),
+        skeleton,
+        keypoints,
+        count=4000,
+    )
+    assert values(geometries, "mirrored").mean() == pytest.approx(0.5, abs=0.025)
+    assert (values(geometries, "rotation_degrees") != 0).mean() == pytest.approx(0.6, abs=0.025)
+    assert (values(geometries, "center_x") != UPRIGHT.center_x).mean() == pytest.approx(0.3, abs=0.025)
+    assert (values(geometries, "extent_width") != UPRIGHT.extent_width).all()
+
+
+@pytest.mark.parametrize(
+    ("distribution", "deviation", "share_at_the_ends"),
+    [("truncated_normal", 43.2, 0.0), ("original", 38.4, 0.0455)],
+)
+def test_rotation_has_the_stated_distribution(skeleton, keypoints, distribution, deviation, share_at_the_ends):
+    angles = values(
+        draw(only("rotation", distribution=distribution), skeleton, keypoints, count=4000),
+        "rotation_degrees",
+    )
+    assert np.abs(angles).max() <= 80
+    assert angles.std() == pytest.approx(deviation, rel=0.03)
+    assert angles.mean() == pytest.approx(0, abs=2)
+    assert (np.abs(angles) == 80).mean() == pytest.approx(share_at_the_ends, abs=0.008)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "deviation", "share_at_the_ends"),
+    [("truncated_normal", 0.270, 0.0), ("original", 0.359, 0.317)],
+)
+def test_scale_has_the_stated_distribution(skeleton, keypoints, distribution, deviation, share_at_the_ends):
+    geometries = draw(only("scale", distribution=distribution), skeleton, keypoints, count=4000)
+    factors = values(geometries, "extent_width") / UPRIGHT.extent_width
+    np.testing.assert_allclose(values(geometries, "extent_height") / UPRIGHT.extent_height, factors)
+    assert 0.5 <= factors.min() <= factors.max() <= 1.5
+    assert factors.std() == pytest.approx(deviation, rel=0.03)
+    assert factors.mean() == pytest.approx(1, abs=0.01)
+    at_the_ends = np.isclose(factors, 0.5, atol=1e-12) | np.isclose(factors, 1.5, atol=1e-12)
+    assert at_the_ends.mean() == pytest.approx(share_at_the_ends, abs=0.02)
+
+
+@pytest.mark.parametrize(("distribution", "deviation"), [("truncated_normal", 0.5396), ("original", 1 / np.sqrt(3))])
+def test_shift_is_measured_by_the_padded_box_on_each_axis(skeleton, keypoints, distribution, deviation):
+    geometries = draw(only("shift", distribution=distribution), skeleton, keypoints, count=4000)
+    reach_x, reach_y = 0.16 * 1.25 * BOX[2:]  # a fifth of the box, as in both sources
+    shift_x = (values(geometries, "center_x") - UPRIGHT.center_x) / reach_x
+    shift_y = (values(geometries, "center_y") - UPRIGHT.center_y) / reach_y
+    for shift in (shift_x, shift_y):
+        assert np.abs(shift).max() <= 1 + 1e-9
+        assert shift.std() == pytest.approx(deviation, rel=0.03)
+    assert np.corrcoef(shift_x, shift_y)[0, 1] == pytest.approx(0, abs=0.05)
+
+
+def test_the_shift_of_a_slim_person_is_measured_before_the_box_grows_to_the_crop(skeleton, keypoints):
+    slim = np.array([0.0, 0.0, 10.0, 80.0])
+    rng = np.random.default_rng(0)
+    centers = [
+        only("shift", shift_factor=1.0)(
+            rng, slim, keypoints, EVERYTHING_LABELLED, skeleton, height=HEIGHT, width=WIDTH
+        ).center_x
+        for _ in range(500)
+    ]
+    assert 11 < np.abs(np.array(centers) - 5).max() <= 12.5
+
+
+def test_flip_mirrors_the_crop_and_keeps_its_region(skeleton, keypoints):
+    (geometry,) = draw(only("flip"), skeleton, keypoints)
+    assert geometry == CropGeometry(
+        UPRIGHT.center_x, UPRIGHT.center_y, UPRIGHT.extent_width, UPRIGHT.extent_height, HEIGHT, WIDTH, mirrored=True
+    )
+
+
+def test_the_convention_and_the_padding_reach_the_crop(skeleton, keypoints):
+    (geometry,) = draw(
+        GeometricAugmentation(**NOTHING), skeleton, keypoints, unbiased=True, padding=2.0, height=64, width=48
+    )
+    assert geometry == CropGeometry.from_box(BOX, height=64, width=48, padding=2.0, unbiased=True)
+
+
+@pytest.mark.parametrize("half", ["upper", "lower"])
+def test_half_body_shows_the_labelled_keypoints_of_one_half(skeleton, keypoints, half):
+    visibility = EVERYTHING_LABELLED.copy()
+    visibility[[0, 16]] = 0
+    augmentation = only("half_body", half_body_upper_probability=float(half == "upper"))
+    (geometry,) = draw(augmentation, skeleton, keypoints, visibility=visibility)
+    names = skeleton.upper_body if half == "upper" else skeleton.lower_body
+    shown = keypoints[[i for i in skeleton.indices(names) if visibility[i]]]
+    assert (geometry.center_x, geometry.center_y) == pytest.approx(tuple(shown.mean(axis=0)))
+    assert (geometry.extent_width, geometry.extent_height) == pytest.approx(half_body_extent(shown))
+
+
+def test_the_upper_half_is_preferred_with_its_probability(skeleton, keypoints):
+    geometries = draw(only("half_body"), skeleton, keypoints, count=2000)
+    upper_center = keypoints[skeleton.indices(skeleton.upper_body)].mean(axis=0)
+    assert np.isclose(values(geometries, "center_x"), upper_center[0]).mean() == pytest.approx(0.7, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower", "shown"),
+    [
+        (8, 0, None),  # fewer than nine labelled
+        (9, 0, "upper"),
+        (9, 2, "upper"),  # too few below, whatever is preferred
+        (8, 3, "either"),
+        (2, 3, None),
+    ],
+)
+def test_half_body_needs_enough_keypoints(skeleton, keypoints, upper, lower, shown):
+    visibility = np.zeros(17, dtype=np.uint8)
+    visibility[skeleton.indices(skeleton.upper_body)[:upper]] = 1
+    visibility[skeleton.indices(skeleton.lower_body)[:lower]] = 1
+    centers = {
+        "box": UPRIGHT.center_x,
+        "upper": keypoints[skeleton.indices(skeleton.upper_body)[:upper], 0].mean(),
+        "lower": keypoints[skeleton.indices(skeleton.lower_body)[:lower], 0].mean() if lower else np.nan,
+    }
+    for prefer_upper in (0.0, 1.0):
+        augmentation = only("half_body", half_body_upper_probability=prefer_upper)
+        (geometry,) = draw(augmentation, skeleton, keypoints, visibility=visibility)
+        expected = {None: "box", "either": "upper" if prefer_upper else "lower"}.get(shown, shown)
+        assert geometry.center_x == pytest.approx(centers[expected])
+
+
+def test_the_lower_half_is_taken_where_the_upper_one_has_too_few_keypoints(skeleton, keypoints):
+    visibility = np.zeros(17, dtype=np.uint8)
+    visibility[skeleton.indices(skeleton.lower_body)] = 2
+    visibility[0] = 2
+    augmentation = only("half_body", half_body_upper_probability=1.0, half_body_min_keypoints=5)
+    (geometry,) = draw(augmentation, skeleton, keypoints, visibility=visibility)
+    assert geometry.center_x == pytest.approx(keypoints[skeleton.indices(skeleton.lower_body), 0].mean())
+
+
+def test_a_skeleton_without_halves_is_never_halved(keypoints):
+    names = tuple(f"point_{number}" for number in range(17))
+    plain = Skeleton("plain", names, (0.1,) * 17, ((0, 0, 0),) * 17, (), (), (), ())
+    assert draw(only("half_body"), plain, keypoints, count=5) == [UPRIGHT] * 5
+
+
+def test_keypoints_in_one_row_give_a_crop_and_in_one_point_the_box(skeleton, keypoints):
+    row = keypoints.copy()
+    row[:, 1] = 70.0
+    (geometry,) = draw(only("half_body", half_body_upper_probability=1.0), skeleton, row)
+    shown = row[skeleton.indices(skeleton.upper_body)]
+    assert geometry.extent_width == pytest.approx(1.5 * np.ptp(shown[:, 0]))
+    assert geometry.center_y == 70.0
+    assert draw(only("half_body"), skeleton, np.full((17, 2), 70.0)) == [UPRIGHT]
+
+
+def test_half_body_happens_with_its_probability(skeleton, keypoints):
+    augmentation = GeometricAugmentation(**(NOTHING | {"half_body_probability": 0.3}))
+    geometries = draw(augmentation, skeleton, keypoints, count=4000)
+    halved = values(geometries, "extent_width") != UPRIGHT.extent_width
+    assert halved.mean() == pytest.approx(0.3, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"flip_probability": 1.5}, r"flip_probability 1\.5 is not a probability"),
+        ({"rotation_probability": float("nan")}, "rotation_probability nan"),
+        ({"scale_factor": 1.0}, r"scale_factor 1\.0"),
+        ({"shift_factor": -0.1}, r"shift_factor -0\.1"),
+        ({"rotation_degrees": 200}, "rotation_degrees 200"),
+        ({"half_body_padding": 0}, "half_body_padding 0"),
+        ({"half_body_min_upper_keypoints": 0}, "half_body_min_upper_keypoints 0"),
+        ({"distribution": "normal"}, "distribution 'normal': choose truncated_normal or original"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(arguments, expected):
+    with pytest.raises(InputError, match=expected):
+        GeometricAugmentation(**arguments)

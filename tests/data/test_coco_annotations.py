@@ -1,0 +1,372 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from uniformer_pose.data.coco_annotations import read_detections, read_ground_truth
+from uniformer_pose.errors import InputError
+
+COCO_TRAIN = "coco_mini/annotations/person_keypoints_train2017.json"
+COCO_VAL = "coco_mini/annotations/person_keypoints_val2017.json"
+COCO_BOXES = "coco_mini/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
+
+
+def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_people_of_coco_train_are_read(shared_folder, skeleton):
+    people = read_ground_truth(shared_folder / COCO_TRAIN, shared_folder / "coco_mini/train2017", skeleton)
+    assert len(people) == 86
+    assert people.counts["read"] == 172
+    assert people.counts["crowd"] == 5
+    assert people.counts["without labelled keypoint"] == 81
+    assert people.summary() == (
+        "person_keypoints_train2017.json: kept 86 of 172 annotations in 28 images "
+        "(left out: 5 crowd, 81 without labelled keypoint)"
+    )
+
+
+def test_the_people_of_coco_val_are_read(shared_folder, skeleton):
+    people = read_ground_truth(shared_folder / COCO_VAL, shared_folder / "coco_mini/val2017", skeleton)
+    assert len(people) == 12
+    first = int(np.flatnonzero(people.instance_ids == 442619)[0])
+    assert people.image_ids[people.image_of_instance[first]] == 785
+    assert people.boxes_xywh[first] == pytest.approx([280.79, 44.73, 218.7, 346.68])
+    assert people.keypoints_in_image[first, 0].tolist() == [367, 81]
+    assert people.visibility[first].tolist() == [2] * 17
+
+
+def test_the_detections_of_coco_val_are_read(shared_folder, skeleton):
+    boxes = read_detections(
+        shared_folder / COCO_BOXES, shared_folder / COCO_VAL, shared_folder / "coco_mini/val2017", skeleton
+    )
+    assert len(boxes) == 118
+    assert dict(zip(boxes.image_ids.tolist(), boxes.boxes_per_image.tolist(), strict=True)) == {
+        785: 22,
+        40083: 26,
+        196141: 33,
+        197388: 37,
+    }
+    records = json.loads((shared_folder / COCO_BOXES).read_text())
+    for index in (0, 60, 117):
+        record = records[boxes.instance_ids[index]]
+        assert boxes.boxes_xywh[index] == pytest.approx(record["bbox"])
+        assert boxes.box_scores[index] == pytest.approx(record["score"])
+        assert boxes.image_ids[boxes.image_of_instance[index]] == record["image_id"]
+    assert not boxes.visibility.any()
+
+
+def test_instances_are_arrays_sorted_by_image(tiny_coco):
+    tiny_coco.content["annotations"].reverse()
+    people = tiny_coco.read()
+    assert people.instance_ids.tolist() == [12, 11, 21, 31]
+    assert people.image_of_instance.tolist() == [0, 0, 1, 2]
+    assert people.boxes_per_image.tolist() == [2, 1, 1]
+    assert people.keypoints_in_image.shape == (4, 17, 2)
+    assert people.keypoints_in_image.dtype == np.float32
+    assert people.visibility.dtype == np.uint8
+    assert people.box_scores.tolist() == [1, 1, 1, 1]
+    assert (people.image_heights[1], people.image_widths[1]) == (64, 48)
+
+
+def test_only_images_with_an_instance_are_held(tiny_coco):
+    tiny_coco.annotation(21)["iscrowd"] = 1
+    people = tiny_coco.read()
+    assert people.image_ids.tolist() == [1, 3]
+    assert people.image_of_instance.tolist() == [0, 0, 1]
+
+
+def test_annotated_boxes_are_clipped_to_the_last_pixel(tiny_coco):
+    tiny_coco.annotation(11)["bbox"] = [-10, -5, 200, 30]
+    assert tiny_coco.read().boxes_xywh[0].tolist() == [0, 0, 79, 25]
+    assert tiny_coco.read(clip_boxes=False).boxes_xywh[0].tolist() == [-10, -5, 200, 30]
+
+
+def test_detected_boxes_are_not_clipped(tiny_coco):
+    tiny_coco.detections[0]["bbox"] = [-10, -5, 200, 30]
+    assert tiny_coco.read_detections().boxes_xywh[0].tolist() == [-10, -5, 200, 30]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"iscrowd": 1}, "crowd"),
+        ({"keypoints": [0] * 51}, "without labelled keypoint"),
+        ({"keypoints": [5, 5, 0] * 17}, "without labelled keypoint"),
+        ({"bbox": [10, 10, 0, 20]}, "with a box without area"),
+        ({"bbox": [10, 10, 20, -3]}, "with a box without area"),
+        ({"bbox": [300, 10, 20, 20]}, "with a box outside the image"),
+        ({"bbox": [10, -40, 20, 40]}, "with a box outside the image"),
+        ({"category_id": 2}, "of a category without keypoints"),
+        ({"iscrowd": 1, "keypoints": [0] * 51, "bbox": [0, 0, 0, 0]}, "crowd"),
+    ],
+)
+def test_ordinary_unusable_annotations_are_left_out_and_counted_once(tiny_coco, change, reason):
+    tiny_coco.annotation(12).update(change)
+    people = tiny_coco.read()
+    assert people.instance_ids.tolist() == [11, 21, 31]
+    assert {why: n for why, n in people.counts.items() if n} == {"read": 4, "kept": 3, reason: 1}
+    assert f"kept 3 of 4 annotations in 3 images (left out: 1 {reason})" in people.summary()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"bbox": [10, 10, 0, 20]}, "with a box without area"),
+        ({"bbox": [80, 10, 20, 20]}, "with a box outside the image"),
+        ({"category_id": 3}, "of a category without keypoints"),
+        ({"score": 0.1}, "with a score below 0.2"),
+    ],
+)
+def test_ordinary_unusable_detections_are_left_out_and_counted(tiny_coco, change, reason):
+    tiny_coco.detections[1].update(change)
+    boxes = tiny_coco.read_detections(score_threshold=0.2)
+    assert boxes.instance_ids.tolist() == [0, 2, 3]
+    assert {why: n for why, n in boxes.counts.items() if n} == {"read": 4, "kept": 3, reason: 1}
+
+
+def test_optional_fields_may_be_absent(tiny_coco):
+    for entry in tiny_coco.content["annotations"]:
+        for name in ("iscrowd", "num_keypoints", "area"):
+            del entry[name]
+    assert len(tiny_coco.read()) == 4
+
+
+def test_the_number_of_labelled_keypoints_is_counted_not_believed(tiny_coco):
+    tiny_coco.annotation(11)["num_keypoints"] = 0
+    assert len(tiny_coco.read()) == 4
+
+
+def test_nobody_left_is_no_error_here(tiny_coco):
+    for entry in tiny_coco.content["annotations"]:
+        entry["iscrowd"] = 1
+    people = tiny_coco.read()
+    assert len(people) == 0
+    assert people.num_images == 0
+    assert people.keypoints_in_image.shape == (0, 17, 2)
+
+
+def test_without_categories_every_annotation_is_a_person(tiny_coco):
+    del tiny_coco.content["categories"]
+    tiny_coco.annotation(11)["category_id"] = 7
+    assert len(tiny_coco.read()) == 4
+
+
+def test_keypoint_names_may_differ_in_case_and_separators(tiny_coco):
+    names = tiny_coco.content["categories"][0]["keypoints"]
+    names[1] = "Left Eye"
+    assert len(tiny_coco.read()) == 4
+
+
+def change_annotation(annotation_id: int, **change: Any) -> Any:
+    return lambda coco: coco.annotation(annotation_id).update(change)
+
+
+def drop_from_annotation(annotation_id: int, name: str) -> Any:
+    return lambda coco: coco.annotation(annotation_id).pop(name)
+
+
+def change_image(number: int, **change: Any) -> Any:
+    return lambda coco: coco.content["images"][number].update(change)
+
+
+def drop_from_image(number: int, name: str) -> Any:
+    return lambda coco: coco.content["images"][number].pop(name)
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+DEFECTIVE_ANNOTATIONS = {
+    "missing bbox": (drop_from_annotation(12, "bbox"), "annotation 12 has no 'bbox'"),
+    "missing keypoints": (drop_from_annotation(12, "keypoints"), "annotation 12 has no 'keypoints'"),
+    "missing image_id": (drop_from_annotation(12, "image_id"), "annotation 12 has no 'image_id'"),
+    "missing category_id": (drop_from_annotation(12, "category_id"), "annotation 12 has no 'category_id'"),
+    "missing id": (drop_from_annotation(12, "id"), "annotation number 2 has no 'id'"),
+    "NaN in box": (
+        change_annotation(12, bbox=[1, NAN, 3, 4]),
+        "annotation 12 has nan in 'bbox'; it needs finite numbers",
+    ),
+    "infinite box": (change_annotation(12, bbox=[1, 2, INFINITY, 4]), "annotation 12 has inf in 'bbox'"),
+    "text in box": (change_annotation(12, bbox=[1, 2, "3", 4]), "annotation 12 has '3' in 'bbox'"),
+    "enormous integer": (change_annotation(12, bbox=[1, 2, 10**400, 4]), "annotation 12 has 1000"),
+    "null box": (change_annotation(12, bbox=None), "annotation 12 has None in 'bbox'; it needs 4"),
+    "short box": (change_annotation(12, bbox=[1, 2, 3]), "annotation 12 has 3 numbers in 'bbox'; it needs 4"),
+    "NaN keypoint": (
+        change_annotation(12, keypoints=[NAN] + [1] * 50),
+        "annotation 12 has nan in 'keypoints'",
+    ),
+    "14 keypoints": (
+        change_annotation(12, keypoints=[1] * 42),
+        "annotation 12 has 42 numbers in 'keypoints'; it needs 51 (x, y, visibility of the 17 keypoints "
+        "of skeleton coco_17)",
+    ),
+    "odd visibility": (change_annotation(12, keypoints=[3] * 51), "annotation 12 has a visibility other"),
+    "id as text": (change_annotation(12, id="12"), "annotation number 2 has id '12'; it must be a whole"),
+    "id 0": (change_annotation(12, id=0), "annotation id 0 is not positive"),
+    "negative id": (change_annotation(12, id=-4), "annotation id -4 is not positive"),
+    "repeated id": (change_annotation(12, id=11), "annotation id 11 is given to 2 annotations"),
+    "image_id as text": (change_annotation(12, image_id="1"), "annotation 12 has image_id '1'; it must be"),
+    "true as image_id": (change_annotation(12, image_id=True), "annotation 12 has image_id True"),
+    "unknown image": (
+        change_annotation(12, image_id=99),
+        "1 annotations are in 1 images that the annotation file does not list (image_id 99)",
+    ),
+    "no annotations": (lambda coco: coco.content.update(annotations=[]), "has an empty list 'annotations'"),
+    "missing annotations": (lambda coco: coco.content.pop("annotations"), "has no list 'annotations'"),
+    "no images": (lambda coco: coco.content.update(images=[]), "has an empty list 'images'"),
+    "annotation no object": (
+        lambda coco: coco.content["annotations"].append(5),
+        "annotation number 5 is 5, not an object",
+    ),
+    "image no object": (lambda coco: coco.content["images"].append([]), "image number 4 is [], not an object"),
+    "repeated image id": (change_image(1, id=1), "image id 1 is given to 2 images"),
+    "missing file_name": (drop_from_image(1, "file_name"), "image 2 has no 'file_name'"),
+    "missing height": (drop_from_image(1, "height"), "image 2 has no 'height'"),
+    "zero width": (change_image(1, width=0), "image 2 has width 0; give its size in pixels"),
+    "fractional width": (change_image(1, width=3.5), "image 2 has width 3.5; it must be a whole number"),
+    "empty file_name": (change_image(1, file_name=""), "image 2 has file_name ''"),
+    "number as file_name": (change_image(1, file_name=7), "image 2 has file_name 7"),
+    "parent folder": (change_image(1, file_name="../x.jpg"), "'../x.jpg', which leaves the image folder"),
+    "parent inside": (change_image(1, file_name="a/../../x.jpg"), "which leaves the image folder"),
+    "absolute name": (change_image(1, file_name="/etc/passwd"), "'/etc/passwd', which leaves the image fol"),
+    "zero byte": (change_image(1, file_name="a\0b"), "image 2 has file_name 'a\\x00b'"),
+    "other keypoint order": (
+        lambda coco: coco.content["categories"][0]["keypoints"].reverse(),
+        "keypoint 1 is 'right_ankle' in category 1 and 'nose' in skeleton coco_17",
+    ),
+    "other keypoint count": (
+        lambda coco: coco.content["categories"][0]["keypoints"].pop(),
+        "category 1 lists 16 keypoints, skeleton coco_17 has 17",
+    ),
+    "categories no list": (lambda coco: coco.content.update(categories=3), "'categories' must be a list"),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTIVE_ANNOTATIONS)
+def test_a_structural_defect_is_named_in_one_line(tiny_coco, defect):
+    spoil, expected = DEFECTIVE_ANNOTATIONS[defect]
+    spoil(tiny_coco)
+    with pytest.raises(InputError, match=re.escape(expected)) as error:
+        tiny_coco.read()
+    assert one_line(error).startswith(f"{tiny_coco.annotation_file}: ")
+
+
+DEFECTIVE_DETECTIONS = {
+    "empty": (lambda boxes: boxes.clear(), "holds no detections"),
+    "missing score": (lambda boxes: boxes[1].pop("score"), "detection number 1 has no 'score'"),
+    "NaN score": (lambda boxes: boxes[1].update(score=NAN), "detection number 1 has nan in 'score'"),
+    "text score": (lambda boxes: boxes[1].update(score="0.5"), "detection number 1 has '0.5' in 'score'"),
+    "infinite box": (lambda boxes: boxes[1].update(bbox=[0, 0, INFINITY, 1]), "number 1 has inf in 'bbox'"),
+    "missing box": (lambda boxes: boxes[1].pop("bbox"), "detection number 1 has no 'bbox'"),
+    "missing image": (lambda boxes: boxes[1].pop("image_id"), "detection number 1 has no 'image_id'"),
+    "missing category": (lambda boxes: boxes[1].pop("category_id"), "number 1 has no 'category_id'"),
+    "no object": (lambda boxes: boxes.append(None), "detection number 4 is None, not an object"),
+    "unknown images": (
+        lambda boxes: boxes.extend([{**boxes[0], "image_id": i} for i in (91, 92, 93, 94, 94)]),
+        "5 detections are in 4 images that the annotation file does not list (image_id 91, 92, 93, ...)",
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTIVE_DETECTIONS)
+def test_a_defect_of_the_detections_is_named_in_one_line(tiny_coco, defect):
+    spoil, expected = DEFECTIVE_DETECTIONS[defect]
+    spoil(tiny_coco.detections)
+    with pytest.raises(InputError, match=re.escape(expected)) as error:
+        tiny_coco.read_detections()
+    assert one_line(error).startswith(f"{tiny_coco.detection_file}: ")
+
+
+def test_an_annotation_file_given_as_detections_is_refused(tiny_coco):
+    tiny_coco.detections = tiny_coco.content
+    with pytest.raises(InputError, match="a detection file is a list") as error:
+        tiny_coco.read_detections()
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"images": [', "not valid JSON"),
+        (b"<html>\nnot found</html>", "not valid JSON"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "an annotation file is an object with images and annotations, not a list"),
+        (b"{}", "has no list 'images'"),
+    ],
+)
+def test_a_file_that_is_no_annotation_file_is_named_in_one_line(tiny_coco, text, expected):
+    tiny_coco.annotation_file.write_bytes(text)
+    with pytest.raises(InputError, match=re.escape(expected)) as error:
+        read_ground_truth(tiny_coco.annotation_file, tiny_coco.images, tiny_coco.skeleton)
+    assert one_line(error).startswith(str(tiny_coco.annotation_file))
+
+
+def test_a_number_beyond_float_in_the_json_is_refused(tiny_coco):
+    tiny_coco.write()
+    text = tiny_coco.annotation_file.read_text().replace('"bbox": [40.0', '"bbox": [1e999')
+    tiny_coco.annotation_file.write_text(text)
+    with pytest.raises(InputError, match="annotation 12 has inf in 'bbox'"):
+        read_ground_truth(tiny_coco.annotation_file, tiny_coco.images, tiny_coco.skeleton)
+
+
+def test_a_missing_annotation_file_or_image_folder_is_named(tiny_coco, tmp_path):
+    tiny_coco.write()
+    with pytest.raises(InputError, match=r"none\.json: cannot be read \(No such file or directory\)"):
+        read_ground_truth(tmp_path / "none.json", tiny_coco.images, tiny_coco.skeleton)
+    with pytest.raises(InputError, match=r"image folder .*nowhere does not exist"):
+        read_ground_truth(tiny_coco.annotation_file, tmp_path / "nowhere", tiny_coco.skeleton)
+
+
+def test_images_may_lie_in_subfolders_and_behind_a_linked_folder(tiny_coco, tmp_path):
+    tiny_coco.content["images"][0]["file_name"] = "part/one.jpg"
+    tiny_coco.write()
+    (tmp_path / "link").symlink_to(tiny_coco.images)
+    people = read_ground_truth(tiny_coco.annotation_file, tmp_path / "link", tiny_coco.skeleton)
+    assert people.image_path(0) == tiny_coco.images / "part" / "one.jpg"
+
+
+def test_a_link_out_of_the_image_folder_is_refused(tiny_coco, tmp_path):
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(b"x")
+    name = tiny_coco.content["images"][0]["file_name"]
+    (tiny_coco.images / name).unlink()
+    (tiny_coco.images / name).symlink_to(secret)
+    people = tiny_coco.read()
+    with pytest.raises(InputError, match="links to a file outside the image folder") as error:
+        people.image_path(0)
+    assert str(tiny_coco.images / name) in one_line(error)
+
+
+def test_a_link_within_the_image_folder_is_followed(tiny_coco):
+    first, second = (Path(entry["file_name"]) for entry in tiny_coco.content["images"][:2])
+    (tiny_coco.images / first).unlink()
+    (tiny_coco.images / first).symlink_to(tiny_coco.images / second)
+    assert tiny_coco.read().image_path(0).name == str(first)
+
+
+def test_the_first_images_keep_their_people_and_count_the_others(tiny_coco):
+    people = tiny_coco.read()
+    first = people.first_images(2)
+    assert first.instance_ids.tolist() == [11, 12, 21]
+    assert first.image_ids.tolist() == [1, 2]
+    assert len(first.file_names) == len(first.image_heights) == len(first.image_widths) == 2
+    assert len(first.boxes_xywh) == len(first.keypoints_in_image) == len(first.visibility) == 3
+    assert first.summary() == (
+        "people.json: kept 3 of 4 annotations in 2 images (left out: 1 after the first 2 images)"
+    )
+    assert people.first_images(3) is people
+    with pytest.raises(InputError, match="the first 0 images"):
+        people.first_images(0)
+
+
+def test_an_instance_is_described_by_its_record_and_file(tiny_coco):
+    assert tiny_coco.read().describe(2) == "annotation 21 of people.json"
+    assert tiny_coco.read_detections().describe(2) == "detection 2 of detections.json"

@@ -1,0 +1,367 @@
+import json
+import pickle
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from uniformer_pose.data import crop_dataset
+from uniformer_pose.data.augmentation import GeometricAugmentation
+from uniformer_pose.data.coco_annotations import read_detections, read_ground_truth
+from uniformer_pose.data.crop_dataset import (
+    EvaluationImages,
+    TrainingCrops,
+    collate_images,
+    use_one_opencv_thread,
+)
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.images import read_image
+from uniformer_pose.data.photometric import PhotometricAugmentation
+from uniformer_pose.data.sampling import EpochSampler, pack_images
+from uniformer_pose.errors import InputError
+
+SIZE = {"height": 64, "width": 48}
+MIRRORED_ONLY = GeometricAugmentation(1.0, 0.0, shift_probability=0, scale_probability=0, rotation_probability=0)
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert np.array_equal(one[name], other[name]), name
+
+
+def augmented(coco, **arguments):
+    arguments = {"geometric": GeometricAugmentation(), "photometric": PhotometricAugmentation()} | arguments
+    return TrainingCrops(coco.read(), coco.skeleton, seed=3, **SIZE, **arguments)
+
+
+def spoil_image(coco, number):
+    """Cut the image off in its middle."""
+    path = coco.images / coco.content["images"][number]["file_name"]
+    path.write_bytes(path.read_bytes()[:-500])
+    return path
+
+
+def test_a_training_sample_is_the_crop_of_the_padded_box_and_its_keypoints(tiny_coco):
+    people = tiny_coco.read()
+    sample = TrainingCrops(people, tiny_coco.skeleton, **SIZE)[(2, 0)]
+    geometry = CropGeometry.from_box([8, 4, 25, 50], **SIZE)
+    image = read_image(people.image_path(1), height=64, width=48)
+    assert np.array_equal(sample["crops"], geometry.crop(image))
+    keypoints = np.reshape(tiny_coco.annotation(21)["keypoints"], (17, 3))
+    np.testing.assert_allclose(sample["keypoints_in_crop"], geometry.to_crop(keypoints[:, :2]), atol=1e-4)
+    assert sample["visibility"].tolist() == keypoints[:, 2].tolist()
+    assert (sample["instance_index"], sample["replaced"]) == (2, 0)
+    assert {name: value.dtype for name, value in sample.items()} == {
+        "crops": np.uint8,
+        "keypoints_in_crop": np.float32,
+        "visibility": np.uint8,
+        "instance_index": np.int64,
+        "replaced": np.uint8,
+    }
+
+
+def test_padding_and_convention_reach_the_crop(tiny_coco):
+    sample = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, padding=2.0, unbiased=True, **SIZE)[(0, 0)]
+    geometry = CropGeometry.from_box([5, 6, 30, 40], padding=2.0, unbiased=True, **SIZE)
+    expected = geometry.to_crop(np.reshape(tiny_coco.annotation(11)["keypoints"], (17, 3))[:, :2])
+    np.testing.assert_allclose(sample["keypoints_in_crop"], expected, atol=1e-4)
+
+
+def test_a_mirrored_person_has_left_and_right_swapped(tiny_coco):
+    keypoints = tiny_coco.annotation(11)["keypoints"]
+    left_wrist, right_wrist = tiny_coco.skeleton.indices(["left_wrist", "right_wrist"])
+    keypoints[3 * left_wrist + 2] = 1
+    keypoints[3 * right_wrist + 2] = 0
+    people = tiny_coco.read()
+    plain = TrainingCrops(people, tiny_coco.skeleton, unbiased=True, **SIZE)[(0, 0)]
+    mirrored = TrainingCrops(people, tiny_coco.skeleton, unbiased=True, geometric=MIRRORED_ONLY, **SIZE)[(0, 0)]
+    # In the unbiased convention a mirrored crop is the plain one read from right to left.
+    assert np.abs(mirrored["crops"].astype(int) - plain["crops"][:, ::-1]).max() <= 1
+    expected = plain["keypoints_in_crop"][tiny_coco.skeleton.mirror_permutation]
+    expected[:, 0] = SIZE["width"] - 1 - expected[:, 0]
+    np.testing.assert_allclose(mirrored["keypoints_in_crop"], expected, atol=1e-3)
+    assert plain["visibility"][[left_wrist, right_wrist]].tolist() == [1, 0]
+    assert mirrored["visibility"][[left_wrist, right_wrist]].tolist() == [0, 1]
+    assert people.visibility[0, left_wrist] == 1, "the annotations themselves stay"
+
+
+def test_keypoints_stay_on_their_pixels_whatever_is_drawn(tiny_coco, skeleton):
+    # A smooth bump of light on every keypoint in turn must appear where the sample says the keypoint is.
+    image = np.zeros((60, 80, 3), dtype=np.uint8)
+    points = np.reshape(tiny_coco.annotation(11)["keypoints"], (17, 3))
+    points[:, :2] = np.random.default_rng(1).uniform((12, 12), (30, 40), (17, 2)).round(1)
+    points[:, 2] = 0
+    points[5] = (21.0, 24.0, 2)  # the left shoulder alone
+    tiny_coco.annotation(11)["keypoints"] = points.ravel().tolist()
+    rows, columns = np.mgrid[:60, :80]
+    image[...] = (250 * np.exp(-((columns - 21) ** 2 + (rows - 24) ** 2) / 8))[..., None]
+    name = tiny_coco.content["images"][0]["file_name"]
+    cv2.imwrite(str(tiny_coco.images / name), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    geometric = GeometricAugmentation(shift_probability=0.5, scale_factor=0.3)
+    data = TrainingCrops(tiny_coco.read(), skeleton, height=256, width=192, geometric=geometric)
+    seen = set()
+    for epoch in range(30):
+        sample = data[(0, epoch)]
+        (shown,) = np.flatnonzero(sample["visibility"])
+        x, y = sample["keypoints_in_crop"][shown]
+        if not (25 < x < 165 and 25 < y < 230):
+            continue
+        light = sample["crops"].astype(float).sum(axis=2)
+        light = np.where(light > 0.3 * light.max(), light, 0)
+        crop_rows, crop_columns = np.mgrid[:256, :192]
+        found = (light * crop_columns).sum() / light.sum(), (light * crop_rows).sum() / light.sum()
+        assert found == pytest.approx((x, y), abs=0.75)
+        seen.add(skeleton.keypoint_names[shown])
+    assert seen == {"left_shoulder", "right_shoulder"}
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_only(tiny_coco):
+    data, again = augmented(tiny_coco), augmented(tiny_coco)
+    for index in (3, 0, 2):
+        again[(index, 1)]  # what was read before does not matter
+    for index in range(4):
+        assert_same(data[(index, 5)], again[(index, 5)])
+    assert not np.array_equal(data[(0, 5)]["crops"], data[(0, 6)]["crops"])
+    other = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, seed=4, geometric=GeometricAugmentation(), **SIZE)
+    assert not np.array_equal(data[(0, 5)]["keypoints_in_crop"], other[(0, 5)]["keypoints_in_crop"])
+
+
+def test_photometric_effects_leave_the_geometry_as_drawn(tiny_coco):
+    with_effects, without = augmented(tiny_coco), augmented(tiny_coco, photometric=None)
+    for index in range(4):
+        assert np.array_equal(with_effects[(index, 0)]["keypoints_in_crop"], without[(index, 0)]["keypoints_in_crop"])
+
+
+def test_a_pickled_data_set_gives_the_same_samples(tiny_coco):
+    data = augmented(tiny_coco)
+    assert_same(pickle.loads(pickle.dumps(data))[(1, 2)], data[(1, 2)])
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(tiny_coco):
+    data = augmented(tiny_coco)
+
+    def batches(num_workers):
+        return list(
+            DataLoader(
+                data,
+                batch_size=3,
+                sampler=EpochSampler(len(data), seed=1),
+                num_workers=num_workers,
+                worker_init_fn=use_one_opencv_thread,
+            )
+        )
+
+    alone, with_workers = batches(0), batches(2)
+    assert [len(batch["crops"]) for batch in alone] == [3, 1]
+    for one, other in zip(alone, with_workers, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    first = alone[0]
+    assert {name: (tuple(value.shape), value.dtype) for name, value in first.items()} == {
+        "crops": ((3, 64, 48, 3), torch.uint8),
+        "keypoints_in_crop": ((3, 17, 2), torch.float32),
+        "visibility": ((3, 17), torch.uint8),
+        "instance_index": ((3,), torch.int64),
+        "replaced": ((3,), torch.uint8),
+    }
+
+
+def test_a_bad_image_is_an_error_that_names_the_file_and_the_annotation(tiny_coco):
+    path = spoil_image(tiny_coco, 1)
+    with pytest.raises(InputError, match="cut off") as error:
+        TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, **SIZE)[(2, 0)]
+    message = str(error.value)
+    assert message.startswith(f"{path}: the JPEG is cut off after")
+    assert message.endswith("(annotation 21 of people.json)")
+    assert "\n" not in message
+
+
+def test_a_bad_image_in_a_worker_keeps_its_message(tiny_coco):
+    path = spoil_image(tiny_coco, 1)
+    data = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, **SIZE)
+    loader = DataLoader(data, sampler=EpochSampler(len(data), seed=1), num_workers=1)
+    with pytest.raises(InputError) as error:
+        list(loader)
+    assert (
+        str(error.value)
+        .strip()
+        .splitlines()[-1]
+        .endswith(
+            f"{path}: the JPEG is cut off after {path.stat().st_size} bytes; fetch it again "
+            "(annotation 21 of people.json)"
+        )
+    )
+
+
+def test_a_skipped_image_is_replaced_by_the_next_good_one_and_marked(tiny_coco, count_reads):
+    spoil_image(tiny_coco, 0)
+    data = augmented(tiny_coco, on_bad_image="skip")
+    samples = [data[(index, 0)] for index in range(4)]
+    assert [int(sample["instance_index"]) for sample in samples] == [2, 2, 2, 3]
+    assert [int(sample["replaced"]) for sample in samples] == [1, 1, 0, 0]
+    assert count_reads().count("000000000001.jpg") == 2, "not once more for the other person in it"
+    assert not np.array_equal(samples[0]["crops"], samples[2]["crops"]), "each visit draws for itself"
+    assert_same(samples[0], augmented(tiny_coco, on_bad_image="skip")[(0, 0)])
+
+
+def test_the_replacement_of_the_last_person_is_searched_from_the_start(tiny_coco):
+    spoil_image(tiny_coco, 2)
+    sample = augmented(tiny_coco, on_bad_image="skip")[(3, 0)]
+    assert (int(sample["instance_index"]), int(sample["replaced"])) == (0, 1)
+
+
+def test_skipping_ends_with_an_error_when_no_image_is_good(tiny_coco):
+    for number in range(3):
+        spoil_image(tiny_coco, number)
+    with pytest.raises(InputError, match=r"3 images in a row cannot be used, the first: .*02\.jpg: the JPEG"):
+        augmented(tiny_coco, on_bad_image="skip")[(2, 0)]
+
+
+def test_skipping_gives_up_before_it_has_tried_every_image(tiny_coco, monkeypatch, count_reads):
+    monkeypatch.setattr(crop_dataset, "_MOST_BAD_IMAGES_IN_A_ROW", 2)
+    for number in range(2):
+        spoil_image(tiny_coco, number)
+    with pytest.raises(InputError, match="2 images in a row cannot be used"):
+        augmented(tiny_coco, on_bad_image="skip")[(0, 0)]
+    assert len(count_reads()) == 2
+
+
+def test_impossible_arguments_are_refused(tiny_coco):
+    people = tiny_coco.read()
+    with pytest.raises(InputError, match="on_bad_image 'ignore': choose error or skip"):
+        TrainingCrops(people, tiny_coco.skeleton, on_bad_image="ignore", **SIZE)
+    with pytest.raises(InputError, match="on_bad_image 'ignore': choose error or skip"):
+        EvaluationImages(people, on_bad_image="ignore", **SIZE)
+    with pytest.raises(InputError, match="seed -1 is negative"):
+        TrainingCrops(people, tiny_coco.skeleton, seed=-1, **SIZE)
+    few = replace(people, keypoints_in_image=people.keypoints_in_image[:, :5])
+    with pytest.raises(InputError, match=r"was read with 5 keypoints, skeleton coco_17 has 17"):
+        TrainingCrops(few, tiny_coco.skeleton, **SIZE)
+
+
+def test_training_on_nobody_is_refused_with_the_reason(tiny_coco):
+    for entry in tiny_coco.content["annotations"]:
+        entry["iscrowd"] = 1
+    with pytest.raises(InputError, match=r"nobody to train on.*kept 0 of 4 .*left out: 4 crowd"):
+        TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, **SIZE)
+
+
+def test_an_image_with_five_boxes_is_decoded_once(tiny_coco, count_reads):
+    box = tiny_coco.detections[0]
+    tiny_coco.detections = [{**box, "bbox": [5 + i, 6, 30, 40]} for i in range(5)]
+    boxes = tiny_coco.read_detections()
+    sample = EvaluationImages(boxes, **SIZE)[0]
+    assert count_reads() == ["000000000001.jpg"]
+    assert sample["crops"].shape == (5, 64, 48, 3)
+    image = read_image(boxes.image_path(0), height=60, width=80)
+    for i, crop in enumerate(sample["crops"]):
+        geometry = CropGeometry.from_box([5 + i, 6, 30, 40], **SIZE)
+        assert np.array_equal(crop, geometry.crop(image))
+        assert sample["centers_in_image"][i].tolist() == [geometry.center_x, geometry.center_y]
+        assert sample["extents_in_image"][i].tolist() == [geometry.extent_width, geometry.extent_height]
+    assert sample["instance_index"].tolist() == [0, 1, 2, 3, 4]
+    assert sample["unreadable_images"].tolist() == []
+
+
+def test_every_detection_is_evaluated_once_whatever_the_batches(tiny_coco, count_reads):
+    boxes = tiny_coco.read_detections()
+    data = EvaluationImages(boxes, **SIZE)
+    loader = DataLoader(data, batch_sampler=pack_images(boxes.boxes_per_image, 3), collate_fn=collate_images)
+    batches = list(loader)
+    assert [batch["instance_index"].tolist() for batch in batches] == [[0, 1, 2], [3]]
+    assert sorted(count_reads()) == [entry["file_name"] for entry in tiny_coco.content["images"]]
+    assert {name: (tuple(value.shape), value.dtype) for name, value in batches[0].items()} == {
+        "crops": ((3, 64, 48, 3), torch.uint8),
+        "centers_in_image": ((3, 2), torch.float64),
+        "extents_in_image": ((3, 2), torch.float64),
+        "instance_index": ((3,), torch.int64),
+        "unreadable_images": ((0,), torch.int64),
+    }
+
+
+def test_a_bad_image_in_evaluation_is_an_error_or_a_sample_without_crops(tiny_coco):
+    path = spoil_image(tiny_coco, 0)
+    boxes = tiny_coco.read_detections()
+    with pytest.raises(InputError, match=r"cut off.*\(detection 0 of detections\.json\)"):
+        EvaluationImages(boxes, **SIZE)[0]
+    data = EvaluationImages(boxes, on_bad_image="skip", **SIZE)
+    batch = collate_images([data[0], data[1]])
+    assert batch["instance_index"].tolist() == [2]
+    assert batch["crops"].shape == (1, 64, 48, 3)
+    assert [boxes.image_path(i) for i in batch["unreadable_images"]] == [path]
+    only_bad = collate_images([data[0]])
+    assert only_bad["crops"].shape == (0, 64, 48, 3)
+    assert only_bad["centers_in_image"].shape == (0, 2)
+
+
+def test_an_image_that_does_not_exist_is_an_index_error(tiny_coco):
+    data = EvaluationImages(tiny_coco.read(), **SIZE)
+    assert len(data) == 3
+    with pytest.raises(IndexError):
+        data[3]
+
+
+def test_a_worker_uses_one_opencv_thread():
+    before = cv2.getNumThreads()
+    try:
+        use_one_opencv_thread(0)
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
+
+
+def test_real_people_have_their_keypoints_in_the_crop(shared_folder, skeleton):
+    people = read_ground_truth(
+        shared_folder / "coco_mini/annotations/person_keypoints_train2017.json",
+        shared_folder / "coco_mini/train2017",
+        skeleton,
+    )
+    data = TrainingCrops(people, skeleton, height=256, width=192)
+    inside = []
+    for index in range(0, len(people), 6):
+        sample = data[(index, 0)]
+        assert sample["crops"].shape == (256, 192, 3)
+        labelled = sample["keypoints_in_crop"][sample["visibility"] > 0]
+        inside.extend(((labelled >= 0) & (labelled < (192, 256))).all(axis=1).tolist())
+    assert np.mean(inside) > 0.97
+
+
+def test_the_crops_of_real_people_are_those_of_the_reference(shared_folder, skeleton):
+    cases = json.loads((shared_folder / "reference/person_crops.json").read_text())
+    people = read_ground_truth(
+        shared_folder / "coco_mini/annotations/person_keypoints_train2017.json",
+        shared_folder / "coco_mini/train2017",
+        skeleton,
+    )
+    compared = 0
+    for case in cases:
+        if case["rotation_degrees"] or case["annotation_id"] not in people.instance_ids:
+            continue
+        index = int(np.flatnonzero(people.instance_ids == case["annotation_id"])[0])
+        width, height = case["input_wh"]
+        data = TrainingCrops(people, skeleton, height=height, width=width, unbiased=case["udp"])
+        sample = data[(index, 0)]
+        labelled = sample["visibility"] > 0
+        np.testing.assert_allclose(
+            sample["keypoints_in_crop"][labelled], np.array(case["keypoints_in_crop"])[labelled], atol=0.01
+        )
+        compared += 1
+    assert compared == 4
+
+
+def test_all_real_detections_are_cropped(shared_folder, skeleton):
+    boxes = read_detections(
+        shared_folder / "coco_mini/person_detection_results/COCO_val2017_detections_AP_H_56_person.json",
+        shared_folder / "coco_mini/annotations/person_keypoints_val2017.json",
+        shared_folder / "coco_mini/val2017",
+        skeleton,
+    )
+    data = EvaluationImages(boxes, **SIZE)
+    batch = collate_images([data[index] for index in range(len(data))])
+    assert batch["crops"].shape == (118, 64, 48, 3)
+    assert batch["instance_index"].tolist() == list(range(118))
+    assert batch["crops"].float().mean() > 20
