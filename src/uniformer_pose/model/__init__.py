@@ -1,0 +1,1 @@
+"""The network: normalised image -> keypoint heatmaps, as plain ``torch.nn`` modules."""
