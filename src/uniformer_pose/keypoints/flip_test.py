@@ -1,0 +1,43 @@
+"""The flip test: average the heatmaps of a crop with those of its mirror image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def flip_test(
+    network: Callable[[Tensor], Tensor], images: Tensor, mirror_permutation: Tensor, shift: bool = True
+) -> Tensor:
+    """(B, K, h, w) heatmaps in fp32: the mean of the network's for the images and for the mirrored images.
+
+    ``images`` (B, 3, H, W). ``mirror_permutation`` and ``shift`` as in ``mirror_heatmaps``. The network is
+    called twice, so a flip test needs no more memory than a plain one.
+    """
+    plain = network(images)
+    mirrored = network(images.flip(-1))
+    return (plain.float() + mirror_heatmaps(mirrored, mirror_permutation, shift).float()) * 0.5
+
+
+def mirror_heatmaps(heatmaps_of_mirrored: Tensor, mirror_permutation: Tensor, shift: bool = True) -> Tensor:
+    """(B, K, h, w) heatmaps of the plain crop, from those of the mirrored crop.
+
+    Columns are reversed and every keypoint takes the place of its mirror partner: ``mirror_permutation`` (K,)
+    holds the partners' indices and lies on the heatmaps' device.
+
+    ``shift`` moves the result one cell right; column 0 keeps its value. It is for codecs whose cell ``i`` is
+    crop pixel ``stride * i`` (msra and dark), and whose last cell therefore stops ``stride`` pixels before
+    the crop's edge. Reversing ``w`` such columns mirrors about cell ``(w - 1) / 2``. The person, however, was
+    mirrored about cell ``w / 2`` where ``CropGeometry`` mirrors (in training), which leaves the result
+    exactly one cell too far left, or about cell ``w / 2 - 1 / (2 * stride)`` where the crop's own columns are
+    reversed (in ``flip_test``), which leaves it ``1 - 1 / stride`` cells too far left; the shift of one cell
+    is then a quarter cell too much for a stride of 4, as in the published results. In udp the first and last
+    cells are the first and last pixels, all these mirrors agree, and there is nothing to shift: pass
+    ``shift=not codec.unbiased``.
+    """
+    heatmaps = heatmaps_of_mirrored.flip(-1).index_select(1, mirror_permutation)
+    if not shift:
+        return heatmaps
+    return torch.cat([heatmaps[..., :1], heatmaps[..., :-1]], dim=-1)

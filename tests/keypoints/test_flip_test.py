@@ -1,0 +1,122 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.keypoints.flip_test import flip_test, mirror_heatmaps
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec, Method
+from uniformer_pose.skeleton import load_skeleton
+
+SKELETON = load_skeleton("coco_17")
+PERMUTATION = torch.from_numpy(SKELETON.mirror_permutation)
+
+
+def random_heatmaps(seed: int = 0) -> Tensor:
+    return torch.rand(2, SKELETON.num_keypoints, 32, 24, generator=torch.Generator().manual_seed(seed))
+
+
+def test_mirroring_twice_is_the_identity() -> None:
+    heatmaps = random_heatmaps()
+    twice = mirror_heatmaps(mirror_heatmaps(heatmaps, PERMUTATION, shift=False), PERMUTATION, shift=False)
+    assert torch.equal(twice, heatmaps)
+
+
+def test_mirroring_swaps_left_and_right_keypoints() -> None:
+    heatmaps = random_heatmaps()
+    mirrored = mirror_heatmaps(heatmaps, PERMUTATION, shift=False)
+    nose, left_wrist, right_wrist = SKELETON.indices(["nose", "left_wrist", "right_wrist"])
+    assert torch.equal(mirrored[:, left_wrist], heatmaps[:, right_wrist].flip(-1))
+    assert torch.equal(mirrored[:, right_wrist], heatmaps[:, left_wrist].flip(-1))
+    assert torch.equal(mirrored[:, nose], heatmaps[:, nose].flip(-1))
+
+
+def test_shift_moves_one_cell_right_and_keeps_column_zero() -> None:
+    plain = mirror_heatmaps(random_heatmaps(), PERMUTATION, shift=False)
+    shifted = mirror_heatmaps(random_heatmaps(), PERMUTATION, shift=True)
+    assert torch.equal(shifted[..., 1:], plain[..., :-1])
+    assert torch.equal(shifted[..., 0], plain[..., 0])
+
+
+@pytest.mark.parametrize("method", ["msra", "dark", "udp"])
+def test_target_of_the_mirrored_crop_mirrored_back_equals_the_plain_target(method: Method) -> None:
+    # With the plain geometry a keypoint at x lies at width - x of the mirrored crop, which is cell w - x / 4.
+    # Reversing w columns takes that to x / 4 - 1: one cell short, which the shift makes up for. With the
+    # unbiased geometry it lies at width - 1 - x, and reversing takes it back exactly.
+    codec = HeatmapCodec(128, 96, 2.0, method)
+    geometry = CropGeometry(70.0, 90.0, 105.0, 140.0, 128, 96, unbiased=codec.unbiased)
+    rng = np.random.default_rng(0)
+    # Whole numbers plus 0.3 keep the nearest cell the same on both sides: no msra centre lies half-way.
+    keypoints_in_crop = rng.integers(0, [95, 127], (4, SKELETON.num_keypoints, 2)) + 0.3
+    keypoints_in_image = geometry.to_image(keypoints_in_crop)
+    mirrored_keypoints = replace(geometry, mirrored=True).to_crop(keypoints_in_image)[:, PERMUTATION]
+
+    visibility = torch.ones(4, SKELETON.num_keypoints)
+    plain, _ = codec.encode(torch.from_numpy(keypoints_in_crop), visibility)
+    of_mirrored, _ = codec.encode(torch.from_numpy(mirrored_keypoints), visibility)
+    mirrored_back = mirror_heatmaps(of_mirrored, PERMUTATION, shift=not codec.unbiased)
+
+    # Column 0 of the shifted heatmaps is a copy: what belongs there had no cell in the mirrored crop.
+    first = 0 if codec.unbiased else 1
+    torch.testing.assert_close(mirrored_back[..., first:], plain[..., first:], rtol=0, atol=1e-4)
+
+
+def test_flip_test_averages_the_plain_and_the_mirrored_heatmaps() -> None:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(2, 3, 128, 96, generator=generator)
+    kernel = torch.randn(SKELETON.num_keypoints, 3, 4, 4, generator=generator)
+
+    def network(batch: Tensor) -> Tensor:
+        return torch.nn.functional.conv2d(batch, kernel, stride=4)
+
+    averaged = flip_test(network, images, PERMUTATION, shift=True)
+    expected = (network(images) + mirror_heatmaps(network(images.flip(-1)), PERMUTATION)) / 2
+    torch.testing.assert_close(averaged, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "shift", "expected_cells"),
+    [
+        ("udp", False, 0.0),
+        ("dark", True, 0.125),  # half of 1 - (1 - 1 / 4): the whole-cell shift is a quarter cell too much
+        ("dark", False, -0.375),  # half of -(1 - 1 / 4): what the shift is there to make up for
+    ],
+)
+def test_flip_test_moves_the_keypoint_of_a_perfect_network_by_what_the_cells_leave_over(
+    method: Method, shift: bool, expected_cells: float
+) -> None:
+    codec = HeatmapCodec(128, 96, 2.0, method)
+
+    def network(batch: Tensor) -> Tensor:
+        """Put the Gaussian on the brightness' centre of mass: a network without any error."""
+        brightness = batch.mean(dim=1)
+        rows, columns = torch.arange(128.0)[:, None], torch.arange(96.0)
+        total = brightness.sum((1, 2))
+        center_x, center_y = (brightness * columns).sum((1, 2)) / total, (brightness * rows).sum((1, 2)) / total
+        keypoints = torch.stack([center_x, center_y], dim=-1)[:, None].expand(-1, SKELETON.num_keypoints, -1)
+        return codec.encode(keypoints, torch.ones(keypoints.shape[:2]))[0]
+
+    images = torch.zeros(1, 3, 128, 96)
+    images[..., 64, 45] = 1.0
+    keypoints, _ = codec.decode(flip_test(network, images, PERMUTATION, shift=shift))
+    cell_width = codec.stride if method == "dark" else 95 / 23
+    assert keypoints[0, 0].tolist() == pytest.approx([45 + expected_cells * cell_width, 64], abs=0.05)
+
+
+def test_flip_test_averages_in_fp32() -> None:
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+    def network(batch: Tensor) -> Tensor:
+        return batch.mean(1, keepdim=True).expand(-1, SKELETON.num_keypoints, -1, -1).bfloat16()
+
+    averaged = flip_test(network, images, PERMUTATION)
+    assert averaged.dtype == torch.float32
+    expected = (network(images).float() + mirror_heatmaps(network(images.flip(-1)), PERMUTATION).float()) / 2
+    assert torch.equal(averaged, expected)
+
+
+def test_nothing_needs_a_value_on_the_host() -> None:
+    heatmaps = torch.empty(2, SKELETON.num_keypoints, 32, 24, device="meta")
+    assert mirror_heatmaps(heatmaps, PERMUTATION.to("meta")).shape == heatmaps.shape

@@ -1,0 +1,417 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec, Method, find_peaks
+
+METHODS: list[Method] = ["msra", "dark", "udp"]
+SIZES = {(256, 192): 2, (384, 288): 3, (448, 320): 3, (128, 96): 2}  # (height, width): sigma
+
+crops_and_points = st.sampled_from(sorted(SIZES)).flatmap(
+    lambda size: st.tuples(
+        st.just(size),
+        st.lists(st.tuples(st.floats(0, size[1] - 1), st.floats(0, size[0] - 1)), min_size=8, max_size=8),
+    )
+)
+
+
+def codec_for(size: tuple[int, int], method: Method) -> HeatmapCodec:
+    return HeatmapCodec(*size, sigma=SIZES[size], method=method)
+
+
+def encode_one(codec: HeatmapCodec, x: float, y: float) -> tuple[Tensor, Tensor]:
+    return codec.encode(torch.tensor([[[x, y]]]), torch.ones(1, 1))
+
+
+# --- Agreement with the reference ---
+
+REFERENCE_CASES = [
+    ("256x192", "msra", "msra"),
+    ("256x192", "msra_unbiased", "dark"),
+    ("256x192", "udp", "udp"),
+    ("384x288", "msra", "msra"),
+    ("448x320", "msra", "msra"),
+]
+
+
+def reference_case(shared_folder: Path, size: str, reference_method: str) -> dict[str, Tensor]:
+    arrays = np.load(shared_folder / "reference/heatmap_codec.npz")
+    names = ("target_heatmaps", "target_weights", "predicted_heatmaps", "decoded_keypoints", "decoded_scores")
+    case = {name: torch.from_numpy(arrays[f"{size}/{reference_method}/{name}"]) for name in names}
+    case["keypoints"] = torch.from_numpy(arrays[f"{size}/keypoints"])
+    case["visible"] = torch.from_numpy(arrays[f"{size}/visible"])
+    return case
+
+
+@pytest.fixture(params=REFERENCE_CASES, ids=lambda case: f"{case[0]}-{case[2]}")
+def reference(request: pytest.FixtureRequest, shared_folder: Path) -> tuple[HeatmapCodec, dict[str, Any]]:
+    size, reference_method, method = request.param
+    height, width = map(int, size.split("x"))
+    codec = codec_for((height, width), method)
+    return codec, reference_case(shared_folder, size, reference_method)
+
+
+def test_targets_and_weights_equal_the_reference(reference: tuple[HeatmapCodec, dict[str, Tensor]]) -> None:
+    codec, case = reference
+    heatmaps, weights = codec.encode(case["keypoints"], case["visible"])
+    torch.testing.assert_close(heatmaps, case["target_heatmaps"], rtol=0, atol=1e-6)
+    assert torch.equal(weights, case["target_weights"])
+
+
+def test_decoded_keypoints_and_scores_equal_the_reference(
+    reference: tuple[HeatmapCodec, dict[str, Tensor]],
+) -> None:
+    codec, case = reference
+    keypoints, scores = codec.decode(case["predicted_heatmaps"])
+    expected = case["decoded_keypoints"].double()
+    if codec.unbiased:
+        # MMPose's UDP codec maps the last cell to `width`, and from there to the image by the plain convention;
+        # ours to the last pixel, `width - 1`, since a decoded keypoint is a pixel of the unbiased crop.
+        size = torch.tensor([codec.width, codec.height])
+        expected = expected / size * (size - 1)
+    torch.testing.assert_close(keypoints.double(), expected, rtol=0, atol=0.01)
+    assert torch.equal(scores, case["decoded_scores"])
+
+
+def test_udp_decoding_gives_the_references_point_in_the_image(shared_folder: Path) -> None:
+    case = reference_case(shared_folder, "256x192", "udp")
+    keypoints, _ = codec_for((256, 192), "udp").decode(case["predicted_heatmaps"])
+    geometry = CropGeometry.from_box([31, 47, 60, 110], height=256, width=192, unbiased=True)
+    extent = np.array([geometry.extent_width, geometry.extent_height])
+    center = np.array([geometry.center_x, geometry.center_y])
+    expected = case["decoded_keypoints"].numpy() / [192, 256] * extent + center - extent / 2
+    np.testing.assert_allclose(geometry.to_image(keypoints.numpy()), expected, atol=0.01)
+
+
+# --- Encoding and decoding ---
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(crops_and_points)
+@settings(max_examples=40, deadline=None)
+def test_decoding_the_target_gives_the_keypoint_within_the_stated_error(
+    method: Method, drawn: tuple[tuple[int, int], list[tuple[float, float]]]
+) -> None:
+    size, points = drawn
+    codec = codec_for(size, method)
+    keypoints = torch.tensor([points])
+    heatmaps, weights = codec.encode(keypoints, torch.ones(1, len(points)))
+    decoded, _ = codec.decode(heatmaps)
+    error = (decoded - keypoints).abs()
+
+    last_cell = torch.tensor([codec.heatmap_width - 1, codec.heatmap_height - 1])
+    cells = keypoints / (codec.stride if method != "udp" else (torch.tensor([size[1], size[0]]) - 1) / last_cell)
+    inside_by = torch.minimum(cells, last_cell - cells).amin(-1)
+    far_inside = (inside_by >= 3 * codec.sigma)[..., None].expand_as(error)
+    behind_the_last_cell = cells > last_cell
+    near_border = ~far_inside & ~behind_the_last_cell
+    bound_inside = {"msra": 2.0, "dark": 0.01, "udp": 0.01}[method]
+    bound_near = {"msra": (2.0, 2.0), "dark": (2.0, 4.0), "udp": (4.5, 6.0)}[method][codec.sigma == 3]
+    tolerance = 1e-4
+    assert (error[far_inside] <= bound_inside + tolerance).all()
+    assert (error[near_border] <= bound_near + tolerance).all()
+    assert (error[behind_the_last_cell] <= 4 + tolerance).all()
+    assert (weights == 1).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_cell_decodes_to_its_own_pixel_away_from_the_border(method: Method) -> None:
+    codec = codec_for((128, 96), method)
+    rows, columns = torch.meshgrid(torch.arange(6, 26), torch.arange(6, 18), indexing="ij")
+    cells = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
+    keypoints = cells * torch.tensor(codec._cell_size)
+    heatmaps, _ = codec.encode(keypoints, torch.ones(cells.shape[:2]))
+    decoded, scores = codec.decode(heatmaps)
+    torch.testing.assert_close(decoded, keypoints, rtol=0, atol=0.01)
+    torch.testing.assert_close(scores, torch.ones_like(scores), rtol=0, atol=1e-6)
+
+
+def test_msra_target_is_centred_on_the_nearest_cell() -> None:
+    heatmaps, _ = encode_one(codec_for((256, 192), "msra"), 101.9, 38.1)  # cells 25.475 and 9.525
+    assert heatmaps[0, 0, 10, 25] == 1
+    assert heatmaps[0, 0, 10, 27].item() == pytest.approx(np.exp(-0.5))
+    assert heatmaps[0, 0, 10, 25 + 6] > 0
+    assert heatmaps[0, 0, 10, 25 + 7] == 0
+    assert heatmaps[0, 0, 10 - 7, 25] == 0
+
+
+def test_msra_rounds_towards_zero_outside_the_crop() -> None:
+    heatmaps, _ = encode_one(codec_for((256, 192), "msra"), -5.0, 40.0)  # cell -1.25: trunc(-0.75) is 0
+    assert heatmaps[0, 0, 10, 0] == 1
+
+
+def test_udp_target_peaks_between_the_cells() -> None:
+    codec = codec_for((256, 192), "udp")
+    heatmaps, _ = encode_one(codec, 25.5 * 191 / 47, 10 * 255 / 63)
+    assert heatmaps[0, 0, 10, 25].item() == pytest.approx(np.exp(-0.25 / 8), abs=1e-5)
+    assert heatmaps[0, 0, 10, 25].item() == pytest.approx(heatmaps[0, 0, 10, 26].item(), abs=1e-5)
+
+
+def test_unlabelled_keypoint_gives_an_empty_heatmap_and_no_weight() -> None:
+    codec = codec_for((128, 96), "msra")
+    keypoints = torch.tensor([[[40.0, 40.0], [float("nan"), float("inf")], [40.0, 40.0]]])
+    heatmaps, weights = codec.encode(keypoints, torch.tensor([[0, 0, 2]], dtype=torch.uint8))
+    assert weights.tolist() == [[0, 0, 1]]
+    assert (heatmaps[0, :2] == 0).all()
+    assert heatmaps[0, 2].max() == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("point", [(-60.0, 30.0), (160.0, 30.0), (30.0, -60.0), (30.0, 200.0), (-1e9, 1e9)])
+def test_keypoint_whose_window_misses_the_heatmap_has_no_weight(method: Method, point: tuple[float, float]) -> None:
+    heatmaps, weights = encode_one(codec_for((128, 96), method), *point)
+    assert weights.item() == 0
+    assert (heatmaps == 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_keypoint_just_outside_the_crop_still_has_a_target(method: Method) -> None:
+    heatmaps, weights = encode_one(codec_for((128, 96), method), -12.0, 60.0)
+    assert weights.item() == 1
+    assert 0 < heatmaps.max() < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32])
+def test_visibility_may_have_any_type(dtype: torch.dtype) -> None:
+    codec = codec_for((128, 96), "msra")
+    _, weights = codec.encode(torch.full((1, 2, 2), 30.0), torch.tensor([[1, 0]]).to(dtype))
+    assert weights.dtype == torch.float32
+    assert weights.tolist() == [[1, 0]]
+
+
+# --- Decoding ---
+
+
+def spike(codec: HeatmapCodec, *cells: tuple[int, int, float]) -> Tensor:
+    heatmaps = torch.zeros(1, 1, codec.heatmap_height, codec.heatmap_width)
+    for x, y, value in cells:
+        heatmaps[0, 0, y, x] = value
+    return heatmaps
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (5, 5, (5.25, 5.25)),
+        (1, 5, (1.0, 5.25)),  # cell 1 takes no step along its own axis ...
+        (22, 5, (22.25, 5.25)),  # ... but the last but one does
+        (0, 5, (0.0, 5.0)),  # in column 0 neither axis takes one
+        (5, 0, (5.0, 0.0)),
+        (23, 5, (23.0, 5.25)),
+        (5, 31, (5.25, 31.0)),
+    ],
+)
+def test_msra_steps_a_quarter_cell_towards_the_higher_neighbour_inside_the_originals_bounds(
+    x: int, y: int, expected: tuple[float, float]
+) -> None:
+    codec = codec_for((128, 96), "msra")
+    neighbours = [(x + 1, y, 0.5)] if x < 23 else []
+    neighbours += [(x, y + 1, 0.5)] if y < 31 else []
+    keypoints, scores = codec.decode(spike(codec, (x, y, 1.0), *neighbours))
+    assert tuple((keypoints[0, 0] / 4).tolist()) == expected
+    assert scores.item() == 1
+
+
+def test_msra_takes_no_step_between_equal_neighbours() -> None:
+    codec = codec_for((128, 96), "msra")
+    keypoints, _ = codec.decode(spike(codec, (9, 9, 1.0), (8, 9, 0.5), (10, 9, 0.5)))
+    assert keypoints[0, 0].tolist() == [36.0, 36.0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [0.0, -0.5])
+def test_heatmap_without_a_positive_value_decodes_to_one_cell_outside(method: Method, value: float) -> None:
+    codec = codec_for((128, 96), method)
+    keypoints, scores = codec.decode(torch.full((1, 2, 32, 24), value))
+    assert scores.tolist() == [[value, value]]
+    torch.testing.assert_close(keypoints[0, 0], -torch.tensor(codec._cell_size))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_first_of_equal_maxima_counts(method: Method) -> None:
+    codec = codec_for((128, 96), method)
+    keypoints, _ = codec.decode(spike(codec, (18, 9, 1.0), (9, 24, 1.0)))
+    torch.testing.assert_close(keypoints[0, 0] / torch.tensor(codec._cell_size), torch.tensor([18.0, 9.0]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_heatmap_that_is_not_finite_gives_a_score_that_is_not_finite(method: Method, broken: float) -> None:
+    codec = codec_for((128, 96), method)
+    heatmaps, _ = codec.encode(torch.full((1, 3, 2), 50.0), torch.ones(1, 3))
+    sound_keypoints, sound_scores = codec.decode(heatmaps)
+    heatmaps[0, 1, 3, 3] = broken
+    keypoints, scores = codec.decode(heatmaps)
+    assert scores.isfinite().tolist() == [[True, False, True]]
+    assert keypoints.isfinite().all(-1).tolist() == [[True, False, True]]
+    assert torch.equal(scores[:, ::2], sound_scores[:, ::2])
+    assert torch.equal(keypoints[:, ::2], sound_keypoints[:, ::2])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("spread", [1e-8, 1e-4, 1.0])
+def test_noise_decodes_to_points_near_the_crop(method: Method, spread: float) -> None:
+    codec = codec_for((128, 96), method)
+    noise = torch.randn(20, 17, 32, 24, generator=torch.Generator().manual_seed(3)) * spread + 1e-3
+    keypoints, scores = codec.decode(noise)
+    reach = (codec.blur_kernel // 2 + 1) * 4.2
+    assert keypoints.isfinite().all()
+    assert scores.isfinite().all()
+    assert (keypoints >= -reach).all()
+    assert (keypoints <= torch.tensor([96.0, 128.0]) + reach).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_lone_positive_cell_among_negative_ones_decodes_to_itself(method: Method) -> None:
+    codec = codec_for((128, 96), method)
+    heatmaps = spike(codec, (12, 16, 1.1)) - 1.0
+    keypoints, scores = codec.decode(heatmaps)
+    torch.testing.assert_close(keypoints[0, 0] / torch.tensor(codec._cell_size), torch.tensor([12.0, 16.0]))
+    assert scores.item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_float_types_decode_like_their_fp32_copy(method: Method, dtype: torch.dtype) -> None:
+    codec = codec_for((128, 96), method)
+    heatmaps, _ = codec.encode(torch.tensor([[[41.3, 70.9]]]), torch.ones(1, 1))
+    keypoints, scores = codec.decode(heatmaps.to(dtype))
+    assert keypoints.dtype == scores.dtype == torch.float32
+    expected_keypoints, expected_scores = codec.decode(heatmaps.to(dtype).float())
+    assert torch.equal(keypoints, expected_keypoints)
+    assert torch.equal(scores, expected_scores)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_changes_nothing(method: Method) -> None:
+    codec = codec_for((128, 96), method)
+    keypoints = torch.tensor([[[41.3, 70.9], [20.2, 33.3]]])
+    plain_heatmaps, _ = codec.encode(keypoints, torch.ones(1, 2))
+    plain_decoded, _ = codec.decode(plain_heatmaps)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        heatmaps, _ = codec.encode(keypoints, torch.ones(1, 2))
+        decoded, _ = codec.decode(heatmaps)
+    assert torch.equal(heatmaps, plain_heatmaps)
+    assert torch.equal(decoded, plain_decoded)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_samples_of_a_batch_do_not_influence_each_other(method: Method) -> None:
+    codec = codec_for((128, 96), method)
+    heatmaps = torch.rand(3, 4, 32, 24, generator=torch.Generator().manual_seed(5))
+    batched, _ = codec.decode(heatmaps)
+    for index in range(3):
+        alone, _ = codec.decode(heatmaps[index : index + 1])
+        assert torch.equal(batched[index : index + 1], alone)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_decoding_leaves_the_heatmaps_as_they_were(method: Method) -> None:
+    codec = codec_for((128, 96), method)
+    heatmaps = torch.rand(1, 2, 32, 24, generator=torch.Generator().manual_seed(6))
+    before = heatmaps.clone()
+    codec.decode(heatmaps)
+    assert torch.equal(heatmaps, before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_needs_a_value_on_the_host(method: Method) -> None:
+    # A meta tensor has no values: reading one, or indexing with a mask, raises.
+    codec = codec_for((256, 192), method)
+    keypoints = torch.empty(2, 17, 2, device="meta")
+    heatmaps, weights = codec.encode(keypoints, torch.empty(2, 17, device="meta", dtype=torch.uint8))
+    assert heatmaps.shape == (2, 17, 64, 48)
+    assert weights.shape == (2, 17)
+    decoded, scores = codec.decode(heatmaps)
+    assert decoded.device.type == scores.device.type == "meta"
+    assert decoded.shape == (2, 17, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_the_host_does_not_wait_for_the_device(method: Method) -> None:
+    codec = codec_for((256, 192), method)
+    keypoints = torch.rand(2, 17, 2, device="cuda") * 190
+    visibility = torch.ones(2, 17, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        heatmaps, _ = codec.encode(keypoints, visibility)
+        codec.decode(heatmaps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_an_empty_batch_decodes_to_an_empty_batch() -> None:
+    for method in METHODS:
+        keypoints, scores = codec_for((128, 96), method).decode(torch.zeros(0, 17, 32, 24))
+        assert keypoints.shape == (0, 17, 2)
+        assert scores.shape == (0, 17)
+
+
+def test_find_peaks_gives_column_row_and_value() -> None:
+    heatmaps = torch.zeros(1, 2, 5, 7)
+    heatmaps[0, 0, 3, 6] = 0.5
+    x, y, values = find_peaks(heatmaps)
+    assert x.tolist() == [[6, -1]]
+    assert y.tolist() == [[3, -1]]
+    assert values.tolist() == [[0.5, 0.0]]
+
+
+# --- Construction ---
+
+
+@pytest.mark.parametrize(("sigma", "expected"), [(2, 11), (3, 17), (1.5, 7), (0.5, 3)])
+def test_blur_kernel_follows_sigma(sigma: float, expected: int) -> None:
+    assert HeatmapCodec(256, 192, sigma, "dark").blur_kernel == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_codec_survives_its_dictionary(method: Method) -> None:
+    codec = HeatmapCodec(384, 288, 3.0, method, stride=8, blur_kernel=13)
+    fields = codec.to_dict()
+    assert HeatmapCodec.from_dict(fields).to_dict() == fields
+    assert {type(value) for value in fields.values()} == {int, float, str}
+
+
+def test_only_udp_is_unbiased() -> None:
+    assert [codec_for((128, 96), method).unbiased for method in METHODS] == [False, False, True]
+
+
+def test_heatmap_size_is_the_crop_size_over_the_stride() -> None:
+    codec = HeatmapCodec(448, 320, 3.0)
+    assert (codec.heatmap_height, codec.heatmap_width) == (112, 80)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"height": 250}, "250x192.*multiples of 32"),
+        ({"width": 0}, "multiples of 32"),
+        ({"sigma": 0.0}, "sigma 0"),
+        ({"sigma": float("nan")}, "sigma nan"),
+        ({"method": "megvii"}, "msra, dark, udp"),
+        ({"stride": 3}, "stride 3"),
+        ({"blur_kernel": 10}, "odd"),
+    ],
+)
+def test_unusable_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        HeatmapCodec(**({"height": 256, "width": 192, "sigma": 2.0} | arguments))
+
+
+def test_heatmaps_of_another_size_are_refused() -> None:
+    with pytest.raises(InputError, match="64, 48"):
+        codec_for((256, 192), "msra").decode(torch.zeros(1, 17, 48, 64))
+
+
+def test_a_dictionary_with_other_fields_is_refused() -> None:
+    with pytest.raises(InputError, match="blur_kernel"):
+        HeatmapCodec.from_dict({"height": 256, "width": 192})
