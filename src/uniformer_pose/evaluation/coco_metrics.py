@@ -1,0 +1,510 @@
+"""COCO keypoint AP and AR of predicted poses (cocodataset.org/#keypoints-eval).
+
+pycocotools computes the numbers, so that they are the ones every paper reports. It trusts its input, and
+several defects give a wrong number without a word; so what goes in is checked first, and the checks are here:
+
+- predictions: NaN (pycocotools would score it AP 1.0), repeats (each costs AP), images that the file lacks;
+- annotations: id 0 and repeated ids (AP drops silently), missing or non-finite entries, another number of
+  keypoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.oks import (
+    NmsMode,
+    ScoreMode,
+    oks_nms,
+    pose_scores,
+    require_choice,
+    soft_oks_nms,
+)
+from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+
+METRIC_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+"""COCO's order: over OKS .50:.05:.95, at .50, at .75, of medium, of large people; precision, then recall."""
+
+PERSON_CATEGORY_ID = 1
+
+
+@dataclass(frozen=True, eq=False)
+class CocoGroundTruth:
+    """The people of a COCO keypoint file, read and checked once; evaluate against it as often as you like.
+
+    Row g of the arrays is one annotation of the evaluated category, crowds and people without labelled
+    keypoints included: COCO ignores what matches those instead of counting it as wrong.
+    """
+
+    file: Path
+    skeleton: Skeleton
+    category_id: int
+    """1 where the file uses it, else the one category it uses."""
+    listed_image_ids: npt.NDArray[np.int64]
+    """All images of the file; a prediction on one without people is a false positive."""
+    ids: npt.NDArray[np.int64]
+    image_ids: npt.NDArray[np.int64]
+    boxes_xywh: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.float64]
+    """(G,) area of the person's segment in square pixels, as annotated (smaller than the box)."""
+    keypoints_in_image: npt.NDArray[np.float64]
+    """(G, K, 2)"""
+    visibility: npt.NDArray[np.float64]
+    """(G, K) COCO's v; above 0 is labelled."""
+    labelled_counts: npt.NDArray[np.int64]
+    """(G,) the file's num_keypoints, or the count of labelled keypoints where the file leaves it out."""
+    is_crowd: npt.NDArray[np.bool_]
+
+    @property
+    def is_scored(self) -> npt.NDArray[np.bool_]:
+        """(G,) whether missing this person costs recall."""
+        return np.asarray((self.labelled_counts > 0) & ~self.is_crowd)
+
+    @classmethod
+    def load(cls, annotation_file: str | Path, skeleton: Skeleton | None = None) -> CocoGroundTruth:
+        """Ground truth from a COCO keypoint JSON.
+
+        ``skeleton`` (``coco_17`` by default) says how many keypoints a person has and their OKS sigmas.
+        ``InputError`` names the file and the annotation for: a file that is not such JSON, NaN or infinity,
+        an id that is 0 or used twice, an unknown image, a missing or misshapen area, box or keypoint list. A
+        missing ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. People with
+        labelled keypoints and area 0 stay, and count as missed; a warning tells.
+        """
+        file = Path(annotation_file)
+        skeleton = skeleton or load_skeleton("coco_17")
+        content = _read_json(file)
+        images = _list_of_mappings(file, content, "images")
+        annotations = _list_of_mappings(file, content, "annotations")
+        known_images = _unique_ids(file, images, "image", smallest=0)
+        # pycocotools marks an unmatched detection by annotation id 0, so a person with id 0 is never found.
+        _unique_ids(file, annotations, "annotation", smallest=1)
+        category_id = _category_of(file, annotations)
+        people = [annotation for annotation in annotations if annotation["category_id"] == category_id]
+        for person in people:
+            _check_person(file, person, known_images, skeleton)
+        keypoints = _array(people, "keypoints", (skeleton.num_keypoints, 3))
+        visibility = keypoints[..., 2]
+        counted = (visibility > 0).sum(axis=1)
+        loaded = cls(
+            file=file,
+            skeleton=skeleton,
+            category_id=category_id,
+            listed_image_ids=np.asarray(sorted(known_images), dtype=np.int64),
+            ids=np.asarray([person["id"] for person in people], dtype=np.int64),
+            image_ids=np.asarray([person["image_id"] for person in people], dtype=np.int64),
+            boxes_xywh=_array(people, "bbox", (4,)),
+            areas=_array(people, "area", ()),
+            keypoints_in_image=keypoints[..., :2],
+            visibility=visibility,
+            labelled_counts=np.asarray(
+                [person.get("num_keypoints", count) for person, count in zip(people, counted, strict=True)],
+                dtype=np.int64,
+            ),
+            is_crowd=np.asarray([bool(person.get("iscrowd", 0)) for person in people], dtype=bool),
+        )
+        doubtful = loaded.ids[(loaded.labelled_counts > 0) != (counted > 0)]
+        if len(doubtful):
+            warnings.warn(
+                f"{file}: num_keypoints contradicts the keypoints' v in {len(doubtful)} annotations, first "
+                f"{doubtful[0]}; people with num_keypoints 0 are not scored, so leave it out or correct it",
+                stacklevel=2,
+            )
+        flat = loaded.ids[loaded.is_scored & (loaded.areas == 0)]
+        if len(flat):
+            warnings.warn(
+                f"{file}: {len(flat)} people with keypoints have area 0, first annotation {flat[0]}; "
+                "they can only count as missed, so give their area",
+                stacklevel=2,
+            )
+        return loaded
+
+    def require_images(self, image_ids: npt.NDArray[np.int64], what: str) -> None:
+        """Raise ``InputError`` naming the ids that are none of this file's images; ``what`` names them."""
+        unknown = np.setdiff1d(image_ids, self.listed_image_ids)
+        if len(unknown):
+            shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+            raise InputError(
+                f"{self.file} does not list {len(unknown)} images that {what} (ids {shown}); "
+                "evaluate against the file that the boxes were made for"
+            )
+
+    def to_coco_annotations(self) -> list[dict[str, Any]]:
+        """Fresh COCO annotation dicts: pycocotools writes into the ones it is given."""
+        keypoints = np.concatenate([self.keypoints_in_image, self.visibility[..., None]], axis=-1)
+        return [
+            {
+                "id": annotation_id,
+                "image_id": image_id,
+                "category_id": self.category_id,
+                "bbox": box,
+                "area": area,
+                "keypoints": flat_keypoints,
+                "num_keypoints": labelled_count,
+                "iscrowd": int(crowd),
+            }
+            for annotation_id, image_id, box, area, flat_keypoints, labelled_count, crowd in zip(
+                self.ids.tolist(),
+                self.image_ids.tolist(),
+                self.boxes_xywh.tolist(),
+                self.areas.tolist(),
+                keypoints.reshape(-1, 3 * self.skeleton.num_keypoints),
+                self.labelled_counts.tolist(),
+                self.is_crowd.tolist(),
+                strict=True,
+            )
+        ]
+
+
+def coco_keypoint_metrics(
+    annotation_file: str | Path | CocoGroundTruth,
+    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+    score_mode: ScoreMode = "bbox_keypoint",
+    nms_mode: NmsMode = "oks_nms",
+    *,
+    skeleton: Skeleton | None = None,
+    keypoint_score_threshold: float = 0.2,
+    nms_threshold: float = 0.9,
+    image_ids: Iterable[int] | None = None,
+) -> dict[str, float]:
+    """COCO keypoint metrics (``METRIC_NAMES``, 0 to 1) of rescored and NMS-filtered predictions.
+
+    ``annotation_file`` is a path, or a ``CocoGroundTruth`` to spare its reading; ``predictions`` may also be
+    records (``PosePredictions.from_records``), in any order. ``skeleton`` gives the number of keypoints and
+    the OKS sigmas, ``coco_17`` by default. ``image_ids`` restricts the evaluation to those images of the
+    file.
+
+    As in pycocotools, -1 stands for "no such people in the ground truth". No predictions give 0 and a
+    warning. Predictions with NaN or infinity, of another number of keypoints, or on unknown images raise
+    ``InputError``.
+    """
+    ground_truth = loaded_ground_truth(annotation_file, skeleton)
+    poses = checked_predictions(ground_truth, predictions)
+    evaluated = ground_truth.listed_image_ids
+    if image_ids is not None:
+        evaluated = np.unique(np.asarray(list(image_ids), dtype=np.int64))
+        ground_truth.require_images(evaluated, "image_ids names")
+        poses = poses.take(np.isin(poses.image_ids, evaluated))
+    if not len(poses):
+        warnings.warn(
+            f"{ground_truth.file}: no predictions on any of its {len(evaluated)} evaluated images; "
+            "every person counts as missed",
+            stacklevel=2,
+        )
+    poses, scores = select_poses(
+        poses,
+        score_mode,
+        nms_mode,
+        sigmas=ground_truth.skeleton.oks_sigmas,
+        keypoint_score_threshold=keypoint_score_threshold,
+        nms_threshold=nms_threshold,
+    )
+    return _pycocotools_metrics(ground_truth, poses, scores, evaluated)
+
+
+def coco_results(
+    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+    score_mode: ScoreMode = "bbox_keypoint",
+    nms_mode: NmsMode = "oks_nms",
+    *,
+    skeleton: Skeleton | None = None,
+    keypoint_score_threshold: float = 0.2,
+    nms_threshold: float = 0.9,
+    category_id: int = PERSON_CATEGORY_ID,
+) -> list[dict[str, Any]]:
+    """Rescored predictions that NMS kept, in COCO's results format: what its test server takes.
+
+    One dict per pose: ``image_id``, ``category_id``, ``keypoints`` [x, y, keypoint score] x K in image
+    pixels, ``score``. By image id, and within an image best first (``nms_mode="none"``: by id). Unusable
+    predictions raise ``InputError`` as in ``coco_keypoint_metrics``.
+    """
+    skeleton = skeleton or load_skeleton("coco_17")
+    poses, scores = select_poses(
+        _usable(predictions, skeleton),
+        score_mode,
+        nms_mode,
+        sigmas=skeleton.oks_sigmas,
+        keypoint_score_threshold=keypoint_score_threshold,
+        nms_threshold=nms_threshold,
+    )
+    return [
+        {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score}
+        for image_id, keypoints, score in zip(
+            poses.image_ids.tolist(), _flat_keypoints(poses).tolist(), scores.tolist(), strict=True
+        )
+    ]
+
+
+def write_coco_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write what ``coco_results`` gave as a COCO results JSON, making its folder where it is missing."""
+    path = Path(path)
+    text = json.dumps([dict(result) for result in results], allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def select_poses(
+    predictions: PosePredictions,
+    score_mode: ScoreMode = "bbox_keypoint",
+    nms_mode: NmsMode = "oks_nms",
+    *,
+    sigmas: npt.NDArray[np.float64],
+    keypoint_score_threshold: float = 0.2,
+    nms_threshold: float = 0.9,
+) -> tuple[PosePredictions, npt.NDArray[np.float64]]:
+    """Poses to report and their scores (N,): repeats dropped, rescored, near-copies suppressed.
+
+    ``oks_nms`` drops a pose whose OKS with a better one is above the threshold; ``soft_oks_nms`` keeps the 20
+    of an image that win while the scores of their like decay (the reported scores do not); ``none`` keeps
+    all. Predictions must be finite (``PosePredictions.reject_unusable``).
+    """
+    require_choice("score_mode", score_mode, ScoreMode)
+    require_choice("nms_mode", nms_mode, NmsMode)
+    if not 0 < nms_threshold <= 1:
+        raise InputError(f"nms_threshold is {nms_threshold}; an OKS lies between 0 and 1, the usual threshold is 0.9")
+    if not len(predictions):
+        return predictions, np.zeros(0)
+    poses = predictions.sorted_unique()
+    scores = pose_scores(poses.box_scores, poses.keypoint_scores, score_mode, keypoint_score_threshold)
+    if nms_mode == "none":
+        return poses, scores
+    suppress = oks_nms if nms_mode == "oks_nms" else soft_oks_nms
+    starts = np.flatnonzero(np.diff(poses.image_ids, prepend=poses.image_ids[0] - 1))
+    kept = []
+    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(poses)], strict=True):
+        image = slice(start, stop)
+        kept.append(
+            start + suppress(poses.keypoints_in_image[image], scores[image], poses.areas[image], sigmas, nms_threshold)
+        )
+    chosen = np.concatenate(kept)
+    return poses.take(chosen), scores[chosen]
+
+
+def format_metrics_table(metrics: Mapping[str, float]) -> str:
+    """The ten metrics as two lines of text, names over values; a dash where there are no such people."""
+    values = [metrics[name] for name in METRIC_NAMES]
+    header = "  ".join(f"{name:>6}" for name in METRIC_NAMES)
+    row = "  ".join(f"{value:6.4f}" if value >= 0 else f"{'-':>6}" for value in values)
+    return f"{header}\n{row}"
+
+
+def loaded_ground_truth(
+    annotation_file: str | Path | CocoGroundTruth, skeleton: Skeleton | None = None
+) -> CocoGroundTruth:
+    """Ground truth of a path, or the one given; another skeleton than it was loaded with is an error."""
+    if not isinstance(annotation_file, CocoGroundTruth):
+        return CocoGroundTruth.load(annotation_file, skeleton)
+    if skeleton is not None and skeleton != annotation_file.skeleton:
+        raise InputError(
+            f"{annotation_file.file} was loaded with skeleton {annotation_file.skeleton.name!r}, not "
+            f"{skeleton.name!r}; load it with the skeleton to evaluate"
+        )
+    return annotation_file
+
+
+def checked_predictions(
+    ground_truth: CocoGroundTruth, predictions: PosePredictions | Sequence[Mapping[str, Any]]
+) -> PosePredictions:
+    """Predictions that can be scored against this ground truth; raises ``InputError`` for any that cannot."""
+    poses = _usable(predictions, ground_truth.skeleton)
+    ground_truth.require_images(poses.image_ids, "the predictions name")
+    return poses
+
+
+def _usable(predictions: PosePredictions | Sequence[Mapping[str, Any]], skeleton: Skeleton) -> PosePredictions:
+    poses = predictions if isinstance(predictions, PosePredictions) else PosePredictions.from_records(predictions)
+    if len(poses) and poses.num_keypoints != skeleton.num_keypoints:
+        raise InputError(
+            f"the predictions have {poses.num_keypoints} keypoints, skeleton {skeleton.name!r} has "
+            f"{skeleton.num_keypoints}; name the skeleton they were made with"
+        )
+    poses.reject_unusable()
+    return poses
+
+
+def _flat_keypoints(poses: PosePredictions) -> npt.NDArray[np.float64]:
+    """(N, 3K) x, y, keypoint score of one keypoint after the other."""
+    triplets = np.concatenate([poses.keypoints_in_image, poses.keypoint_scores[..., None]], axis=-1)
+    return triplets.reshape(len(poses), 3 * poses.num_keypoints)
+
+
+def _pycocotools_metrics(
+    ground_truth: CocoGroundTruth,
+    poses: PosePredictions,
+    scores: npt.NDArray[np.float64],
+    image_ids: npt.NDArray[np.int64],
+) -> dict[str, float]:
+    # A detection's area decides whether it counts against medium or large people when it has no match (it moves
+    # APM and APL only). It is the box's, as in MMPose; loading results without boxes, pycocotools would take
+    # the keypoints' extent.
+    detections = [
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": ground_truth.category_id,
+            "keypoints": keypoints,
+            "score": score,
+            "area": area,
+        }
+        for number, (image_id, keypoints, score, area) in enumerate(
+            zip(
+                poses.image_ids.tolist(),
+                _flat_keypoints(poses),
+                scores.tolist(),
+                np.prod(poses.boxes_xywh[:, 2:], axis=1).tolist(),
+                strict=True,
+            ),
+            start=1,
+        )
+    ]
+    # It prints its progress and a table, and squares distances that may be absurd.
+    with contextlib.redirect_stdout(io.StringIO()), np.errstate(over="ignore"):
+        evaluation = COCOeval(
+            _coco_object(ground_truth, ground_truth.to_coco_annotations()),
+            _coco_object(ground_truth, detections),
+            iouType="keypoints",
+        )
+        evaluation.params.imgIds = image_ids.tolist()
+        evaluation.params.kpt_oks_sigmas = ground_truth.skeleton.oks_sigmas
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {name: float(value) for name, value in zip(METRIC_NAMES, evaluation.stats, strict=True)}
+
+
+def _coco_object(ground_truth: CocoGroundTruth, annotations: list[dict[str, Any]]) -> COCO:
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image_id} for image_id in ground_truth.listed_image_ids.tolist()],
+        "categories": [{"id": ground_truth.category_id, "name": ground_truth.skeleton.name}],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> NoReturn:
+        raise InputError(f"{file}: holds {constant}, which is no JSON number; correct or remove that annotation")
+
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+    except InputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{file}: cannot be read ({reason}); give the path of a COCO keypoint JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not valid JSON ({error}); give the path of a COCO keypoint JSON") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: holds a {type(content).__name__} at its top; a COCO file is an object with images")
+    return content
+
+
+def _list_of_mappings(file: Path, content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    entries = content.get(name)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{file}: has no list of objects {name!r}; give a COCO keypoint JSON with ground truth")
+    return entries
+
+
+def _unique_ids(file: Path, entries: list[dict[str, Any]], what: str, smallest: int) -> set[int]:
+    for position, entry in enumerate(entries):
+        entry_id = entry.get("id")
+        if not _is_integer(entry_id) or entry_id < smallest:
+            raise InputError(
+                f"{file}: {what} {position} of the list has id {_shown(entry_id)}; "
+                f"ids are integers from {smallest} up, so number the {what}s anew"
+            )
+    uses = Counter(entry["id"] for entry in entries)
+    repeated = [entry_id for entry_id, count in uses.items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{file}: {what} id {repeated[0]} is used more than once ({len(repeated)} such ids); "
+            f"give each {what} an id of its own"
+        )
+    return set(uses)
+
+
+def _category_of(file: Path, annotations: list[dict[str, Any]]) -> int:
+    for annotation in annotations:
+        if not _is_integer(annotation.get("category_id")):
+            found = annotation.get("category_id")
+            raise InputError(
+                f"{file}: annotation {annotation['id']} has category_id {_shown(found)}; give it an integer"
+            )
+    used = {annotation["category_id"] for annotation in annotations}
+    if not used or PERSON_CATEGORY_ID in used:
+        return PERSON_CATEGORY_ID
+    if len(used) > 1:
+        raise InputError(
+            f"{file}: its annotations are of the categories {', '.join(map(str, sorted(used)))}, and none is "
+            f"{PERSON_CATEGORY_ID} (person); keep the one category to evaluate"
+        )
+    return int(used.pop())
+
+
+def _check_person(file: Path, person: Mapping[str, Any], known_images: set[int], skeleton: Skeleton) -> None:
+    where = f"{file}: annotation {person['id']}"
+    for field in ("image_id", "area", "bbox", "keypoints"):
+        if field not in person:
+            raise InputError(f"{where} has no {field!r}; evaluation needs it: add it or drop the annotation")
+    image_id, area = person["image_id"], person["area"]
+    if not _is_integer(image_id) or image_id not in known_images:
+        raise InputError(f"{where} is on image {_shown(image_id)}, which the file's images do not list")
+    if not _are_numbers([area], 1) or area < 0:
+        raise InputError(f"{where} has area {_shown(area)}; it must be a finite number of square pixels, not negative")
+    if not _are_numbers(person["bbox"], 4):
+        raise InputError(
+            f"{where} has bbox {_shown(person['bbox'])}; it must be x, y, width, height, all finite numbers"
+        )
+    keypoints = person["keypoints"]
+    if isinstance(keypoints, list) and len(keypoints) != 3 * skeleton.num_keypoints:
+        raise InputError(
+            f"{where} has {len(keypoints)} keypoint numbers; skeleton {skeleton.name!r} with "
+            f"{skeleton.num_keypoints} keypoints asks for {3 * skeleton.num_keypoints} (x, y, v): "
+            "give the skeleton that the file was annotated with"
+        )
+    if not _are_numbers(keypoints, 3 * skeleton.num_keypoints):
+        raise InputError(f"{where} has keypoints that are no list of finite numbers x, y, v; correct them")
+    for field in ("num_keypoints", "iscrowd"):
+        value = person.get(field, 0)
+        if not isinstance(value, bool) and not (_is_integer(value) and value >= 0):
+            raise InputError(f"{where} has {field} {_shown(value)}; it must be a count, or left out")
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    try:
+        return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _array(people: list[dict[str, Any]], field: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    return np.asarray([person[field] for person in people], dtype=np.float64).reshape(len(people), *shape)
