@@ -1,0 +1,1 @@
+"""Pictures for people: poses drawn over images, and contact sheets of what the network is shown and says."""

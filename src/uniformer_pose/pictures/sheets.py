@@ -1,0 +1,173 @@
+"""Contact sheets: one panel of two pictures per person, some people at a time.
+
+Crops are (B, height, width, 3) uint8 RGB, keypoints (B, K, 2) are (x, y) in crop pixels, visibility (B, K) is
+COCO's (0 unlabelled, 1 hidden, 2 visible), heatmaps are (B, K, h, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from uniformer_pose.pictures.drawing import Array, Image, draw_poses
+from uniformer_pose.skeleton import Skeleton
+
+_LOWEST, _HIGHEST = 192, 384  # pixels: crops are shown at least and at most this high
+_CAPTION_HEIGHT = 24
+_GAP = 6
+_BACKGROUND = (32, 32, 36)
+_STRIP = (52, 52, 58)
+_TEXT = (235, 235, 235)
+_GOOD, _FAIR, _POOR = (110, 220, 110), (240, 200, 80), (255, 110, 100)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def training_sheet(
+    crops: Image,
+    keypoints_in_crop: Array,
+    visibility: Array,
+    target_heatmaps: Array,
+    skeleton: Skeleton,
+    *,
+    unbiased: bool = False,
+    max_people: int = 16,
+    columns: int = 4,
+) -> Image:
+    """One RGB picture of what a batch teaches: crops with keypoints (left), and with target heatmaps (right).
+
+    Visible keypoints are filled, hidden ones are rings. The heatmaps of all keypoints are summed, each in its
+    keypoint's colour, so that a left joint taught as a right one shows. ``unbiased`` says that the heatmap
+    cells span the crop by "pixels - 1" (UDP), as in the crop geometry. At most ``max_people`` are shown.
+    """
+    labelled = np.asarray(visibility)
+    panels = []
+    for person in range(min(len(crops), max_people)):
+        crop, points = _enlarge(crops[person], keypoints_in_crop[person])
+        seen = labelled[person][None]
+        pictures = [
+            draw_poses(crop, points[None], seen, skeleton, score_threshold=0, hollow=seen == 1),
+            _overlay_heatmaps(crop, crops[person].shape, target_heatmaps[person], skeleton, unbiased=unbiased),
+        ]
+        caption = f"{int((seen == 2).sum())} visible, {int((seen == 1).sum())} hidden of {skeleton.num_keypoints}"
+        panels.append(_panel(pictures, caption, _TEXT))
+    return _arrange(panels, f"training targets, {_share(panels, crops)}", columns)
+
+
+def prediction_sheet(
+    crops: Image,
+    true_keypoints_in_crop: Array,
+    visibility: Array,
+    predicted_keypoints_in_crop: Array,
+    keypoint_scores: Array,
+    skeleton: Skeleton,
+    *,
+    oks: Array | Sequence[float],
+    scores: Array | Sequence[float],
+    score_threshold: float = 0.2,
+    max_people: int = 16,
+    columns: int = 4,
+) -> Image:
+    """One RGB picture of predictions (right) beside ground truth (left), people in the order given.
+
+    ``oks`` (B,) and ``scores`` (B,) are written above each person, in a colour that grades the OKS: green
+    from 0.75, yellow from 0.5, red below; NaN, where nothing is labelled, is written as a dash. Predicted
+    keypoints are drawn where their score is above the threshold. At most ``max_people`` are shown.
+    """
+    labelled = np.asarray(visibility)
+    panels = []
+    for person in range(min(len(crops), max_people)):
+        crop, truth = _enlarge(crops[person], true_keypoints_in_crop[person])
+        _, predicted = _enlarge(crops[person], predicted_keypoints_in_crop[person])
+        seen = labelled[person][None]
+        confidence = np.asarray(keypoint_scores)[person][None]
+        pictures = [
+            draw_poses(crop, truth[None], seen, skeleton, score_threshold=0, hollow=seen == 1),
+            draw_poses(crop, predicted[None], confidence, skeleton, score_threshold=score_threshold),
+        ]
+        similarity = float(oks[person])
+        colour = _GOOD if similarity >= 0.75 else _FAIR if similarity >= 0.5 else _POOR
+        caption = f"OKS {_number(similarity)}  score {_number(float(scores[person]))}"
+        panels.append(_panel(pictures, caption, _TEXT if np.isnan(similarity) else colour))
+    return _arrange(panels, f"ground truth | prediction, {_share(panels, crops)}", columns)
+
+
+def _share(panels: Sequence[Image], crops: Image) -> str:
+    return f"{len(panels)} of {len(crops)} people"
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.2f}"
+
+
+def _scale(height: int) -> float:
+    return float(np.clip(height, _LOWEST, _HIGHEST)) / height
+
+
+def _enlarge(crop: Image, keypoints_in_crop: Array) -> tuple[Image, npt.NDArray[np.float64]]:
+    """Crop and keypoints at the size of the sheet; pixel centres stay pixel centres."""
+    height, width = crop.shape[:2]
+    scale = _scale(height)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    enlarged = np.asarray(cv2.resize(np.ascontiguousarray(crop), size, interpolation=interpolation), np.uint8)
+    return enlarged, (np.asarray(keypoints_in_crop, dtype=np.float64) + 0.5) * scale - 0.5
+
+
+def _overlay_heatmaps(
+    enlarged: Image, crop_shape: tuple[int, ...], heatmaps: Array, skeleton: Skeleton, *, unbiased: bool
+) -> Image:
+    """The crop with heatmaps (K, h, w) laid over it, opaque in proportion to their height."""
+    heat = np.nan_to_num(np.asarray(heatmaps, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    total = heat.sum(axis=0)
+    colour = np.tensordot(heat, np.asarray(skeleton.colours, dtype=np.float32), axes=(0, 0))
+    colour /= np.maximum(total, 1e-6)[..., None]
+    opacity = total.clip(0, 1)
+    (height, width), (rows, cells) = crop_shape[:2], heat.shape[1:]
+    ends = 1 if unbiased else 0
+    step_x, step_y = (width - ends) / max(cells - ends, 1), (height - ends) / max(rows - ends, 1)
+    scale = _scale(height)
+    # Cell i stands at crop pixel i * step, not in the middle of a block of pixels.
+    shift = (scale - 1) / 2
+    cells_to_sheet = np.array([[step_x * scale, 0, shift], [0, step_y * scale, shift]])
+    size = (enlarged.shape[1], enlarged.shape[0])
+    alpha = 0.7 * cv2.warpAffine(opacity, cells_to_sheet, size, borderMode=cv2.BORDER_REPLICATE)[..., None]
+    paint = cv2.warpAffine(colour, cells_to_sheet, size, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(np.round(enlarged * (1 - alpha) + paint * alpha).clip(0, 255), dtype=np.uint8)
+
+
+def _panel(pictures: Sequence[Image], caption: str, colour: tuple[int, int, int]) -> Image:
+    left, right = pictures
+    seam = np.full((len(left), 2, 3), _STRIP, dtype=np.uint8)
+    body = np.hstack([left, seam, right])
+    return np.vstack([_strip(body.shape[1], caption, colour, _STRIP), body])
+
+
+def _strip(width: int, text: str, colour: tuple[int, int, int], background: tuple[int, int, int]) -> Image:
+    """A caption of fixed height; its letters shrink to fit, and what still does not fit is cut."""
+    strip = np.full((_CAPTION_HEIGHT, width, 3), background, dtype=np.uint8)
+    size = 0.5
+    while size > 0.35 and cv2.getTextSize(text, _FONT, size, 1)[0][0] > width - 2 * _GAP:
+        size -= 0.05
+    cv2.putText(strip, text, (_GAP, _CAPTION_HEIGHT - 8), _FONT, size, colour, 1, cv2.LINE_AA)
+    return strip
+
+
+def _arrange(panels: Sequence[Image], title: str, columns: int) -> Image:
+    """Panels of one size in rows, under a title; a sheet without panels is its title."""
+    columns = max(1, min(columns, len(panels)))
+    if not panels:
+        return _strip(2 * _LOWEST, title, _TEXT, _BACKGROUND)
+    panel_height, panel_width = panels[0].shape[:2]
+    rows = -(-len(panels) // columns)
+    height, width = _CAPTION_HEIGHT + rows * (panel_height + _GAP), _GAP + columns * (panel_width + _GAP)
+    sheet = np.full((height, width, 3), _BACKGROUND, dtype=np.uint8)
+    sheet[:_CAPTION_HEIGHT] = _strip(width, title, _TEXT, _BACKGROUND)
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        top = _CAPTION_HEIGHT + row * (panel_height + _GAP)
+        left = _GAP + column * (panel_width + _GAP)
+        sheet[top : top + panel_height, left : left + panel_width] = panel
+    return sheet
