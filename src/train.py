@@ -1,0 +1,117 @@
+"""Trains one model on one dataset and scores it: config -> data, network, trainer -> fit -> AP."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from uniformer_pose.config_check import Node, check_config
+from uniformer_pose.entry_point import report_input_errors
+
+
+@dataclass
+class TrainConfig:
+    """The keys of conf/train.yaml; what lies below a node is checked against the signature of its target."""
+
+    model: Node
+    data: Node
+    augmentation: dict[str, Node | None]
+    optimizer: Node
+    training: Node
+    trainer: Node
+    callbacks: dict[str, Node | None]
+    logger: dict[str, Node | None]
+    evaluation: Node
+    name: str
+    run_dir: str
+    seed: int
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    float32_matmul_precision: Literal["highest", "high", "medium"]
+    ckpt_path: str | None
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(config: DictConfig) -> float:
+    """Check the config before any work, then train; the best AP is what a sweep optimises."""
+    with report_input_errors():
+        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        check_config(plain | {"model": {k: v for k, v in plain["model"].items() if k != "pretrained"}}, TrainConfig)
+        return train(plain)
+
+
+def train(config: dict[str, Any]) -> float:
+    """Run the training that a checked, plain config describes; returns the best model's AP."""
+    # Imported here because a misspelt key should not have to wait for torch and Lightning.
+    from pathlib import Path
+
+    import lightning.pytorch as pl
+    import torch
+    from hydra.utils import instantiate
+    from lightning.pytorch.utilities import rank_zero_info
+
+    from uniformer_pose.entry_point import one_of_each, refuse_unlaunchable_sweep
+    from uniformer_pose.evaluation.report import write_report
+    from uniformer_pose.model.released_weights import load_released_weights
+    from uniformer_pose.run_record import library_versions, record_run, without_secrets
+    from uniformer_pose.saved_model import SavedModel, read_checkpoint
+    from uniformer_pose.training.precision import lightning_precision
+    from uniformer_pose.training.progress import progress_callback
+
+    run_dir = Path(config["run_dir"])
+    torch.set_float32_matmul_precision(config["float32_matmul_precision"])
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+
+    data = instantiate(config["data"], _partial_=True, _convert_="all")(
+        seed=config["seed"], **one_of_each(config["augmentation"])
+    )
+    model_config = dict(config["model"])
+    pretrained = model_config.pop("pretrained")
+    network = instantiate(model_config, num_keypoints=data.skeleton.num_keypoints, _convert_="all")
+    if pretrained is not None:
+        rank_zero_info(str(load_released_weights(network, pretrained)))
+
+    model = SavedModel(
+        network,
+        data.codec,
+        data.skeleton,
+        data.mean,
+        data.std,
+        data.box_padding,
+        without_secrets(config),
+        library_versions(),
+    )
+    module = instantiate(config["training"], _partial_=True, _convert_="all")(
+        model=model,
+        protocol=instantiate(config["evaluation"]),
+        optimizer=instantiate(config["optimizer"], _convert_="all"),
+    )
+    trainer = instantiate(config["trainer"], _partial_=True, _convert_="all")(
+        precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),
+        callbacks=[*one_of_each(config["callbacks"]).values(), progress_callback()],
+        logger=list(one_of_each(config["logger"]).values()),
+    )
+    refuse_unlaunchable_sweep(trainer)
+    if trainer.is_global_zero:
+        record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
+    if config["ckpt_path"] is not None:
+        read_checkpoint(config["ckpt_path"])  # whole and harmless, or one line says what is wrong
+
+    trainer.fit(module, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
+
+    best = run_dir / "checkpoints" / "best.ckpt"
+    if best.is_file():
+        trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+    if module.evaluation is not None:  # on the first process, unless nothing was evaluated
+        print(write_report(run_dir, module.evaluation, module.protocol))
+        print(f"pictures            {run_dir / 'pictures'}")
+    if best.is_file() and trainer.is_global_zero:
+        print(f"best checkpoint     {best}\nto evaluate it      python src/eval.py ckpt_path={best}")
+    return float(trainer.callback_metrics.get("val/AP", float("nan")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What happens beside the training: pictures to look at, and a checkpoint when a person presses Ctrl-C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.images import read_image
+from uniformer_pose.evaluation.oks import keypoint_similarities
+from uniformer_pose.pictures.drawing import save_png
+from uniformer_pose.pictures.sheets import prediction_sheet, training_sheet
+from uniformer_pose.training.pose_module import PoseModule
+
+Image = npt.NDArray[np.uint8]
+
+
+class SaveWhenInterrupted(Callback):
+    """Writes ``interrupted.ckpt`` into ``folder`` on Ctrl-C, so that at most the current step is lost."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_exception(self, trainer: pl.Trainer, _module: pl.LightningModule, exception: BaseException) -> None:
+        """Save, if it was a person who stopped the training; an error's state is not worth keeping."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.training and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            path = self.folder / "interrupted.ckpt"
+            trainer.save_checkpoint(path)
+            rank_zero_info(f"interrupted; to go on: ckpt_path={path}")
+
+
+class Pictures(Callback):
+    """A sheet of the first training batch with its targets, and one of predictions at each evaluation.
+
+    Written as PNG into ``folder`` and sent to every logger that takes images. ``num_people`` bounds both sheets.
+    """
+
+    def __init__(self, folder: str, num_people: int = 16) -> None:
+        self.folder = Path(folder)
+        self.num_people = num_people
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], _batch_index: int
+    ) -> None:
+        """Draw the first batch of this run, exactly as the network is about to see it."""
+        if not trainer.is_global_zero or (self.folder / "training_crops.png").exists():
+            return
+        if not isinstance(pl_module, PoseModule):
+            raise TypeError(f"Pictures works with PoseModule, not {type(pl_module).__name__}")
+        shown = {name: values[: self.num_people] for name, values in batch.items()}
+        targets, _weights = pl_module.codec.encode(shown["keypoints_in_crop"], shown["visibility"])
+        sheet = training_sheet(
+            shown["crops"].cpu().numpy(),
+            shown["keypoints_in_crop"].cpu().numpy(),
+            shown["visibility"].cpu().numpy(),
+            targets.cpu().numpy(),
+            pl_module.model.skeleton,
+            unbiased=pl_module.codec.unbiased,
+            max_people=self.num_people,
+        )
+        self._keep(trainer, "training_crops", "training_crops", sheet)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the predictions of the evaluation that has just ended."""
+        if not trainer.is_global_zero or not isinstance(pl_module, PoseModule) or pl_module.evaluation is None:
+            return
+        sheet = evaluation_sheet(pl_module, self.num_people)
+        name = f"predictions_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "predictions"
+        self._keep(trainer, name, "predictions", sheet)
+
+    def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> None:
+        save_png(self.folder / f"{file}.png", sheet)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(title, [sheet], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(title, sheet, trainer.global_step, dataformats="HWC")
+
+
+def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
+    """People spread evenly over the ground truth, each beside the pose predicted on its image with the highest OKS.
+
+    Drawn on the crop of the annotated box. People on images where nothing was predicted are passed over.
+    """
+    evaluation, people = module.evaluation, module.data.val_people
+    if evaluation is None or people is None:
+        raise RuntimeError("nothing has been evaluated yet")
+    truth, poses, skeleton = evaluation.ground_truth, evaluation.predictions, module.model.skeleton
+    shown = np.flatnonzero(truth.is_scored & np.isin(truth.image_ids, poses.image_ids))
+    shown = shown[np.linspace(0, len(shown) - 1, min(num_people, len(shown))).astype(int)] if len(shown) else shown
+    crops, true_keypoints, predicted, scores, similarities = [], [], [], [], []
+    for person in shown.tolist():
+        candidates = np.flatnonzero(poses.image_ids == truth.image_ids[person])
+        per_keypoint = keypoint_similarities(
+            poses.keypoints_in_image[candidates],
+            truth.keypoints_in_image[person],
+            truth.areas[[person]],
+            skeleton.oks_sigmas,
+        )
+        oks = per_keypoint[:, truth.visibility[person] > 0].mean(axis=1)
+        best = candidates[int(oks.argmax())]
+        image_index = int(np.searchsorted(people.image_ids, truth.image_ids[person]))
+        image = read_image(
+            people.image_path(image_index),
+            height=int(people.image_heights[image_index]),
+            width=int(people.image_widths[image_index]),
+        )
+        geometry = CropGeometry.from_box(truth.boxes_xywh[person], height=module.codec.height, width=module.codec.width)
+        crops.append(geometry.crop(image))
+        true_keypoints.append(geometry.to_crop(truth.keypoints_in_image[person]))
+        predicted.append(geometry.to_crop(poses.keypoints_in_image[best]))
+        scores.append(poses.keypoint_scores[best])
+        similarities.append(float(oks.max()))
+    height, width, num_keypoints = module.codec.height, module.codec.width, skeleton.num_keypoints
+    return prediction_sheet(
+        np.array(crops, dtype=np.uint8).reshape(-1, height, width, 3),
+        np.array(true_keypoints).reshape(-1, num_keypoints, 2),
+        truth.visibility[shown],
+        np.array(predicted).reshape(-1, num_keypoints, 2),
+        np.array(scores).reshape(-1, num_keypoints),
+        skeleton,
+        oks=similarities,
+        scores=[float(np.mean(person_scores)) for person_scores in scores],
+        score_threshold=module.protocol.keypoint_score_threshold,
+        max_people=num_people,
+    )

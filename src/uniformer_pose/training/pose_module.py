@@ -1,0 +1,324 @@
+"""The LightningModule: crops -> images -> heatmaps -> loss, and predictions -> AP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.distributed
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from uniformer_pose.data.crop_geometry import crop_to_image
+from uniformer_pose.data.datamodule import PersonCrops
+from uniformer_pose.data.tensors import CropNormalization
+from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth, coco_keypoint_metrics
+from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.evaluation.report import Evaluation
+from uniformer_pose.keypoints.accuracy import pck
+from uniformer_pose.keypoints.flip_test import flip_test
+from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
+from uniformer_pose.training.optimization import scaled_learning_rate, step_schedule
+
+
+class DivergedError(RuntimeError):
+    """Numbers stopped being finite; the message is one line, with what to try."""
+
+
+def keypoint_mse(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Mean squared error over all (B, K, h, w) cells, those of keypoints with weight 0 counted as zero.
+
+    In fp32 whatever the heatmaps' type: typical values are 1e-3, and fp16 would lose their differences. Both the
+    original ``JointsMSELoss`` and MMPose's ``KeypointMSELoss`` reduce to this for weights 0 and 1.
+    """
+    squared = (heatmaps.float() - targets).square()
+    return (squared * weights[:, :, None, None]).mean()
+
+
+class PoseModule(pl.LightningModule):
+    """Training and evaluation of one model.
+
+    ``model`` holds the network and what goes with it. ``optimizer`` is called with the parameters and ``lr``: the rate
+    stated for 256 images, scaled by the true global batch (devices x batch x accumulation). ``milestones`` are
+    epochs; ``warmup_steps`` optimizer steps.
+    """
+
+    mirror_permutation: Tensor
+    _finite: Tensor
+    _replaced: Tensor
+
+    def __init__(
+        self,
+        model: SavedModel,
+        protocol: EvaluationProtocol,
+        optimizer: Callable[..., Optimizer] | None = None,
+        learning_rate_per_256: float = 5e-4,
+        warmup_steps: int = 500,
+        warmup_start_factor: float = 0.001,
+        milestones: Sequence[int] = (170, 200),
+        decay_factor: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.network = model.network
+        self.codec = model.codec
+        self.normalize = CropNormalization(model.mean, model.std)
+        self.register_buffer(
+            "mirror_permutation", torch.from_numpy(model.skeleton.mirror_permutation), persistent=False
+        )
+        self.protocol = protocol
+        self.optimizer = optimizer
+        self.learning_rate_per_256 = learning_rate_per_256
+        self.warmup_steps, self.warmup_start_factor = warmup_steps, warmup_start_factor
+        self.milestones, self.decay_factor = tuple(milestones), decay_factor
+        self.evaluation: Evaluation | None = None
+        self._ground_truth: CocoGroundTruth | None = None
+        self._decoded: list[dict[str, Tensor]] = []
+        self.register_buffer("_finite", torch.tensor(True), persistent=False)
+        self.register_buffer("_replaced", torch.tensor(0), persistent=False)
+        self._unreadable: list[Tensor] = []
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
+        """The loss of one batch; nothing here waits for the device."""
+        targets, weights = self.codec.encode(batch["keypoints_in_crop"], batch["visibility"])
+        heatmaps = self.network(self.normalize(batch["crops"]))
+        loss = keypoint_mse(heatmaps, targets, weights)
+        with torch.no_grad():
+            self._finite &= torch.isfinite(loss)
+            self._replaced += batch["replaced"].sum()
+            accuracy = pck(heatmaps, targets, weights)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/pck", accuracy, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, _outputs: Any, _batch: Any, batch_idx: int) -> None:
+        """Log the learning rate and look whether the loss is still finite, as often as anything is logged."""
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+            self._require_finite_losses()
+
+    def on_train_epoch_end(self) -> None:
+        """A diverged epoch must not reach the checkpoints, and people who could not be read are not kept silent."""
+        self._require_finite_losses()
+        replaced = int(self._replaced)
+        if replaced:
+            self._replaced.zero_()
+            rank_zero_warn(
+                f"epoch {self.current_epoch}: {replaced} people stood in for others whose image could not be read "
+                "(data.on_bad_image=skip; data.on_bad_image=error names the first such file)"
+            )
+
+    def _require_finite_losses(self) -> None:
+        if not bool(self._finite):
+            raise DivergedError(
+                f"the loss became NaN or infinite in epoch {self.current_epoch}, before step {self.global_step}; "
+                "try precision=fp32, a lower training.learning_rate_per_256 or trainer.gradient_clip_val=1"
+            )
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer at the scaled learning rate, with a schedule that moves every step."""
+        if self.optimizer is None:
+            raise RuntimeError("this module was built for evaluation: it has no optimizer")
+        accumulation = self.trainer.accumulate_grad_batches
+        global_batch = self.data.batch_size * self.trainer.world_size * accumulation
+        learning_rate = scaled_learning_rate(self.learning_rate_per_256, global_batch)
+        rank_zero_info(
+            f"learning rate {learning_rate:.3g} = {self.learning_rate_per_256:g} x {global_batch} / 256 "
+            f"({self.data.batch_size} crops x {self.trainer.world_size} devices x {accumulation} accumulated)"
+        )
+        if self.trainer.max_epochs is not None and 0 < self.trainer.max_epochs <= min(self.milestones, default=0):
+            rank_zero_warn(
+                f"training ends at epoch {self.trainer.max_epochs}, before the learning rate first drops "
+                f"(training.milestones={list(self.milestones)})"
+            )
+        trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        optimizer = self.optimizer(trainable, lr=learning_rate)
+        schedule = step_schedule(
+            steps_per_epoch=max(1, -(-self.data.train_batches // accumulation)),
+            warmup_steps=self.warmup_steps,
+            warmup_start_factor=self.warmup_start_factor,
+            milestones=self.milestones,
+            decay_factor=self.decay_factor,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
+        }
+
+    # -------------------------------------------------------------- evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last pass."""
+        self._decoded.clear()
+        self._unreadable.clear()
+
+    def validation_step(self, batch: dict[str, Tensor], _batch_index: int) -> dict[str, Tensor] | None:
+        """Keypoints of every crop, kept on the device until the pass is over."""
+        self._unreadable.append(batch["unreadable_images"])
+        if len(batch["crops"]) == 0:  # every image of the batch was unreadable, and skipping them was asked for
+            return None
+        # An image may have more boxes than a batch: memory stays bounded by the batch size.
+        chunks = torch.split(batch["crops"], self.data.eval_batch_size)
+        decoded = [self.predict_crops(chunk) for chunk in chunks]
+        poses = {
+            "instance_index": batch["instance_index"],
+            "centers_in_image": batch["centers_in_image"],
+            "extents_in_image": batch["extents_in_image"],
+            "keypoints_in_crop": torch.cat([keypoints for keypoints, _ in decoded]),
+            "scores": torch.cat([scores for _, scores in decoded]),
+        }
+        self._decoded.append(poses)
+        return poses
+
+    def predict_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 RGB crops (B, H, W, 3) -> keypoints in crop pixels (B, K, 2) and scores (B, K)."""
+        images = self.normalize(crops)
+        if self.protocol.flip_test:
+            # The unbiased codec's grid is symmetric about its middle: only the plain one needs the shift.
+            heatmaps = flip_test(self.network, images, self.mirror_permutation, shift=not self.codec.unbiased)
+        else:
+            heatmaps = self.network(images)
+        return self.codec.decode(heatmaps)
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather all processes' poses, score them once, and tell every process the numbers."""
+        poses = _gather({name: _stacked(self._decoded, name) for name in (self._decoded[0] if self._decoded else {})})
+        unreadable = _gather({"image": torch.cat(self._unreadable).cpu().numpy()} if self._unreadable else {})
+        self._decoded.clear()
+        if len(unreadable.get("image", [])):
+            people = self.data.val_people
+            names = [str(people.file_names[index]) for index in unreadable["image"]] if people else []
+            rank_zero_warn(
+                f"{len(names)} evaluation images could not be read, their people count as missed: "
+                f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+            )
+        outcome: dict[str, float] | Exception = {}
+        if self.trainer.is_global_zero:
+            try:
+                self.evaluation = self._score(poses)
+                outcome = self.evaluation.metrics
+            except Exception as error:
+                outcome = error  # the other processes wait for word: tell them before raising
+        outcome = _broadcast(outcome)
+        if isinstance(outcome, Exception):
+            raise outcome
+        for name, value in outcome.items():
+            # An AP over a part of the images must never be taken for the best: -1 is COCO's own "undefined".
+            self.log(f"val/{name}", -1.0 if self._limited else value, prog_bar=name == "AP")
+
+    @property
+    def _limited(self) -> bool:
+        return self.trainer.limit_val_batches != 1.0 or bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+    def _score(self, poses: dict[str, np.ndarray[Any, Any]]) -> Evaluation:
+        people = self.data.val_people
+        if people is None:
+            raise RuntimeError("no evaluation people were read")
+        expected = len(people)
+        index = poses.get("instance_index", np.zeros(0, dtype=np.int64))
+        index, first = np.unique(index, return_index=True)
+        missing = expected - len(index)
+        if missing and not (self._limited or self.data.on_bad_image == "skip"):
+            raise RuntimeError(f"{missing} of {expected} evaluation boxes were not predicted")
+        if len(index) == 0:
+            num_keypoints = self.model.skeleton.num_keypoints
+            predictions = PosePredictions.empty(num_keypoints)
+        else:
+            keypoints_in_image = crop_to_image(
+                poses["keypoints_in_crop"][first],
+                poses["centers_in_image"][first],
+                poses["extents_in_image"][first],
+                height=self.codec.height,
+                width=self.codec.width,
+                unbiased=self.codec.unbiased,
+            )
+            scores = poses["scores"][first]
+            bad = ~(np.isfinite(keypoints_in_image).all((1, 2)) & np.isfinite(scores).all(1))
+            if bad.any():
+                raise DivergedError(
+                    f"{int(bad.sum())} of {len(bad)} predictions are not finite, so nothing is scored; "
+                    "try precision=fp32, or train with a lower training.learning_rate_per_256"
+                )
+            predictions = PosePredictions(
+                ids=people.instance_ids[index],
+                image_ids=people.image_ids[people.image_of_instance[index]],
+                boxes_xywh=people.boxes_xywh[index],
+                box_scores=people.box_scores[index],
+                areas=poses["extents_in_image"][first].prod(axis=1),
+                keypoints_in_image=keypoints_in_image,
+                keypoint_scores=scores,
+            )
+        if self._ground_truth is None:
+            self._ground_truth = CocoGroundTruth.load(self.data.val_annotation_file, self.model.skeleton)
+        image_ids = None
+        if self.data.max_images is not None:
+            image_ids = people.image_ids.tolist()
+        if self._limited:
+            image_ids = np.unique(predictions.image_ids).tolist()
+        metrics = coco_keypoint_metrics(
+            self._ground_truth,
+            predictions,
+            self.protocol.score_mode,
+            self.protocol.nms_mode,
+            keypoint_score_threshold=self.protocol.keypoint_score_threshold,
+            nms_threshold=self.protocol.nms_threshold,
+            image_ids=image_ids,
+        )
+        if self._limited:
+            rank_zero_warn(f"AP {metrics['AP']:.4f} is over {len(image_ids or [])} images only, so it is logged as -1")
+        return Evaluation(metrics, predictions, self._ground_truth, complete=not self._limited)
+
+    # -------------------------------------------------------------- checkpoint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the model from the file alone; never write weights that are not finite."""
+        broken = [
+            name
+            for name, tensor in checkpoint["state_dict"].items()
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+        ]
+        if broken:
+            raise DivergedError(
+                f"{len(broken)} weight tensors are not finite ({broken[0]}, ...), so no checkpoint was written; "
+                "continue from an older one with a lower training.learning_rate_per_256"
+            )
+        checkpoint[RECORD_KEY] = saved_record(self.model)
+
+    @property
+    def data(self) -> PersonCrops:
+        """The datamodule of the running trainer."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(datamodule, PersonCrops):
+            raise TypeError(f"PoseModule works with PersonCrops, not {type(datamodule).__name__}")
+        return datamodule
+
+
+def _stacked(batches: list[dict[str, Tensor]], name: str) -> np.ndarray[Any, Any]:
+    values: np.ndarray[Any, Any] = torch.cat([batch[name] for batch in batches]).cpu().numpy()
+    return values
+
+
+def _gather(mine: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    """All processes' arrays, one after the other; a process may have none, and their numbers may differ."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return mine
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, mine)
+    parts: list[dict[str, np.ndarray[Any, Any]]] = [part for part in gathered if part]
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+
+
+def _broadcast(value: Any) -> Any:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,77 @@
+"""Progress for people and for log files: bars in a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+
+
+def progress_callback() -> ProgressBar:
+    """Rich bars when standard error is a terminal, else a line now and then."""
+    return RichProgressBar(leave=True) if sys.stderr.isatty() else LineProgress()
+
+
+class LineProgress(ProgressBar):
+    """One line every ``seconds``, and one at the end of each epoch and evaluation: what a log file can hold."""
+
+    def __init__(self, seconds: float = 15.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self._enabled = True
+        self._last_line = 0.0
+        self._started = 0.0
+
+    def disable(self) -> None:
+        """Print nothing: Lightning calls this on all processes but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Print again."""
+        self._enabled = True
+
+    def on_train_epoch_start(self, *_: Any) -> None:  # noqa: D102
+        self._started = self._last_line = time.monotonic()
+
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _outputs: Any, _batch: Any, batch_idx: int
+    ) -> None:
+        done, total = batch_idx + 1, self.total_train_batches
+        if done == total or time.monotonic() - self._last_line >= self.seconds:
+            seconds = time.monotonic() - self._started
+            rest = f"{seconds / done * (total - done):.0f} s left" if done < total else "done"
+            epochs = trainer.max_epochs if trainer.max_epochs is not None else "?"
+            where = f"epoch {trainer.current_epoch + 1}/{epochs}  batch {done}/{total}"
+            self._print(f"{where}  {seconds:.0f} s, {rest}  {self._numbers(trainer, pl_module)}")
+
+    def on_validation_start(self, *_: Any) -> None:  # noqa: D102
+        self._started = self._last_line = time.monotonic()
+
+    def on_validation_batch_end(  # noqa: D102
+        self,
+        trainer: pl.Trainer,
+        _module: pl.LightningModule,
+        _outputs: Any,
+        _batch: Any,
+        batch_idx: int,
+        *_: Any,
+    ) -> None:
+        if time.monotonic() - self._last_line >= self.seconds:
+            self._print(f"evaluation  batch {batch_idx + 1}/{sum(trainer.num_val_batches):.0f}")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
+        seconds = time.monotonic() - self._started
+        self._print(f"evaluation done in {seconds:.0f} s  {self._numbers(trainer, pl_module)}")
+
+    def _numbers(self, trainer: pl.Trainer, module: pl.LightningModule) -> str:
+        metrics = self.get_metrics(trainer, module)
+        return "  ".join(f"{name}={value:.4g}" for name, value in metrics.items() if isinstance(value, float))
+
+    def _print(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        if self._enabled:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
