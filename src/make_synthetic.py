@@ -1,0 +1,64 @@
+"""Write a dataset of synthetic people in COCO's format: ``python src/make_synthetic.py num_train_images=4000``.
+
+Exit status: 0 written or already there, 2 unusable settings, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from uniformer_pose.entry_point import report_input_errors
+from uniformer_pose.skeleton import load_skeleton
+from uniformer_pose.synthetic import write_synthetic_dataset
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="make_synthetic")
+def main(config: DictConfig) -> None:
+    """Write the dataset that conf/make_synthetic.yaml and the command line describe."""
+    settings: dict[str, Any] = dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    root = settings.pop("root")
+    started = time.monotonic()
+    try:
+        with report_input_errors(), progress_reports() as on_progress:
+            skeleton = load_skeleton(settings.pop("skeleton"))
+            written = write_synthetic_dataset(root, skeleton=skeleton, on_progress=on_progress, **settings)
+    except KeyboardInterrupt:
+        print(f"interrupted: no annotations were written to {root}; run the same command again", file=sys.stderr)
+        sys.exit(130)
+    if not written:
+        print(f"{root} holds this dataset already; nothing to do")
+        return
+    seconds = time.monotonic() - started
+    images = settings["num_train_images"] + settings["num_val_images"]
+    print(f"wrote {images} images to {root} in {seconds:.1f} s ({images / seconds:.0f} images/s)")
+
+
+@contextmanager
+def progress_reports() -> Iterator[Callable[[int, int], None]]:
+    """A function to call with (done, total): a progress bar on a terminal, else a line every tenth of the work."""
+    if not Console().is_terminal:
+        yield (
+            lambda done, total: (
+                print(f"{done}/{total} images", flush=True)
+                if done == total or done % max(1, total // 10) == 0
+                else None
+            )
+        )
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("images", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

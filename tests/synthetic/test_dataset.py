@@ -1,0 +1,193 @@
+"""The dataset on disk: COCO's rules, the same bytes again, and no harm to what is there already."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+from uniformer_pose.synthetic import write_synthetic_dataset
+
+SMALL = {"num_train_images": 6, "num_val_images": 3, "image_height": 96, "image_width": 128, "crowd_share": 0.4}
+
+
+def contents(root):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+
+
+def annotations(root, split="train"):
+    return json.loads((root / "annotations" / f"person_keypoints_{split}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("synthetic")
+    assert write_synthetic_dataset(root, **SMALL)
+    return root
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(dataset, tmp_path):
+    write_synthetic_dataset(tmp_path, **SMALL, workers=2)
+    assert contents(tmp_path) == contents(dataset)
+
+
+def test_an_image_does_not_depend_on_how_many_others_there_are(dataset, tmp_path):
+    write_synthetic_dataset(tmp_path, **(SMALL | {"num_train_images": 2, "num_val_images": 0}))
+    name = "images/train/000000000002.jpg"
+    assert contents(tmp_path)[name] == contents(dataset)[name]
+    assert not (tmp_path / "annotations" / "person_keypoints_val.json").exists()
+
+
+def test_other_seeds_and_other_splits_show_other_pictures(dataset, tmp_path):
+    write_synthetic_dataset(tmp_path, **SMALL, seed=1)
+    ours, other = contents(dataset), contents(tmp_path)
+    assert ours["images/train/000000000001.jpg"] != ours["images/val/000000000001.jpg"]
+    assert ours["images/train/000000000001.jpg"] != other["images/train/000000000001.jpg"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_annotations_keep_cocos_rules(dataset, split):
+    content = annotations(dataset, split)
+    names = load_skeleton("coco_17").keypoint_names
+    assert [image["id"] for image in content["images"]] == list(range(1, SMALL[f"num_{split}_images"] + 1))
+    assert [a["id"] for a in content["annotations"]] == list(range(1, len(content["annotations"]) + 1))
+    assert content["categories"][0]["keypoints"] == list(names)
+    assert [16, 14] in content["categories"][0]["skeleton"]
+    for annotation in content["annotations"]:
+        keypoints = np.array(annotation["keypoints"]).reshape(len(names), 3)
+        x, y, width, height = annotation["bbox"]
+        assert annotation["num_keypoints"] == np.count_nonzero(keypoints[:, 2])
+        assert 0 <= x < x + width <= 128
+        assert 0 <= y < y + height <= 96
+        assert 0 < annotation["area"] <= width * height
+        assert isinstance(annotation["segmentation"], dict if annotation["iscrowd"] else list)
+    assert any(a["iscrowd"] for a in annotations(dataset)["annotations"])
+
+
+def test_images_have_the_size_that_the_annotations_say(dataset):
+    for image in annotations(dataset)["images"]:
+        picture = cv2.imread(str(dataset / "images" / "train" / image["file_name"]))
+        assert picture.shape == (image["height"], image["width"], 3) == (96, 128, 3)
+
+
+def test_the_annotations_tell_how_they_were_made(dataset):
+    info = annotations(dataset)["info"]
+    assert info["seed"] == 0
+    assert info["settings"]["image_width"] == 128
+    assert info["generator_version"] >= 1
+
+
+def test_detections_are_coco_results_near_the_people_with_some_false_alarms(tmp_path):
+    write_synthetic_dataset(tmp_path, **(SMALL | {"num_train_images": 25, "num_val_images": 0}))
+    detections = json.loads((tmp_path / "person_detection_results" / "train_detections.json").read_text())
+    people = [a for a in annotations(tmp_path)["annotations"] if not a["iscrowd"]]
+    found = 0
+    for person in people:
+        x, y, width, height = person["bbox"]
+        near = [d for d in detections if d["image_id"] == person["image_id"] and d["score"] >= 0.6]
+        close = [np.abs(np.subtract(d["bbox"], person["bbox"])) <= 0.3 * np.array([width, height] * 2) for d in near]
+        found += any(map(np.all, close))
+    assert 0.8 * len(people) < found < len(people)
+    assert any(d["score"] < 0.35 for d in detections)
+    for detection in detections:
+        x, y, width, height = detection["bbox"]
+        assert set(detection) == {"image_id", "category_id", "bbox", "score"}
+        assert detection["category_id"] == 1
+        assert 0 < detection["score"] <= 1
+        assert min(x, y) >= 0
+        assert min(width, height) >= 1
+
+
+def test_a_skeleton_of_other_landmarks_is_written_by_name(tmp_path):
+    names = ("head_top", "neck", "left_toe", "right_toe")
+    colours = ((255, 0, 0),) * 4
+    skeleton = Skeleton(
+        "few", names, (0.05,) * 4, colours, (("left_toe", "right_toe"),), (), (), (("head_top", "neck"),)
+    )
+    write_synthetic_dataset(tmp_path, **SMALL, skeleton=skeleton)
+    content = annotations(tmp_path)
+    assert content["categories"][0]["keypoints"] == list(names)
+    assert content["categories"][0]["skeleton"] == [[1, 2]]
+    assert {len(a["keypoints"]) for a in content["annotations"]} == {12}
+
+
+def test_the_same_settings_again_write_nothing(dataset):
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+    assert not write_synthetic_dataset(dataset, **SMALL)
+    assert before == {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
+
+
+def test_other_settings_are_refused_by_name_until_overwrite_is_given(tmp_path):
+    write_synthetic_dataset(tmp_path, **SMALL)
+    fewer = SMALL | {"num_train_images": 2}
+    with pytest.raises(InputError, match=r"\(num_train_images\).*overwrite=true"):
+        write_synthetic_dataset(tmp_path, **fewer)
+    assert write_synthetic_dataset(tmp_path, **fewer, overwrite=True)
+    assert len(list((tmp_path / "images" / "train").iterdir())) == 2
+    assert len(annotations(tmp_path)["images"]) == 2
+
+
+def test_files_of_another_origin_are_never_replaced(tmp_path):
+    foreign = tmp_path / "annotations" / "person_keypoints_train.json"
+    foreign.parent.mkdir()
+    foreign.write_text('{"info": {"description": "COCO 2017 Dataset"}}')
+    with pytest.raises(InputError, match="not written by the synthetic generator"):
+        write_synthetic_dataset(tmp_path, **SMALL, overwrite=True)
+    foreign.unlink()
+    photo = tmp_path / "images" / "train" / "000000000001.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"a photo")
+    with pytest.raises(InputError, match="choose another root"):
+        write_synthetic_dataset(tmp_path, **SMALL, overwrite=True)
+    assert photo.read_bytes() == b"a photo"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_run_leaves_no_annotations_and_the_next_one_completes_it(dataset, tmp_path, workers):
+    def interrupt(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_synthetic_dataset(tmp_path, **SMALL, workers=workers, on_progress=interrupt)
+    assert not list(tmp_path.rglob("*.json"))
+    assert write_synthetic_dataset(tmp_path, **SMALL)
+    assert contents(tmp_path) == contents(dataset)
+
+
+def test_missing_images_are_drawn_again(dataset, tmp_path):
+    write_synthetic_dataset(tmp_path, **SMALL)
+    (tmp_path / "images" / "val" / "000000000002.jpg").unlink()
+    assert write_synthetic_dataset(tmp_path, **SMALL)
+    assert contents(tmp_path) == contents(dataset)
+
+
+def test_progress_counts_every_image_of_both_splits(tmp_path):
+    reports = []
+    write_synthetic_dataset(tmp_path, **SMALL, on_progress=lambda done, total: reports.append((done, total)))
+    assert reports == [(done, 9) for done in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_train_images": -1}, "num_train_images=-1 must be a whole number"),
+        ({"num_train_images": 0, "num_val_images": 0}, "nothing to write"),
+        ({"image_width": 8}, "image_width=8"),
+        ({"people_per_image": (4, 1)}, "least <= most"),
+        ({"people_per_image": (1.5, 2)}, "people_per_image=1.5 must be a whole number"),
+        ({"person_height": 0.5}, "person_height=0.5 must be two numbers"),
+        ({"crowd_share": float("nan")}, "crowd_share=nan must be between 0 and 1"),
+        ({"striped_side": "middle"}, "one of left, right, random"),
+        ({"workers": -2}, "workers=-2"),
+        ({"seed": None}, "seed=None"),
+    ],
+)
+def test_unusable_settings_are_refused_in_one_line(tmp_path, change, message):
+    with pytest.raises(InputError, match=message) as error:
+        write_synthetic_dataset(tmp_path / "new", **(SMALL | change))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "new").exists()

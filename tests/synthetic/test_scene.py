@@ -1,0 +1,199 @@
+"""What annotations say must be what the picture shows: keypoint places, visibility, boxes, areas."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import load_skeleton
+from uniformer_pose.synthetic.figure import PARTS, Outfit, Outline, build_figure, check_landmarks
+from uniformer_pose.synthetic.pose import ArmAngles, LegAngles, Pose, Proportions, sample_pose
+from uniformer_pose.synthetic.scene import Canvas, PlacedFigure, describe_person, render_scene
+
+NAMES = load_skeleton("coco_17").keypoint_names
+ARM = ArmAngles(elevation=35, azimuth=90, elbow=10)
+LEG = LegAngles(flexion=0, abduction=10, knee=0)
+FRONT = Pose("standing", ARM, ARM, LEG, LEG)
+OUTFIT = dataclasses.replace(Outfit.sample(np.random.default_rng(1), "left"), hair_style="short", skirt=False)
+BODY = Proportions.sample(np.random.default_rng(1))
+
+
+def canvas(height=240, width=200):
+    return Canvas(np.full((height, width, 3), 90, dtype=np.uint8))
+
+
+def place(on, x=100.0, y=120.0, height=200.0, pose=FRONT):
+    placed = PlacedFigure(build_figure(BODY, pose, OUTFIT, height=height), x, y)
+    return on.paint(placed.figure.outlines, x, y), placed
+
+
+def visibility(person):
+    return dict(zip(NAMES, person.keypoints[:, 2].astype(int), strict=True))
+
+
+def random_scene(seed, **changes):
+    arguments = {
+        "height": 128,
+        "width": 160,
+        "people_per_image": (2, 4),
+        "person_height": (0.3, 0.9),
+        "close_up_share": 0.1,
+        "crowd_share": 0.0,
+        "striped_side": "random",
+        "keypoint_names": NAMES,
+    }
+    return render_scene(np.random.default_rng(seed), **(arguments | changes))
+
+
+def test_every_keypoint_of_a_figure_seen_from_the_front_is_seen():
+    on = canvas()
+    person = describe_person(on, *place(on), NAMES)
+    assert visibility(person) == dict.fromkeys(NAMES, 2)
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.25, -0.4), (7.75, 3.5)])
+def test_eye_keypoints_lie_at_the_centre_of_the_painted_eyes(offset):
+    on = canvas(600, 400)
+    layer, placed = place(on, 200 + offset[0], 320 + offset[1], height=600.0)
+    person = describe_person(on, layer, placed, NAMES)
+    for name in ("left_eye", "right_eye"):
+        rows, columns = np.nonzero(on.mask(layer, name))
+        assert (columns.mean(), rows.mean()) == pytest.approx(person.keypoints[NAMES.index(name), :2], abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "upper", "lower"),
+    [("left_elbow", "left_upper_arm", "left_forearm"), ("right_knee", "right_thigh", "right_shin")],
+)
+def test_a_joint_lies_where_its_two_limbs_meet(name, upper, lower):
+    figure = build_figure(BODY, FRONT, OUTFIT, height=200.0)
+    for limb in (upper, lower):
+        on = canvas()
+        on.paint([outline for outline in figure.outlines if PARTS[outline.part] == limb], 100, 120)
+        x, y = figure.landmarks[name]
+        assert on.part_at(x + 100, y + 120) == (1, PARTS.index(limb))
+
+
+def test_from_behind_the_face_is_covered_and_the_limbs_are_seen():
+    on = canvas()
+    seen = visibility(describe_person(on, *place(on, pose=dataclasses.replace(FRONT, yaw=180)), NAMES))
+    assert [seen[name] for name in ("nose", "left_eye", "right_eye")] == [1, 1, 1]
+    assert [seen[name] for name in ("left_elbow", "right_wrist", "left_knee", "right_ankle")] == [2, 2, 2, 2]
+
+
+def test_from_the_side_the_near_ear_and_shoulder_are_seen_and_the_far_ones_covered():
+    on = canvas()
+    pose = dataclasses.replace(FRONT, left_arm=dataclasses.replace(ARM, elevation=2), yaw=90)
+    seen = visibility(describe_person(on, *place(on, pose=pose), NAMES))
+    assert (seen["right_ear"], seen["left_ear"]) == (2, 1)
+    assert (seen["right_shoulder"], seen["left_shoulder"]) == (2, 1)
+    assert (seen["right_hip"], seen["left_hip"]) == (2, 1)
+
+
+def test_joints_behind_another_person_are_covered_and_the_rest_are_seen():
+    on = canvas()
+    layer, placed = place(on, 80)
+    hanging = dataclasses.replace(ARM, elevation=4)
+    front_layer, front = place(on, 102, 195, pose=dataclasses.replace(FRONT, left_arm=hanging, right_arm=hanging))
+    seen = visibility(describe_person(on, layer, placed, NAMES))
+    assert (seen["nose"], seen["left_shoulder"], seen["right_ankle"]) == (2, 2, 2)
+    assert seen["left_knee"] == 1
+    assert visibility(describe_person(on, front_layer, front, NAMES))["left_shoulder"] == 2
+
+
+def test_joints_behind_an_occluder_are_covered():
+    on = canvas()
+    layer, placed = place(on)
+    plank = np.array([(0.0, 150.0), (200.0, 150.0), (200.0, 190.0), (0.0, 190.0)])
+    on.paint([Outline(0, plank, (10.0, 20.0, 30.0), is_surface=True)])
+    seen = visibility(describe_person(on, layer, placed, NAMES))
+    assert (seen["left_knee"], seen["left_hip"], seen["left_ankle"]) == (1, 2, 2)
+
+
+def test_keypoints_outside_the_image_are_zero_and_the_box_ends_at_the_border():
+    on = canvas(height=150)
+    person = describe_person(on, *place(on), NAMES)
+    outside = [NAMES.index(name) for name in ("left_knee", "right_knee", "left_ankle", "right_ankle")]
+    assert np.all(person.keypoints[outside] == 0)
+    assert visibility(person)["left_hip"] == 2
+    assert person.box_xywh[1] + person.box_xywh[3] == 150
+
+
+def test_a_person_who_is_wholly_covered_is_not_described():
+    on = canvas()
+    layer, placed = place(on)
+    on.paint([Outline(0, np.array([(-5.0, -5), (300, -5), (300, 300), (-5, 300)]), (0.0, 0.0, 0.0), is_surface=True)])
+    assert describe_person(on, layer, placed, NAMES) is None
+
+
+def test_a_person_with_fewer_than_three_keypoints_seen_is_described_without_keypoints():
+    on = canvas()
+    layer, placed = place(on)
+    below_ankles = placed.y + placed.figure.landmarks["left_ankle"][1] - 12
+    wall = np.array([(-5.0, -5), (300, -5), (300, below_ankles), (-5, below_ankles)])
+    on.paint([Outline(0, wall, (0.0, 0.0, 0.0), is_surface=True)])
+    person = describe_person(on, layer, placed, NAMES)
+    assert person.area > 0
+    assert np.all(person.keypoints == 0)
+
+
+def test_box_and_area_are_those_of_the_visible_pixels():
+    on = canvas()
+    layer, placed = place(on, 60)
+    place(on, 110)
+    person, mask = describe_person(on, layer, placed, NAMES), on.mask(layer)
+    rows, columns = np.nonzero(mask)
+    x, y, width, height = person.box_xywh
+    assert (x, y, x + width - 1, y + height - 1) == (columns.min(), rows.min(), columns.max(), rows.max())
+    assert person.area == mask.sum()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_seen_keypoints_lie_inside_their_persons_box_in_random_scenes(seed):
+    for person in random_scene(seed).people:
+        x, y, width, height = person.box_xywh
+        seen = person.keypoints[person.keypoints[:, 2] == 2]
+        assert np.all((seen[:, 0] >= x - 0.5) & (seen[:, 0] <= x + width - 0.5))
+        assert np.all((seen[:, 1] >= y - 0.5) & (seen[:, 1] <= y + height - 0.5))
+        labelled = person.keypoints[person.keypoints[:, 2] > 0]
+        assert np.all((labelled[:, :2] >= 0) & (labelled[:, :2] <= (159, 127)))
+        assert np.all(person.keypoints[person.keypoints[:, 2] == 0] == 0)
+
+
+def test_polygons_cover_about_the_area_of_their_person():
+    for person in random_scene(3, height=256, width=320).people:
+        encoded = coco_mask.merge(coco_mask.frPyObjects(person.polygons, 256, 320))
+        assert coco_mask.area(encoded) == pytest.approx(person.area, rel=0.25)
+
+
+def test_a_crowd_is_one_region_whose_run_lengths_give_its_area_and_box():
+    crowd = next(
+        s.crowd for s in (random_scene(seed, crowd_share=1.0, people_per_image=(0, 1)) for seed in range(9)) if s.crowd
+    )
+    encoded = coco_mask.frPyObjects({"counts": crowd.run_lengths, "size": [128, 160]}, 128, 160)
+    assert coco_mask.area(encoded) == crowd.area > 0
+    assert coco_mask.toBbox(encoded).tolist() == list(crowd.box_xywh)
+
+
+def test_bands_are_on_the_left_limbs_only_when_the_left_is_the_striped_side():
+    figure = build_figure(BODY, FRONT, OUTFIT, height=200.0)
+    banded = {PARTS[outline.part] for outline in figure.outlines if outline.colour == OUTFIT.band}
+    assert {"left_upper_arm", "left_forearm", "left_thigh", "left_shin"} <= banded
+    assert not any(part.startswith("right_") for part in banded)
+
+
+def test_every_sampled_figure_is_finite_and_about_as_tall_as_asked():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        figure = build_figure(Proportions.sample(rng), sample_pose(rng), Outfit.sample(rng, "random"), height=100.0)
+        left, top, right, bottom = figure.extent()
+        assert 35 < max(right - left, bottom - top) < 210
+
+
+def test_a_keypoint_name_that_the_figure_does_not_know_is_refused_with_those_it_knows():
+    check_landmarks(["head_top", "neck", "pelvis", "left_toe", "right_hand"])
+    with pytest.raises(InputError, match=r"'left_antler'.*nose.*left_toe") as error:
+        check_landmarks(["nose", "left_antler"])
+    assert "\n" not in str(error.value)
