@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-DEMO_DATA := data/synthetic_demo
 
 .PHONY: help install demo test lint types format lock clean
 
@@ -20,8 +19,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 demo: install ## train and score a small model on rendered people: about 5 minutes on 2 cores
-	$(BIN)/python src/make_synthetic.py root=$(DEMO_DATA) num_train_images=2400 num_val_images=100
-	$(BIN)/python src/train.py experiment=demo data.root=$(DEMO_DATA)
+	$(BIN)/python src/make_synthetic.py --config-name make_synthetic_demo
+	$(BIN)/python src/train.py experiment=demo
 
 test: install lint types ## lint, types and tests: about 8 minutes on 2 cores
 	$(BIN)/python -m pytest

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uniformer_pose.config_check import Node, check_config
-from uniformer_pose.entry_point import report_input_errors
+from uniformer_pose.config_check import Node, SomeArgumentsOf
+from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
 
 
 @dataclass
@@ -18,7 +19,7 @@ class EvalConfig:
     """The keys of conf/eval.yaml; what lies below a node is checked against the signature of its target."""
 
     ckpt_path: str
-    data: dict[str, Any]
+    data: Annotated[dict[str, Any], SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops")]
     boxes: str | None
     split: Literal["val", "train"]
     trainer: Node
@@ -33,23 +34,19 @@ class EvalConfig:
 def main(config: DictConfig) -> float:
     """Check the config before any work, then evaluate."""
     with report_input_errors():
-        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        check_config(plain, EvalConfig)
-        return evaluate(plain)
+        return evaluate(checked_config(config, EvalConfig))
 
 
 def evaluate(config: dict[str, Any]) -> float:
     """Score the checkpoint that a checked, plain config names; returns its AP."""
     # Imported here because a misspelt key should not have to wait for torch and Lightning.
-    from pathlib import Path
-
     import torch
     from hydra.utils import instantiate
 
     from uniformer_pose.data.datamodule import PersonCrops
     from uniformer_pose.evaluation.report import write_report
     from uniformer_pose.run_record import record_run
-    from uniformer_pose.saved_model import data_arguments, load_saved_model
+    from uniformer_pose.saved_model import MODELS_OWN, data_arguments, load_saved_model
     from uniformer_pose.training.callbacks import Pictures
     from uniformer_pose.training.pose_module import PoseModule
     from uniformer_pose.training.precision import lightning_precision
@@ -58,7 +55,11 @@ def evaluate(config: dict[str, Any]) -> float:
     run_dir = Path(config["run_dir"])
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
     model = load_saved_model(config["ckpt_path"])
-    arguments = data_arguments(model, config["data"])
+    chosen = config["data"]
+    if "_target_" in chosen:  # a whole data config, such as data=coco_384x288: its images and boxes, at the model's size
+        chosen = {name: value for name, value in chosen.items() if name not in MODELS_OWN}
+        print(f"crops: {model.codec.height}x{model.codec.width}, {model.codec.method}, as the checkpoint was trained")
+    arguments = data_arguments(model, chosen)
     if config["split"] == "train":
         arguments |= {
             "val_annotations": arguments["train_annotations"],
@@ -86,4 +87,5 @@ def evaluate(config: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
+    prepare_command_line(Path(__file__).parents[1] / "conf")
     main()

@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uniformer_pose.entry_point import report_input_errors
+from uniformer_pose.config_check import check_arguments
+from uniformer_pose.entry_point import plain_config, prepare_command_line, report_input_errors
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic import write_synthetic_dataset
 
@@ -24,7 +25,9 @@ from uniformer_pose.synthetic import write_synthetic_dataset
 @hydra.main(version_base="1.3", config_path="../conf", config_name="make_synthetic")
 def main(config: DictConfig) -> None:
     """Write the dataset that conf/make_synthetic.yaml and the command line describe."""
-    settings: dict[str, Any] = dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    with report_input_errors():
+        settings = plain_config(config)
+        check_arguments(settings, "uniformer_pose.synthetic.dataset.write_synthetic_dataset", {"skeleton": str})
     root = settings.pop("root")
     started = time.monotonic()
     try:
@@ -61,4 +64,5 @@ def progress_reports() -> Iterator[Callable[[int, int], None]]:
 
 
 if __name__ == "__main__":
+    prepare_command_line(Path(__file__).parents[1] / "conf")
     main()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uniformer_pose.config_check import Node, check_config
-from uniformer_pose.entry_point import report_input_errors
+from uniformer_pose.config_check import AlsoReads, Node
+from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, check_network_stride
 
 
 @dataclass
 class TrainConfig:
     """The keys of conf/train.yaml; what lies below a node is checked against the signature of its target."""
 
-    model: Node
+    model: Annotated[Node, AlsoReads(pretrained=str | None)]
     data: Node
     augmentation: dict[str, Node | None]
     optimizer: Node
@@ -38,16 +40,22 @@ class TrainConfig:
 def main(config: DictConfig) -> float:
     """Check the config before any work, then train; the best AP is what a sweep optimises."""
     with report_input_errors():
-        plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        check_config(plain | {"model": {k: v for k, v in plain["model"].items() if k != "pretrained"}}, TrainConfig)
-        return train(plain)
+        return train(checked_train_config(config))
+
+
+def checked_train_config(config: DictConfig) -> dict[str, Any]:
+    """The config as plain values, checked, with the sizes that no single signature can judge."""
+    plain = checked_config(config, TrainConfig)
+    codec = plain["data"].get("codec")
+    if isinstance(codec, dict) and {"height", "width"} <= codec.keys():
+        check_crop_size(codec["height"], codec["width"])
+        check_network_stride(codec.get("stride", HEATMAP_STRIDE))
+    return plain
 
 
 def train(config: dict[str, Any]) -> float:
     """Run the training that a checked, plain config describes; returns the best model's AP."""
     # Imported here because a misspelt key should not have to wait for torch and Lightning.
-    from pathlib import Path
-
     import lightning.pytorch as pl
     import torch
     from hydra.utils import instantiate
@@ -69,7 +77,7 @@ def train(config: dict[str, Any]) -> float:
         seed=config["seed"], **one_of_each(config["augmentation"])
     )
     model_config = dict(config["model"])
-    pretrained = model_config.pop("pretrained")
+    pretrained = model_config.pop("pretrained", None)
     network = instantiate(model_config, num_keypoints=data.skeleton.num_keypoints, _convert_="all")
     if pretrained is not None:
         rank_zero_info(str(load_released_weights(network, pretrained)))
@@ -114,4 +122,5 @@ def train(config: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
+    prepare_command_line(Path(__file__).parents[1] / "conf")
     main()

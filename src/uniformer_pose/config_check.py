@@ -2,28 +2,44 @@
 
 Hydra refuses an unknown key, but suggests adding it with ``+``, and then hands anything to anyone. Here the
 signatures are the schema: the annotated fields of the entry point's dataclass for the top level, and the
-arguments of each ``_target_`` below it. Targets are imported, never called.
+arguments of each ``_target_`` below it. Targets are neither called nor imported: a misspelt key should not have to wait
+for torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import importlib
-import inspect
-import pkgutil
-import sys
 import types
 import typing
 from collections import abc
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.nearest_name import did_you_mean
+from uniformer_pose.static_signatures import find_signature
 
 _NODE = "a node with a _target_"
 Node = Annotated[dict[str, Any], _NODE]
 """Annotation of a field whose value must be a mapping with a ``_target_``."""
+
+
+class AlsoReads:
+    """In ``Annotated[Node, AlsoReads(name=type)]``: keys that the entry point itself reads, beside the target's."""
+
+    def __init__(self, **types_by_name: Any) -> None:
+        self.types_by_name = types_by_name
+
+
+class SomeArgumentsOf:
+    """In ``Annotated[dict[str, Any], SomeArgumentsOf(path)]``: a mapping of that target's arguments, null if not given.
+
+    A mapping with a ``_target_`` is checked against that one instead.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
 
 _MISSING = "???"  # how OmegaConf writes a value that the user has to give
 _HYDRA_KEYS: dict[str, Any] = {
@@ -43,8 +59,10 @@ _WORDS: dict[type, str] = {
 }
 _MAPPINGS = {dict, abc.Mapping, abc.MutableMapping}
 _LISTS = {list, tuple, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable}
-_LISTED_OPTIONS = 50
 _SHOWN_CHARACTERS = 80
+
+
+_Extra = TypeVar("_Extra")
 
 
 class _Misfit(NamedTuple):
@@ -62,27 +80,22 @@ def check_config(config: Mapping[str, Any], schema: type) -> None:
     against the signature of its target; arguments that are absent may still be added by the entry point.
     Arguments without an annotation, or with one that cannot be resolved, accept everything.
 
-    Raises ``InputError`` with the first problem, and the number of others. The targets are looked at only when the
-    top level is in order: importing them takes seconds, and a misspelt key should not have to wait.
+    Raises ``InputError`` with the first problem, and the number of others.
     """
-    problems = [*_dataclass_problems("", config, schema)] or [*_node_problems("", config)]
+    hints = typing.get_type_hints(schema, include_extras=True)
+    also_read = {name: extra.types_by_name for name, hint in hints.items() for extra in _extras(hint, AlsoReads)}
+    _refuse([*_dataclass_problems("", config, schema), *_node_problems("", config, also_read)])
+
+
+def check_arguments(arguments: Mapping[str, Any], path: str, also_read: Mapping[str, Any]) -> None:
+    """Refuse arguments that the function or class at ``path`` does not take; ``also_read`` has types of other keys."""
+    _refuse([*_argument_problems("", {"_target_": path, **arguments}, also_read), *_node_problems("", arguments, {})])
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(problems[0] + more)
-
-
-def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """The option spelt most like ``name`` as a question; where none is near, the options there are."""
-    options = sorted(set(options))
-    by_lower_case = {option.lower(): option for option in reversed(options)}  # AdamW rather than the module adamw
-    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
-    longer = [option for option in by_lower_case if option.startswith(name.lower())]
-    if nearest or longer:
-        return f"did you mean {by_lower_case[(nearest or longer)[0]]}?"
-    if not options:
-        return "nothing is allowed here"
-    more = f", ... ({len(options) - _LISTED_OPTIONS} more)" if len(options) > _LISTED_OPTIONS else ""
-    return f"allowed: {', '.join(options[:_LISTED_OPTIONS])}{more}"
 
 
 def _dataclass_problems(key: str, config: Mapping[str, Any], schema: type) -> Iterator[str]:
@@ -98,113 +111,58 @@ def _dataclass_problems(key: str, config: Mapping[str, Any], schema: type) -> It
             yield from _dataclass_problems(_join(key, name), value, group)
         else:
             yield from _value_problems(_join(key, name), value, hints[name])
+        if isinstance(value, Mapping) and "_target_" not in value:
+            given = {str(child): child_value for child, child_value in value.items() if child_value is not None}
+            for extra in _extras(hints[name], SomeArgumentsOf):
+                yield from _argument_problems(_join(key, name), {"_target_": extra.path, **given}, {})
     for name, field in fields.items():
         defaults = {field.default, field.default_factory} - {dataclasses.MISSING}
         if name not in config and not defaults:
             yield _required(_join(key, name))
 
 
-def _node_problems(key: str, value: Any) -> Iterator[str]:
-    """Problems of every node with a ``_target_``, and every value still to be given, from here down."""
+def _extras(hint: Any, kind: type[_Extra]) -> list[_Extra]:
+    """What an ``Annotated`` adds to its type, of one kind."""
+    return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, kind)]
+
+
+def _node_problems(key: str, value: Any, also_read: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Problems of every node with a ``_target_``, and every value still to be given, from here down.
+
+    ``also_read``: by the key of a node, the types of those of its keys that are not for its target.
+    """
     if isinstance(value, str) and value == _MISSING:
         yield _required(key)
     elif isinstance(value, Mapping):
         if "_target_" in value:
-            yield from _argument_problems(key, value)
+            yield from _argument_problems(key, value, also_read.get(key, {}))
         for name, child in value.items():
-            yield from _node_problems(_join(key, name), child)
+            yield from _node_problems(_join(key, name), child, also_read)
     elif isinstance(value, list | tuple):
         for index, child in enumerate(value):
-            yield from _node_problems(f"{key}[{index}]", child)
+            yield from _node_problems(f"{key}[{index}]", child, also_read)
 
 
-def _argument_problems(key: str, node: Mapping[str, Any]) -> Iterator[str]:
+def _argument_problems(key: str, node: Mapping[str, Any], also_read: Mapping[str, Any]) -> Iterator[str]:
     """Problems of one node's own arguments; of those nested in it only what its target's annotations say."""
-    for name in node.keys() & _HYDRA_KEYS.keys():
-        yield from _value_problems(_join(key, name), node[name], _HYDRA_KEYS[name])
+    types_of_others = {**_HYDRA_KEYS, **also_read}
+    for name in filter(node.__contains__, types_of_others):
+        yield from _value_problems(_join(key, name), node[name], types_of_others[name])
     path = node["_target_"]
     if not isinstance(path, str) or path == _MISSING:
         return
     try:
-        target = _find_target(path)
+        arguments, takes_any_name = find_signature(path)
     except InputError as error:
         yield f"{_join(key, '_target_')}={path}: {error}"
         return
-    parameters = _parameters(target)
-    if parameters is None:
-        return
-    takes_any_name = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    by_name = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind in {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-    }
-    for name, value in ((str(name), value) for name, value in node.items() if name not in _HYDRA_KEYS):
-        if name in by_name:
-            # `x: int = None` is an old way to write an optional argument.
-            if value is not None or by_name[name].default is not None:
-                yield from _value_problems(_join(key, name), value, by_name[name].annotation)
+    for name, value in ((str(name), value) for name, value in node.items() if name not in types_of_others):
+        if name in arguments:
+            if value is not None or not arguments[name].may_be_none:
+                yield from _value_problems(_join(key, name), value, arguments[name].type)
         elif not takes_any_name:
-            nearest = did_you_mean(name, _HYDRA_KEYS if name.startswith("_") else by_name)
-            yield f"{_join(key, name)}={_show(value)}: {path} has no argument {name}; {nearest}"
-
-
-def _find_target(path: str) -> Any:
-    """The class or function that a dotted path names; its modules are imported on the way."""
-    first, *rest = path.split(".")
-    walked, found = first, _import(first)
-    for name in rest:
-        inside, walked = walked, f"{walked}.{name}"
-        try:
-            found = getattr(found, name)
-        except AttributeError:
-            if not hasattr(found, "__path__"):  # no package, so no module of it can be waiting to be imported
-                raise InputError(f"{inside} has no {name}; {did_you_mean(name, _public(found))}") from None
-            found = _import(walked)
-    if not callable(found):
-        raise InputError(f"this is of type {type(found).__name__}; name a class or a function")
-    return found
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # importing runs foreign code, which may fail in any way
-        if not (isinstance(error, ModuleNotFoundError) and error.name == name):
-            reason = " ".join(str(error).split())
-            raise InputError(f"importing {name} failed ({type(error).__name__}: {reason})") from error
-        package, _, last = name.rpartition(".")
-        parent = sys.modules.get(package)
-        modules = [module.name for module in pkgutil.iter_modules(parent.__path__ if parent else None)]
-        nearest = did_you_mean(last, modules + (_public(parent) if parent else []))
-        raise InputError(f"there is no {last} in {package or 'this Python'}; {nearest}") from error
-
-
-def _public(container: Any) -> list[str]:
-    return [name for name in dir(container) if not name.startswith("_")]
-
-
-def _parameters(target: Any) -> dict[str, inspect.Parameter] | None:
-    """A target's parameters, annotations as objects, ``Any`` where there is none; None if not to be known."""
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # some classes written in C
-        return None
-    function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
-    names = getattr(function, "__globals__", {})
-    return {name: p.replace(annotation=_resolve(p.annotation, names)) for name, p in parameters.items()}
-
-
-def _resolve(annotation: Any, names: dict[str, Any]) -> Any:
-    """An annotation as an object; ``Any`` where its names exist only for the type checker."""
-    if annotation is inspect.Parameter.empty:
-        return Any
-    # One at a time: get_type_hints on a whole function gives up on all for one that does not resolve.
-    holder = types.SimpleNamespace(__annotations__={"it": annotation})
-    try:
-        return typing.get_type_hints(holder, names, include_extras=True)["it"]
-    except Exception:  # evaluating a string that was never meant to run may fail in any way
-        return Any
+            guess = did_you_mean(name, _HYDRA_KEYS if name.startswith("_") else {*arguments, *also_read})
+            yield f"{_join(key, name)}={_show(value)}: {path} has no argument {name}; {guess}"
 
 
 def _value_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:

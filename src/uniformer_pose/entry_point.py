@@ -1,16 +1,23 @@
-"""What the entry points share: one-line errors, objects from config nodes, and what a sweep cannot do."""
+"""What the entry points share: command line and config checked, one-line errors, objects from config nodes, sweeps."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from uniformer_pose.errors import InputError
+from uniformer_pose.config_check import check_config
+from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.nearest_name import did_you_mean
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -18,17 +25,94 @@ if TYPE_CHECKING:
 
 @contextmanager
 def report_input_errors() -> Iterator[None]:
-    """Print the one line of a user's mistake instead of a traceback, and exit with status 2.
+    """Print one line instead of a traceback: for a user's mistake (exit status 2), and a training that diverged (1).
 
     In a sweep the line is printed too, but the error goes on to Hydra, so that the other runs are still made.
     """
     try:
         yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    except (InputError, InstantiationException) as error:
+        line = _users_mistake(error)
+        if line is None:
             raise
+        print(f"error: {line}", file=sys.stderr)
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise CompactHydraException(line) from error  # of which Hydra prints no traceback either
         raise SystemExit(2) from None
+
+
+def _users_mistake(error: BaseException | None) -> str | None:
+    """The one line of an InputError or a package that is absent, behind what Hydra and data workers wrap them in."""
+    while error is not None:
+        if isinstance(error, InputError):  # a worker's arrives as another one, with a traceback before the line
+            return str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+        if isinstance(error, ImportError):
+            return " ".join(str(error).split())
+        error = error.__cause__
+    return None
+
+
+def prepare_command_line(config_folder: Path) -> None:
+    """Check and rewrite ``sys.argv`` before Hydra reads it; called twice it changes nothing more."""
+    groups = config_groups(config_folder)
+    with report_input_errors():
+        refuse_unknown_choices(sys.argv[1:], groups)
+    sys.argv[1:] = accept_any_argument(sys.argv[1:], groups)
+
+
+def config_groups(config_folder: Path) -> dict[str, set[str]]:
+    """The choices of every config group; files that begin with an underscore are parts of others."""
+    groups: dict[str, set[str]] = {}
+    for file in config_folder.glob("*/**/*.yaml"):
+        if not file.stem.startswith("_"):
+            groups.setdefault(file.parent.relative_to(config_folder).as_posix(), set()).add(file.stem)
+    return groups
+
+
+def refuse_unknown_choices(arguments: Sequence[str], groups: Mapping[str, Collection[str]]) -> None:
+    """Raise InputError for ``group=choice`` where there is no such choice; Hydra's own message is a page long."""
+    if any(argument.startswith(("--config", "-c", "hydra.searchpath")) for argument in arguments):
+        return  # there may be choices in other folders
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        group = name.lstrip("+").partition("@")[0]
+        if group in groups and re.fullmatch(r"[\w-]+(,[\w-]+)*", value):
+            for choice in value.split(","):
+                if choice not in groups[group] and choice != "null":
+                    raise InputError(f"{group}={choice}: no such choice; {did_you_mean(choice, groups[group])}")
+
+
+def accept_any_argument(arguments: Sequence[str], groups: Collection[str]) -> list[str]:
+    """The command line with ``++`` before every ``key=value`` that is no choice of a config group.
+
+    Hydra accepts a key that is in no YAML file only so, but nobody should have to know which keys are: the check of
+    the composed config refuses those that no one reads.
+    """
+
+    def is_value(argument: str) -> bool:
+        key, equals, _ = argument.partition("=")
+        plain = re.fullmatch(r"[A-Za-z_][\w.-]*", key)
+        return bool(equals and plain and key not in groups and key.partition(".")[0] != "hydra")
+
+    return [f"++{argument}" if is_value(argument) else argument for argument in arguments]
+
+
+def checked_config(config: DictConfig, schema: type) -> dict[str, Any]:
+    """The composed config as plain dicts, lists and values, checked against ``schema``."""
+    plain = plain_config(config)
+    check_config(plain, schema)
+    return plain
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """The composed config as plain dicts, lists and values; InputError for a reference that leads nowhere."""
+    try:
+        return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    except InterpolationToMissingValueError as error:
+        required = str(error).splitlines()[0].rpartition(" ")[2]
+        raise InputError(f"{required} is required: give {required}=...") from None
+    except OmegaConfBaseException as error:
+        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
 
 
 def one_of_each(nodes: Mapping[str, Any]) -> dict[str, Any]:

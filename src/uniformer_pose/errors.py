@@ -1,4 +1,4 @@
-"""The one exception for mistakes in what a user gave us: a file, a value, a combination."""
+"""The exceptions whose message is one line for the user: a mistake in what we were given, and a training that diverged."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,11 @@ class InputError(ValueError):
 
     The message is a single line: it names the value or file, says what is allowed, and what to do. Entry
     points print it without a traceback and exit with status 2.
+    """
+
+
+class DivergedError(RuntimeError):
+    """Numbers of a network stopped being finite; the message is a single line, with what to try.
+
+    Entry points print it without a traceback and exit with status 1.
     """

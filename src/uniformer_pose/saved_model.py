@@ -16,14 +16,18 @@ from typing import Any
 
 import torch
 
+from uniformer_pose.config_check import Node, check_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.skeleton import Skeleton
+from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 RECORD_KEY = "uniformer_pose"
 FORMAT = 1
 NETWORK_PREFIX = "network."
+
+# What building an object from numbers that make no sense may raise, in our code or in torch's.
+_WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,12 @@ def saved_record(model: SavedModel) -> dict[str, Any]:
         "network": model.network.arguments,
         "codec": model.codec.to_dict(),
         "skeleton": model.skeleton.to_dict(),
-        "mean": list(model.mean),
-        "std": list(model.std),
-        "box_padding": model.box_padding,
+        "mean": [float(x) for x in model.mean],
+        "std": [float(x) for x in model.std],
+        "box_padding": float(model.box_padding),
         "config": model.config,
-        "versions": model.versions,
+        # str(): torch.__version__ is of a class of its own, with which the file would not load.
+        "versions": {name: str(version) for name, version in model.versions.items()},
     }
 
 
@@ -86,16 +91,16 @@ def load_saved_model(path: str | Path) -> SavedModel:
             config=dict(record["config"]),
             versions=dict(record["versions"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its {RECORD_KEY!r} entry is damaged ({error})") from error
+    except _WRONG_VALUES as error:
+        raise InputError(f"{path}: its {RECORD_KEY!r} entry is damaged ({_one_line(error)})") from error
     weights = {
         name.removeprefix(NETWORK_PREFIX): tensor
         for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith(NETWORK_PREFIX)
+        if isinstance(name, str) and name.startswith(NETWORK_PREFIX)
     }
     try:
         network.load_state_dict(weights)
-    except RuntimeError as error:
+    except _WRONG_VALUES as error:
         raise InputError(f"{path}: weights do not match the network it describes ({_one_line(error)})") from error
     network.eval()
     return model
@@ -113,7 +118,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except Exception as error:  # zipfile raises nearly anything on a damaged file
         raise InputError(
             f"{path}: not a whole checkpoint ({_one_line(error)}); use an older one or copy it again"
         ) from error
@@ -125,33 +130,53 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: holds objects other than tensors and plain data, which could run code, so it is not loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # and so does torch on an archive that is none of its own
         raise InputError(f"{path}: not a checkpoint ({_one_line(error)})") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise InputError(f"{path}: holds no state_dict, so it is no training checkpoint")
     return checkpoint
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(f"{type(error).__name__}: {error}".split()) if not isinstance(error, InputError) else str(error)
     return text if len(text) <= 300 else text[:300] + " ..."
+
+
+@dataclass
+class _Stored:
+    data: Node
 
 
 def data_arguments(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of ``PersonCrops`` for evaluating a saved model: its training's, with ``overrides`` that are not None.
 
-    The codec, the normalisation and the box padding are always the model's own: with others it would see crops unlike
-    those it was trained on. A skeleton other than the model's is refused by name.
+    The codec, the normalisation and the box padding are always the model's own, whatever ``overrides`` say of them:
+    with others it would see crops unlike those it was trained on. Raises InputError where ``overrides`` name another
+    skeleton than the model's, and where the file holds arguments that ``PersonCrops`` does not take.
     """
-    stored = model.config.get("data")
-    if not isinstance(stored, Mapping):
-        raise InputError("the checkpoint does not say what it was trained on; give data=<one of conf/data>")
-    arguments = dict(stored) | {name: value for name, value in overrides.items() if value is not None}
-    arguments = {name: value for name, value in arguments.items() if not name.startswith("_")}
-    return arguments | {
+    own = {
         "codec": model.codec,
         "skeleton": model.skeleton,
         "mean": model.mean,
         "std": model.std,
         "box_padding": model.box_padding,
     }
+    skeleton = overrides.get("skeleton")
+    if skeleton is not None and load_skeleton(skeleton) != model.skeleton:
+        raise InputError(
+            f"data.skeleton={skeleton}: the model was trained with skeleton {model.skeleton.name!r} of "
+            f"{model.skeleton.num_keypoints} keypoints, or another version of it; give data of that skeleton"
+        )
+    stored = model.config.get("data")
+    if not isinstance(stored, Mapping):
+        raise InputError("the checkpoint does not say what it was trained on; give data=<one of conf/data>")
+    arguments = dict(stored) | {name: value for name, value in overrides.items() if value is not None}
+    arguments = {name: value for name, value in arguments.items() if not str(name).startswith("_") and name not in own}
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):  # nothing of it would be called, but neither is it of any use
+            raise InputError(f"the checkpoint's data.{name} is a mapping, not a value; give data.{name}=<value>")
+    try:
+        check_config({"data": arguments | {"_target_": "uniformer_pose.data.datamodule.PersonCrops"}}, _Stored)
+    except InputError as error:
+        raise InputError(f"what the checkpoint says of its data cannot be used: {error}") from error
+    return arguments | own

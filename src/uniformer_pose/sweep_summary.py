@@ -28,9 +28,9 @@ class SweepSummary(Callback):
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        width = max(len(row["overrides"]) for row in rows)
+        width = max(len("overrides"), *(len(row["overrides"]) for row in rows))
         lines = [f"{'run':>4}  {'overrides':<{width}}  {'AP':>6}"]
-        lines += [f"{row['run']:>4}  {row['overrides']:<{width}}  {row['AP'] or 'failed':>6}" for row in rows]
+        lines += [f"{row['run']:>4}  {row['overrides']:<{width}}  {row.get('AP') or 'failed':>6}" for row in rows]
         sys.stdout.write("\n".join([*lines, f"written to {folder / 'summary.csv'}", ""]))
 
 
@@ -43,9 +43,10 @@ def summary_rows(folder: Path) -> list[dict[str, str]]:
         overrides = yaml.safe_load(overrides_file.read_text(encoding="utf-8")) or []
         metrics_file = run / "metrics.json"
         metrics = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.is_file() else {}
+        metrics = {name: value for name, value in metrics.items() if value is not None}  # null stands for NaN
         names += [name for name in metrics if name not in names]
-        found.append((run.name, " ".join(map(str, overrides)), metrics))
-    found.sort(key=lambda run: run[2].get("AP", -2.0), reverse=True)
+        found.append((run.name, " ".join(str(override).removeprefix("++") for override in overrides), metrics))
+    found.sort(key=lambda run: (-run[2].get("AP", -2.0), len(run[0]), run[0]))  # 10 comes after 9
     names = names or ["AP"]
     return [
         {"run": run, "overrides": overrides}

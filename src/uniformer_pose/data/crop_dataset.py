@@ -249,7 +249,16 @@ class EvaluationImages(Dataset[EvaluationSample]):
 
 
 def collate_images(samples: Sequence[EvaluationSample]) -> EvaluationBatch:
-    """One batch from the samples of several images: their boxes one after the other."""
+    """One batch from the samples of several images: their boxes one after the other. No samples give an empty batch."""
+    if not samples:
+        nowhere, nobody = torch.zeros((0, 2), dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+        return {
+            "crops": torch.zeros((0, 0, 0, 3), dtype=torch.uint8),
+            "centers_in_image": nowhere,
+            "extents_in_image": nowhere,
+            "instance_index": nobody,
+            "unreadable_images": nobody,
+        }
     return {
         "crops": torch.from_numpy(np.concatenate([sample["crops"] for sample in samples])),
         "centers_in_image": torch.from_numpy(np.concatenate([s["centers_in_image"] for s in samples])),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
@@ -87,6 +88,7 @@ class PersonCrops(pl.LightningDataModule):
         self.train_people: PersonInstances | None = None
         self.val_people: PersonInstances | None = None
         self._next_epoch, self._next_batch = 0, 0
+        self._resumed: dict[str, int] = {}
 
     @property
     def val_annotation_file(self) -> Path:
@@ -120,6 +122,8 @@ class PersonCrops(pl.LightningDataModule):
                 as_it_stands = Path(self.val_boxes).expanduser()
                 detections = as_it_stands if as_it_stands.is_file() else self._existing(self.val_boxes)
                 people = read_detections(detections, annotations, images, self.skeleton)
+            if len(people) == 0:
+                raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
             self.val_people = people if self.max_images is None else people.first_images(self.max_images)
 
     def _existing(self, relative: str) -> Path:
@@ -143,6 +147,7 @@ class PersonCrops(pl.LightningDataModule):
             on_bad_image=self.on_bad_image,
         )
         rank, world_size = self._rank_and_world_size()
+        self._require_same_steps()
         sampler = EpochSampler(len(dataset), seed=self.seed, rank=rank, world_size=world_size)
         # Lightning asks for an iterator before it tells the sampler the epoch (Lightning #21938), so a resumed run
         # would repeat epoch 0's order; the position comes from the checkpoint instead.
@@ -162,7 +167,9 @@ class PersonCrops(pl.LightningDataModule):
         )
         rank, world_size = self._rank_and_world_size()
         batches = pack_images(people.boxes_per_image, self.eval_batch_size, rank=rank, world_size=world_size)
-        return self._loader(dataset, batch_sampler=batches, collate_fn=collate_images)
+        # Lightning lets a process without a batch skip the evaluation, and the others wait for it for ever: an empty
+        # batch keeps it with them.
+        return self._loader(dataset, batch_sampler=batches or [[]], collate_fn=collate_images)
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands in its data: the epoch, and the batches of it already learnt from."""
@@ -173,12 +180,33 @@ class PersonCrops(pl.LightningDataModule):
         epochs = trainer.fit_loop.epoch_progress.current
         done = progress.current.processed
         if progress.is_last_batch and done >= trainer.num_training_batches:
-            return {"epoch": epochs.ready, "batch": 0}
-        return {"epoch": max(epochs.ready - 1, 0), "batch": done}
+            return {"epoch": epochs.ready, "batch": 0, **self._what_steps_depend_on()}
+        return {"epoch": max(epochs.ready - 1, 0), "batch": done, **self._what_steps_depend_on()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` stood."""
         self._next_epoch, self._next_batch = int(state_dict.get("epoch", 0)), int(state_dict.get("batch", 0))
+        self._resumed = {name: state_dict[name] for name in self._what_steps_depend_on() if name in state_dict}
+
+    def _what_steps_depend_on(self) -> dict[str, int]:
+        return {
+            "people": 0 if self.train_people is None else len(self.train_people),
+            "batch_size": self.batch_size,
+            "processes": self._rank_and_world_size()[1],
+            "seed": self.seed,
+        }
+
+    def _require_same_steps(self) -> None:
+        """A resumed run that reads other batches is not the interrupted one: say so, or stop in mid-epoch."""
+        now = self._what_steps_depend_on()
+        changes = [f"{name} {old} is now {now[name]}" for name, old in self._resumed.items() if old != now[name]]
+        if changes and self._next_batch:
+            raise InputError(
+                f"the checkpoint stands after batch {self._next_batch} of an epoch, but {', '.join(changes)}; resume "
+                "with the settings of the interrupted run, or from a checkpoint at the end of an epoch"
+            )
+        if changes:
+            rank_zero_warn(f"resuming, but {', '.join(changes)}: this is no longer the interrupted run")
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: the table on the screen, and four files in the run directory."""
+"""What an evaluation leaves behind: the table on the screen, and three files in the run directory."""
 
 from __future__ import annotations
 
@@ -73,4 +73,6 @@ def write_json(path: Path, content: Any) -> None:
 def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _without_nan(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and value != value else value

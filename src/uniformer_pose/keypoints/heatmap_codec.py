@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.crop_size import check_crop_size
 
 Method = Literal["msra", "dark", "udp"]
 
-_BACKBONE_STRIDE = 32
 # Floors of the blurred heatmap before its logarithm; they differ in the two original decoders.
 _DARK_FLOOR = 1e-10
 _UDP_FLOOR, _UDP_CEILING = 1e-3, 50.0
@@ -65,11 +65,7 @@ class HeatmapCodec:
         stride: int = 4,
         blur_kernel: int | None = None,
     ) -> None:
-        if height <= 0 or width <= 0 or height % _BACKBONE_STRIDE or width % _BACKBONE_STRIDE:
-            raise InputError(
-                f"crop size {height}x{width} (height x width): both must be positive multiples of "
-                f"{_BACKBONE_STRIDE}, such as 256x192"
-            )
+        check_crop_size(height, width)
         if stride not in (1, 2, 4, 8, 16):
             raise InputError(f"heatmap stride {stride}: use 1, 2, 4, 8 or 16; the pose head gives 4")
         if not (math.isfinite(sigma) and sigma > 0):

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 from uniformer_pose.synthetic.figure import StripedSide, check_landmarks
+from uniformer_pose.synthetic.pose import PoseVariety
 from uniformer_pose.synthetic.scene import Scene, render_scene
 
 GENERATOR = "uniformer_pose.synthetic"
@@ -51,7 +52,7 @@ class SyntheticSettings:
     as one ``iscrowd`` region. ``striped_side`` is the side of the body with bands on sleeve and trouser leg:
     ``random`` draws it per person. That is the default because a mirrored picture of a world where it is always the
     left is no picture of that world, so flip augmentation and flip test would harm; in a world of random sides
-    they are right. Raises InputError for values out of range.
+    they are right. ``poses``: ``any``, or ``frontal`` for people on their feet who face the camera. Raises InputError for values out of range.
     """
 
     num_train_images: int
@@ -63,6 +64,7 @@ class SyntheticSettings:
     close_up_share: float = 0.08
     crowd_share: float = 0.06
     striped_side: StripedSide = "random"
+    poses: PoseVariety = "any"
     jpeg_quality: int = 92
     seed: int = 0
     keypoint_names: tuple[str, ...] = ()
@@ -96,6 +98,8 @@ class SyntheticSettings:
             _check_whole("people_per_image", bound, 0, 50)
         if self.striped_side not in get_args(StripedSide):
             raise InputError(f"striped_side={self.striped_side!r} must be one of {', '.join(get_args(StripedSide))}")
+        if self.poses not in get_args(PoseVariety):
+            raise InputError(f"poses={self.poses!r} must be one of {', '.join(get_args(PoseVariety))}")
         check_landmarks(self.keypoint_names)
 
     def num_images(self, split: Split) -> int:
@@ -120,6 +124,7 @@ def write_synthetic_dataset(
     close_up_share: float = 0.08,
     crowd_share: float = 0.06,
     striped_side: StripedSide = "random",
+    poses: PoseVariety = "any",
     jpeg_quality: int = 92,
     seed: int = 0,
     skeleton: Skeleton | None = None,
@@ -146,6 +151,7 @@ def write_synthetic_dataset(
         close_up_share=close_up_share,
         crowd_share=crowd_share,
         striped_side=striped_side,
+        poses=poses,
         jpeg_quality=jpeg_quality,
         seed=seed,
         keypoint_names=skeleton.keypoint_names,
@@ -191,6 +197,7 @@ def render_image(settings: SyntheticSettings, split: Split, image_id: int) -> Sc
         close_up_share=settings.close_up_share,
         crowd_share=settings.crowd_share,
         striped_side=settings.striped_side,
+        poses=settings.poses,
         keypoint_names=settings.keypoint_names,
     )
 

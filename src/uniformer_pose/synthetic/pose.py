@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
 Side = Literal["left", "right"]
+PoseVariety = Literal["any", "frontal"]
 SIDES: tuple[Side, Side] = ("left", "right")
 
 
@@ -179,14 +180,18 @@ def place_joints(body: Proportions, pose: Pose) -> Body:
     return Body(points, torso_axes, head_axes)
 
 
-def sample_pose(rng: np.random.Generator) -> Pose:
-    """A random pose: mostly upright, sometimes lying or upside down; mostly from the front, then side, then back."""
-    names, samplers, weights = zip(*_POSES, strict=True)
+def sample_pose(rng: np.random.Generator, variety: PoseVariety = "any") -> Pose:
+    """A random pose: mostly upright, sometimes lying or upside down; mostly from the front, then side, then back.
+
+    With ``variety="frontal"`` always upright, on the feet and seen from the front, which a small network learns soon.
+    """
+    frontal = variety == "frontal"
+    names, samplers, weights = zip(*(_FRONTAL_POSES if frontal else _POSES), strict=True)
     choice = int(rng.choice(len(names), p=np.array(weights) / sum(weights)))
     view = rng.random()
     yaw = (
         rng.normal(0, 28)
-        if view < 0.55
+        if frontal or view < 0.55
         else rng.normal(180, 28)
         if view < 0.78
         else rng.choice((-90, 90)) + rng.normal(0, 22)
@@ -410,3 +415,4 @@ _POSES: tuple[tuple[str, Callable[[np.random.Generator], _Sampled], float], ...]
     ("lying", _lying, 0.04),
     ("upside down", _upside_down, 0.02),
 )
+_FRONTAL_POSES = tuple(pose for pose in _POSES if pose[0] in ("standing", "walking", "arms raised", "star", "kicking"))

@@ -24,7 +24,7 @@ from uniformer_pose.synthetic.figure import (
     build_figure,
     build_silhouette,
 )
-from uniformer_pose.synthetic.pose import Proportions, sample_pose
+from uniformer_pose.synthetic.pose import PoseVariety, Proportions, sample_pose
 
 PartBuffer = npt.NDArray[np.int32]
 _PART_BITS = (len(PARTS) - 1).bit_length()
@@ -142,6 +142,7 @@ def render_scene(
     close_up_share: float,
     crowd_share: float,
     striped_side: StripedSide,
+    poses: PoseVariety,
     keypoint_names: Sequence[str],
 ) -> Scene:
     """A random picture; person heights are standing heights as fractions of the image height.
@@ -159,7 +160,7 @@ def render_scene(
     light = rng.uniform(-2.6, -0.5)  # highlights lie somewhere above
     layers: list[int] = []
     for size in sorted(sizes):  # the tallest stand in front
-        pose = sample_pose(rng)
+        pose = sample_pose(rng, poses)
         figure = build_figure(
             Proportions.sample(rng),
             pose,

@@ -29,8 +29,12 @@ class SaveWhenInterrupted(Callback):
         self.folder = Path(folder)
 
     def on_exception(self, trainer: pl.Trainer, _module: pl.LightningModule, exception: BaseException) -> None:
-        """Save, if it was a person who stopped the training; an error's state is not worth keeping."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.training and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Save, if it was a person who stopped the training; an error's state is not worth keeping.
+
+        Also during an evaluation between two epochs: the epoch before it may not have been saved yet.
+        """
+        in_training = trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        if isinstance(exception, KeyboardInterrupt) and in_training:
             path = self.folder / "interrupted.ckpt"
             trainer.save_checkpoint(path)
             rank_zero_info(f"interrupted; to go on: ckpt_path={path}")
@@ -87,14 +91,17 @@ class Pictures(Callback):
 def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
     """People spread evenly over the ground truth, each beside the pose predicted on its image with the highest OKS.
 
-    Drawn on the crop of the annotated box. People on images where nothing was predicted are passed over.
+    Drawn on the crop of the annotated box. People on images where nothing was predicted, and those whose annotated
+    box has no area, are passed over.
     """
     evaluation, people = module.evaluation, module.data.val_people
     if evaluation is None or people is None:
         raise RuntimeError("nothing has been evaluated yet")
     truth, poses, skeleton = evaluation.ground_truth, evaluation.predictions, module.model.skeleton
-    shown = np.flatnonzero(truth.is_scored & np.isin(truth.image_ids, poses.image_ids))
+    has_area = (truth.boxes_xywh[:, 2:] > 0).all(axis=1)
+    shown = np.flatnonzero(truth.is_scored & has_area & np.isin(truth.image_ids, poses.image_ids))
     shown = shown[np.linspace(0, len(shown) - 1, min(num_people, len(shown))).astype(int)] if len(shown) else shown
+    index_of_image = {image_id: index for index, image_id in enumerate(people.image_ids.tolist())}
     crops, true_keypoints, predicted, scores, similarities = [], [], [], [], []
     for person in shown.tolist():
         candidates = np.flatnonzero(poses.image_ids == truth.image_ids[person])
@@ -106,13 +113,18 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
         )
         oks = per_keypoint[:, truth.visibility[person] > 0].mean(axis=1)
         best = candidates[int(oks.argmax())]
-        image_index = int(np.searchsorted(people.image_ids, truth.image_ids[person]))
+        image_index = index_of_image[int(truth.image_ids[person])]
         image = read_image(
             people.image_path(image_index),
             height=int(people.image_heights[image_index]),
             width=int(people.image_widths[image_index]),
         )
-        geometry = CropGeometry.from_box(truth.boxes_xywh[person], height=module.codec.height, width=module.codec.width)
+        geometry = CropGeometry.from_box(
+            truth.boxes_xywh[person],
+            height=module.codec.height,
+            width=module.codec.width,
+            padding=module.model.box_padding,
+        )
         crops.append(geometry.crop(image))
         true_keypoints.append(geometry.to_crop(truth.keypoints_in_image[person]))
         predicted.append(geometry.to_crop(poses.keypoints_in_image[best]))

@@ -21,14 +21,11 @@ from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth, coco_keypoin
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
+from uniformer_pose.errors import DivergedError
 from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.keypoints.flip_test import flip_test
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
 from uniformer_pose.training.optimization import scaled_learning_rate, step_schedule
-
-
-class DivergedError(RuntimeError):
-    """Numbers stopped being finite; the message is one line, with what to try."""
 
 
 def keypoint_mse(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -50,8 +47,6 @@ class PoseModule(pl.LightningModule):
     """
 
     mirror_permutation: Tensor
-    _finite: Tensor
-    _replaced: Tensor
 
     def __init__(
         self,
@@ -80,11 +75,16 @@ class PoseModule(pl.LightningModule):
         self.evaluation: Evaluation | None = None
         self._ground_truth: CocoGroundTruth | None = None
         self._decoded: list[dict[str, Tensor]] = []
-        self.register_buffer("_finite", torch.tensor(True), persistent=False)
-        self.register_buffer("_replaced", torch.tensor(0), persistent=False)
         self._unreadable: list[Tensor] = []
+        # No buffers: DDP would overwrite each process's with those of the first, at every step.
+        self._finite: Tensor | None = None
+        self._replaced: Tensor | None = None
 
     # ---------------------------------------------------------------- training
+
+    def on_fit_start(self) -> None:
+        """Forget what an earlier training of this object left."""
+        self._finite = self._replaced = None
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
         """The loss of one batch; nothing here waits for the device."""
@@ -92,32 +92,41 @@ class PoseModule(pl.LightningModule):
         heatmaps = self.network(self.normalize(batch["crops"]))
         loss = keypoint_mse(heatmaps, targets, weights)
         with torch.no_grad():
-            self._finite &= torch.isfinite(loss)
-            self._replaced += batch["replaced"].sum()
+            finite, replaced = torch.isfinite(loss), batch["replaced"].sum(dtype=torch.int64)
+            self._finite = finite if self._finite is None else self._finite & finite
+            self._replaced = replaced if self._replaced is None else self._replaced + replaced
             accuracy = pck(heatmaps, targets, weights)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/pck", accuracy, prog_bar=True)
         return loss
 
-    def on_train_batch_end(self, _outputs: Any, _batch: Any, batch_idx: int) -> None:
-        """Log the learning rate and look whether the loss is still finite, as often as anything is logged."""
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+    def on_train_batch_start(self, _batch: Any, _batch_index: int) -> None:
+        """Log the learning rate of the step to come, if Lightning is going to log that step."""
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, _outputs: Any, _batch: Any, _batch_index: int) -> None:
+        """Look whether the loss is still finite, as often as anything is logged."""
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._require_finite_losses()
 
     def on_train_epoch_end(self) -> None:
         """A diverged epoch must not reach the checkpoints, and people who could not be read are not kept silent."""
         self._require_finite_losses()
-        replaced = int(self._replaced)
+        if self._replaced is None:
+            return
+        replaced = int(self.trainer.strategy.reduce(self._replaced, reduce_op="sum"))
+        self._replaced = None
         if replaced:
-            self._replaced.zero_()
             rank_zero_warn(
                 f"epoch {self.current_epoch}: {replaced} people stood in for others whose image could not be read "
                 "(data.on_bad_image=skip; data.on_bad_image=error names the first such file)"
             )
 
     def _require_finite_losses(self) -> None:
-        if not bool(self._finite):
+        finite = self._finite is None or bool(self._finite)
+        # All processes stop together; one alone would leave the others waiting for its gradients.
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise DivergedError(
                 f"the loss became NaN or infinite in epoch {self.current_epoch}, before step {self.global_step}; "
                 "try precision=fp32, a lower training.learning_rate_per_256 or trainer.gradient_clip_val=1"
@@ -142,7 +151,7 @@ class PoseModule(pl.LightningModule):
         trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         optimizer = self.optimizer(trainable, lr=learning_rate)
         schedule = step_schedule(
-            steps_per_epoch=max(1, -(-self.data.train_batches // accumulation)),
+            steps_per_epoch=max(1, -(-self._batches_per_epoch() // accumulation)),
             warmup_steps=self.warmup_steps,
             warmup_start_factor=self.warmup_start_factor,
             milestones=self.milestones,
@@ -153,12 +162,18 @@ class PoseModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
         }
 
+    def _batches_per_epoch(self) -> int:
+        # Not trainer.num_training_batches: Lightning makes the loader after the optimizer.
+        batches, limit = self.data.train_batches, self.trainer.limit_train_batches
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
     # -------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last pass."""
         self._decoded.clear()
         self._unreadable.clear()
+        self.evaluation = None
 
     def validation_step(self, batch: dict[str, Tensor], _batch_index: int) -> dict[str, Tensor] | None:
         """Keypoints of every crop, kept on the device until the pass is over."""
@@ -216,7 +231,9 @@ class PoseModule(pl.LightningModule):
 
     @property
     def _limited(self) -> bool:
-        return self.trainer.limit_val_batches != 1.0 or bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        limit = trainer.limit_val_batches  # 1.0 is all batches, 1 is one batch
+        return isinstance(limit, int) or limit != 1.0 or bool(trainer.fast_dev_run) or trainer.sanity_checking
 
     def _score(self, poses: dict[str, np.ndarray[Any, Any]]) -> Evaluation:
         people = self.data.val_people

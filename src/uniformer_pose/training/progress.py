@@ -23,7 +23,9 @@ class LineProgress(ProgressBar):
         self.seconds = seconds
         self._enabled = True
         self._last_line = 0.0
-        self._started = 0.0
+        self._training_since = 0.0
+        self._first_batch: int | None = None  # of this run in this epoch; an epoch resumed half-way does not begin at 0
+        self._evaluating_since = 0.0
 
     def disable(self) -> None:
         """Print nothing: Lightning calls this on all processes but the first."""
@@ -33,22 +35,33 @@ class LineProgress(ProgressBar):
         """Print again."""
         self._enabled = True
 
-    def on_train_epoch_start(self, *_: Any) -> None:  # noqa: D102
-        self._started = self._last_line = time.monotonic()
+    def on_train_start(self, *_: Any) -> None:  # noqa: D102
+        self._first_batch = None
+
+    def on_train_epoch_end(self, *_: Any) -> None:  # noqa: D102
+        self._first_batch = None
+
+    def on_train_batch_start(  # noqa: D102
+        self, _trainer: pl.Trainer, _module: pl.LightningModule, _batch: Any, batch_idx: int
+    ) -> None:
+        if self._first_batch is None:
+            self._first_batch = batch_idx
+            self._training_since = self._last_line = time.monotonic()
 
     def on_train_batch_end(  # noqa: D102
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
         done, total = batch_idx + 1, self.total_train_batches
         if done == total or time.monotonic() - self._last_line >= self.seconds:
-            seconds = time.monotonic() - self._started
-            rest = f"{seconds / done * (total - done):.0f} s left" if done < total else "done"
+            seconds = time.monotonic() - self._training_since
+            per_batch = seconds / (done - (self._first_batch or 0))
+            rest = f"{per_batch * (total - done):.0f} s left" if done < total else "done"
             epochs = trainer.max_epochs if trainer.max_epochs is not None else "?"
             where = f"epoch {trainer.current_epoch + 1}/{epochs}  batch {done}/{total}"
             self._print(f"{where}  {seconds:.0f} s, {rest}  {self._numbers(trainer, pl_module)}")
 
     def on_validation_start(self, *_: Any) -> None:  # noqa: D102
-        self._started = self._last_line = time.monotonic()
+        self._evaluating_since = self._last_line = time.monotonic()
 
     def on_validation_batch_end(  # noqa: D102
         self,
@@ -63,7 +76,7 @@ class LineProgress(ProgressBar):
             self._print(f"evaluation  batch {batch_idx + 1}/{sum(trainer.num_val_batches):.0f}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
-        seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._evaluating_since
         self._print(f"evaluation done in {seconds:.0f} s  {self._numbers(trainer, pl_module)}")
 
     def _numbers(self, trainer: pl.Trainer, module: pl.LightningModule) -> str:

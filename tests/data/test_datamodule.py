@@ -1,0 +1,290 @@
+import json
+import os
+from itertools import chain
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from uniformer_pose.data.augmentation import GeometricAugmentation
+from uniformer_pose.data.datamodule import PersonCrops
+from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+
+
+@pytest.fixture
+def make_data(tiny_coco):
+    """The data module of ``tiny_coco``'s three images and four people; arguments replace single settings."""
+
+    def make(**settings):
+        tiny_coco.write()
+        arguments = {
+            "root": str(tiny_coco.folder),
+            "train_annotations": "people.json",
+            "train_images": "images",
+            "val_annotations": "people.json",
+            "val_images": "images",
+            "val_boxes": "gt",
+            "skeleton": "coco_17",
+            "codec": HeatmapCodec(64, 64, sigma=1.5),
+            "mean": [123.675, 116.28, 103.53],
+            "std": [58.395, 57.12, 57.375],
+            "batch_size": 1,
+            "eval_batch_size": 2,
+            "num_workers": 0,
+        }
+        return PersonCrops(**(arguments | settings))
+
+    return make
+
+
+def as_process(data, rank, world_size):
+    """The data module as process ``rank`` of ``world_size`` sees it."""
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+    return data
+
+
+def training_order(data, epoch):
+    """Annotation ids in the order of one training epoch."""
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return [int(data.train_people.instance_ids[index]) for batch in loader for index in batch["instance_index"]]
+
+
+def evaluated(data):
+    """Annotation ids batch by batch of one evaluation."""
+    return [data.val_people.instance_ids[batch["instance_index"].numpy()].tolist() for batch in data.val_dataloader()]
+
+
+def test_a_training_batch_holds_crops_keypoints_visibility_and_indices(make_data):
+    data = make_data(batch_size=4)
+    data.setup("fit")
+
+    (batch,) = data.train_dataloader()
+
+    assert batch["crops"].shape == (4, 64, 64, 3)
+    assert batch["crops"].dtype == torch.uint8
+    assert batch["keypoints_in_crop"].shape == (4, 17, 2)
+    assert batch["visibility"].unique().tolist() == [2]
+    assert sorted(batch["instance_index"].tolist()) == [0, 1, 2, 3]
+    assert batch["replaced"].sum() == 0
+    inside = (batch["keypoints_in_crop"] > 0) & (batch["keypoints_in_crop"] < 64)
+    assert inside.all()
+
+
+def test_an_incomplete_last_batch_is_left_out_of_training_and_kept_in_evaluation(make_data):
+    data = make_data(batch_size=3, eval_batch_size=3)
+    data.setup("fit")
+
+    assert data.train_batches == len(data.train_dataloader()) == 1
+    assert sorted(chain.from_iterable(evaluated(data))) == [11, 12, 21, 31]
+
+
+def test_the_order_changes_from_epoch_to_epoch_and_with_the_seed(make_data):
+    data, other_seed = make_data(), make_data(seed=1)
+    data.setup("fit")
+    other_seed.setup("fit")
+
+    orders = [training_order(data, epoch) for epoch in range(5)]
+
+    assert all(sorted(order) == [11, 12, 21, 31] for order in orders)
+    assert len({tuple(order) for order in orders}) > 2
+    assert orders != [training_order(other_seed, epoch) for epoch in range(5)]
+
+
+def test_order_and_crops_do_not_depend_on_the_number_of_workers(make_data):
+    epochs = []
+    for num_workers in (0, 1, 2):
+        data = make_data(num_workers=num_workers, batch_size=2, geometric=GeometricAugmentation())
+        data.setup("fit")
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(7)
+        epochs.append(list(loader))
+
+    for other in epochs[1:]:
+        for one, two in zip(epochs[0], other, strict=True):
+            assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_iterating_draws_nothing_from_the_global_random_state(make_data):
+    data = make_data(geometric=GeometricAugmentation())
+    data.setup("fit")
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    expected = torch.random.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
+
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+
+    assert torch.equal(torch.random.get_rng_state(), expected[0])
+    assert (np.random.get_state()[1] == expected[1]).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_share_the_training_people_evenly(make_data, world_size):
+    alone = make_data()
+    alone.setup("fit")
+    whole = training_order(alone, 3)
+    shares = []
+    for rank in range(world_size):
+        data = as_process(make_data(), rank, world_size)
+        data.setup("fit")
+        assert data.train_batches == -(-4 // world_size)
+        shares.append(training_order(data, 3))
+
+    assert {len(share) for share in shares} == {-(-4 // world_size)}
+    interleaved = [person for step in zip(*shares, strict=True) for person in step]
+    assert interleaved[:4] == whole
+    assert interleaved[4:] == whole[: len(interleaved) - 4]
+
+
+def test_processes_share_the_evaluation_without_repeats(make_data):
+    shares = []
+    for rank in range(2):
+        data = as_process(make_data(eval_batch_size=1), rank, 2)
+        data.setup("validate")
+        shares.append(list(chain.from_iterable(evaluated(data))))
+
+    assert shares == [[11, 12, 31], [21]]
+
+
+def test_a_process_without_any_image_gets_one_empty_batch(make_data):
+    """So that it takes part in the evaluation, and the others need not wait for it."""
+    data = as_process(make_data(eval_batch_size=64), 2, 3)
+    data.setup("validate")
+
+    (batch,) = data.val_dataloader()
+
+    assert len(batch["crops"]) == 0
+    assert batch["crops"].dtype == torch.uint8
+    assert batch["instance_index"].shape == batch["unreadable_images"].shape == (0,)
+
+
+def test_the_boxes_of_an_image_stay_in_one_batch(make_data):
+    data = make_data(eval_batch_size=1)
+    data.setup("validate")
+
+    assert evaluated(data) == [[11, 12], [21], [31]]
+
+
+def test_an_evaluation_reads_no_training_data(make_data):
+    data = make_data(train_annotations="missing.json", train_images="missing")
+
+    data.setup("validate")
+
+    assert data.train_people is None
+    assert len(data.val_people) == 4
+
+
+def test_max_images_shortens_both_splits(make_data):
+    data = make_data(max_images=2)
+    data.setup("fit")
+
+    assert data.train_people.instance_ids.tolist() == [11, 12, 21]
+    assert data.val_people.instance_ids.tolist() == [11, 12, 21]
+
+
+def test_detector_boxes_are_found_below_the_root_or_as_the_path_stands(make_data, tiny_coco, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "boxes.json"
+    elsewhere.write_text(json.dumps(tiny_coco.detections[:1]))
+    below, as_it_stands = make_data(val_boxes="detections.json"), make_data(val_boxes=str(elsewhere))
+    below.setup("validate")
+    as_it_stands.setup("validate")
+
+    assert below.val_people.box_scores.tolist() == [0.5] * 4
+    assert below.val_people.record == "detection"
+    assert len(as_it_stands.val_people) == 1
+    assert as_it_stands.val_annotation_file == tiny_coco.annotation_file
+
+
+def test_detector_boxes_relative_to_the_working_directory_are_found(make_data, tiny_coco, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("working")
+    (folder / "mine.json").write_text(json.dumps(tiny_coco.detections[:2]))
+    before = os.getcwd()  # noqa: PTH109
+    os.chdir(folder)
+    try:
+        data = make_data(val_boxes="mine.json")
+        data.setup("validate")
+    finally:
+        os.chdir(before)
+
+    assert len(data.val_people) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"root": "/no/such/root"}, "/no/such/root/people.json"),
+        ({"val_annotations": "val.json"}, "val.json"),
+        ({"val_images": "val"}, "val"),
+        ({"val_boxes": "boxes.json"}, "boxes.json"),
+    ],
+)
+def test_missing_data_is_named_with_what_to_do(make_data, settings, missing):
+    with pytest.raises(InputError) as raised:
+        make_data(if_missing="draw it: make synthetic", **settings).setup("validate")
+    assert missing in str(raised.value)
+    assert str(raised.value).endswith("does not exist; draw it: make synthetic")
+    assert "\n" not in str(raised.value)
+
+    with pytest.raises(InputError, match=r"does not exist; set data[.]root=<folder>"):
+        make_data(**settings).setup("validate")
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_training(make_data):
+    with pytest.raises(InputError, match=r"4 people on 1 processes do not fill one batch of 5; lower data.batch_size"):
+        make_data(batch_size=5).setup("fit")
+
+    with pytest.raises(InputError, match=r"4 people on 2 processes do not fill one batch of 3"):
+        as_process(make_data(batch_size=3), 0, 2).setup("fit")
+
+    make_data(batch_size=5).setup("validate")  # nobody trains
+
+
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
+def test_a_batch_of_nobody_is_refused(make_data, name):
+    with pytest.raises(InputError, match=f"data.{name}=0: must be at least 1"):
+        make_data(**{name: 0})
+
+
+def test_a_validation_set_without_people_is_refused_with_the_reason(make_data, tiny_coco):
+    for annotation in tiny_coco.content["annotations"]:
+        annotation["iscrowd"] = 1
+
+    with pytest.raises(InputError, match=r"nobody to evaluate. people.json: kept 0 of 4 annotations.*4 crowd.*give"):
+        make_data().setup("validate")
+
+
+def test_an_image_without_people_is_in_no_batch(make_data, tiny_coco):
+    tiny_coco.content["annotations"] = [tiny_coco.annotation(11), tiny_coco.annotation(31)]
+    data = make_data(eval_batch_size=1)
+    data.setup("validate")
+
+    assert evaluated(data) == [[11], [31]]
+
+
+def test_an_unknown_policy_for_bad_images_is_refused(make_data):
+    data = make_data(on_bad_image="ignore")
+    data.setup("fit")
+
+    with pytest.raises(InputError, match="on_bad_image 'ignore': choose error or skip"):
+        data.train_dataloader()
+
+
+def test_a_loaded_position_is_where_the_next_training_starts(make_data):
+    straight, resumed = make_data(), make_data()
+    straight.setup("fit")
+    resumed.setup("fit")
+    resumed.load_state_dict({"epoch": 2, "batch": 3})
+
+    loader = resumed.train_dataloader()  # Lightning takes its iterator before it names the epoch
+    positions = [batch["instance_index"].tolist() for batch in loader]
+
+    whole = [int(resumed.train_people.instance_ids[index]) for (index,) in positions]
+    assert whole == training_order(straight, 2)[3:]
+
+
+def test_loaders_before_setup_are_an_error(make_data):
+    with pytest.raises(RuntimeError, match="call setup"):
+        make_data().val_dataloader()

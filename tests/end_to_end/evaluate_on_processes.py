@@ -1,0 +1,107 @@
+"""Scores 1, 4, 5 and 7 people on one and on two CPU processes: python evaluate_on_processes.py CHECKPOINT FOLDER.
+
+A script rather than a test function because it forks, which only a fresh process with one thread does safely. The
+network's heatmaps are replaced by the true ones, slightly displaced from person to person: an untrained network would
+score 0 for any number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from uniformer_pose.data.datamodule import PersonCrops
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.saved_model import SavedModel, data_arguments, load_saved_model
+from uniformer_pose.training.pose_module import PoseModule
+
+
+class KnowsTheAnswer(PoseModule):
+    """Predicts the annotated keypoints of each crop, moved by a pixel or two that depend on the person."""
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_index: int) -> dict[str, torch.Tensor] | None:
+        """The poses of a batch, the network's replaced by the truth."""
+        poses = super().validation_step(batch, batch_index)
+        people = self.data.val_people
+        if poses is None or people is None:
+            return poses
+        index = poses["instance_index"].numpy()
+        centers, extents = poses["centers_in_image"].numpy(), poses["extents_in_image"].numpy()
+        in_crop = (people.keypoints_in_image[index] - centers[:, None] + extents[:, None] / 2) / extents[:, None]
+        in_crop = in_crop * [self.codec.width, self.codec.height] + (index % 3)[:, None, None]
+        poses["keypoints_in_crop"] = torch.from_numpy(in_crop).float()
+        poses["scores"] = torch.ones_like(poses["scores"])
+        return poses
+
+
+def write_people(root: Path, count: int) -> None:
+    """``count`` people in COCO's format, one or two to a grey image."""
+    rng = np.random.default_rng(count)
+    (root / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for person in range(count):
+        image_id = person // 2 + 1
+        if person % 2 == 0:
+            cv2.imwrite(str(root / "images" / f"{image_id}.jpg"), np.full((160, 200, 3), 128, np.uint8))
+            images.append({"id": image_id, "file_name": f"{image_id}.jpg", "height": 160, "width": 200})
+        keypoints = np.column_stack([rng.uniform(20, 180, 17), rng.uniform(10, 150, 17), np.full(17, 2)])
+        annotations.append(
+            {
+                "id": person + 1,
+                "image_id": image_id,
+                "category_id": 1,
+                "bbox": [20.0, 10.0, 160.0, 140.0],
+                "area": 15000.0,
+                "iscrowd": 0,
+                "num_keypoints": 17,
+                "keypoints": keypoints.round(2).ravel().tolist(),
+            }
+        )
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    (root / "people.json").write_text(json.dumps(content))
+
+
+def score(model: SavedModel, root: Path, processes: int) -> dict[str, float]:
+    """All ten metrics of one evaluation."""
+    data = PersonCrops(
+        **data_arguments(
+            model,
+            {
+                "root": str(root),
+                "val_annotations": "people.json",
+                "val_images": "images",
+                "val_boxes": "gt",
+                "eval_batch_size": 2,
+            },
+        )
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp_fork" if processes > 1 else "auto",
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.validate(KnowsTheAnswer(model, EvaluationProtocol(flip_test=False)), datamodule=data, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+if __name__ == "__main__":
+    model, folder = load_saved_model(sys.argv[1]), Path(sys.argv[2])
+    outcome: dict[int, dict[int, dict[str, float]]] = {}
+    for count in (1, 4, 5, 7):
+        write_people(folder / str(count), count)
+        outcome[count] = {processes: score(model, folder / str(count), processes) for processes in (1, 2)}
+    (folder / "outcome.json").write_text(json.dumps(outcome))

@@ -1,0 +1,31 @@
+"""Evaluation on two processes: every person once, so the same AP as on one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "evaluate_on_processes.py"
+
+
+@pytest.mark.slow
+def test_ap_on_two_processes_equals_ap_on_one_for_odd_and_even_numbers_of_people(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    finished = subprocess.run(
+        [sys.executable, str(SCRIPT), str(trained_run / "checkpoints" / "best.ckpt"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert set(outcome) == {"1", "4", "5", "7"}
+    for people, runs in outcome.items():
+        assert runs["1"] == runs["2"], people
+        assert runs["1"]["val/AP"] > 0.9

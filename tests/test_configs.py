@@ -1,0 +1,275 @@
+"""Every file of conf/ composes and passes the check, and mistakes are told in one line, soon."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from eval import EvalConfig
+from train import TrainConfig, checked_train_config
+from uniformer_pose.config_check import check_arguments
+from uniformer_pose.entry_point import (
+    accept_any_argument,
+    checked_config,
+    config_groups,
+    one_of_each,
+    plain_config,
+    refuse_unknown_choices,
+)
+from uniformer_pose.errors import InputError
+
+PROJECT = Path(__file__).resolve().parents[1]
+CONF = PROJECT / "conf"
+GROUPS = config_groups(CONF)
+# Of src/train.py; the others are chosen by name (model_data) or belong to src/eval.py (data=from_checkpoint).
+DATA = sorted(GROUPS["data"] - {"from_checkpoint"})
+CHOICES = [
+    f"{group}={choice}"
+    for group in ("augmentation", "callbacks", "debug", "evaluation", "experiment", "logger", "optimizer", "trainer")
+    for choice in sorted(GROUPS[group])
+]
+DROP_PATH_OF_B = {"coco_256x192": 0.4, "coco_384x288": 0.5, "coco_448x320": 0.55}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _config_folder() -> Iterator[None]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*arguments: str, name: str = "train") -> DictConfig:
+    """What the entry point ``name`` gets for a command line."""
+    refuse_unknown_choices(arguments, GROUPS)
+    return compose(name, overrides=[*accept_any_argument(arguments, GROUPS), "++run_dir=runs/here"])
+
+
+def checked(*arguments: str) -> dict[str, Any]:
+    return checked_train_config(composed(*arguments))
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(InputError) as caught:
+        checked(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_default_is_unchanged_by_a_command_line_without_arguments() -> None:
+    config = checked()
+    assert config["model"]["depths"] == [3, 4, 8, 3]
+    assert config["data"]["codec"]["height"] == 256
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_composes_and_passes_the_check(choice: str) -> None:
+    group, _, name = choice.partition("=")
+    config = checked(choice)
+    assert name in GROUPS[group]
+    assert config["trainer"]["_target_"] == "lightning.pytorch.Trainer"
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("model", sorted(GROUPS["model"]))
+def test_every_model_goes_with_every_data_and_can_be_built(model: str, data: str) -> None:
+    config = checked(f"model={model}", f"data={data}")
+    expected = config["data"]["codec"]
+    assert data.endswith(f"{expected['height']}x{expected['width']}")
+    arguments = {name: value for name, value in config["model"].items() if name != "pretrained"}
+    with torch.device("meta"):
+        network = instantiate(arguments, num_keypoints=17, _convert_="all")
+    codec = instantiate(expected)
+    assert network.arguments["depths"] == config["model"]["depths"]
+    assert (codec.heatmap_height, codec.heatmap_width) == (expected["height"] // 4, expected["width"] // 4)
+
+
+@pytest.mark.parametrize(("data", "rate"), DROP_PATH_OF_B.items())
+def test_uniformer_b_has_the_drop_path_of_its_input_size_however_it_is_chosen(data: str, rate: float) -> None:
+    assert checked("model=uniformer_b", f"data={data}")["model"]["drop_path_rate"] == rate
+    assert checked(f"experiment=uniformer_b_{data}")["model"]["drop_path_rate"] == rate
+
+
+@pytest.mark.parametrize("data", DROP_PATH_OF_B)
+def test_uniformer_s_has_one_drop_path(data: str) -> None:
+    assert checked(f"experiment=uniformer_s_{data}")["model"]["drop_path_rate"] == 0.2
+
+
+def test_the_drop_path_on_the_command_line_wins_over_that_of_the_pair() -> None:
+    config = checked("experiment=uniformer_b_coco_384x288", "model.drop_path_rate=0.1")
+    assert config["model"]["drop_path_rate"] == 0.1
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith(("augmentation", "callbacks", "logger=csv"))])
+def test_augmentations_callbacks_and_the_csv_logger_can_be_built(choice: str) -> None:
+    group = choice.partition("=")[0]
+    config = checked(choice, "model=uniformer_s")
+    assert one_of_each(config[group]).keys() == {name for name, node in config[group].items() if node is not None}
+
+
+@pytest.mark.parametrize("optimizer", sorted(GROUPS["optimizer"]))
+def test_every_optimizer_can_be_built(optimizer: str) -> None:
+    make_optimizer = instantiate(checked(f"optimizer={optimizer}")["optimizer"], _convert_="all")
+    assert make_optimizer([torch.nn.Parameter(torch.zeros(1))], lr=0.5).param_groups[0]["lr"] == 0.5
+
+
+def test_the_search_of_hyperparameters_composes_and_passes_the_check() -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    assert checked("hparams_search=optuna") == checked()
+
+
+@pytest.mark.parametrize("data", sorted(GROUPS["data"]))
+def test_evaluation_takes_its_data_from_the_checkpoint_or_any_data(data: str) -> None:
+    config = checked_config(composed("ckpt_path=x.ckpt", f"data={data}", name="eval"), EvalConfig)
+    assert config["ckpt_path"] == "x.ckpt"
+
+
+def test_the_settings_of_the_synthetic_dataset_pass_the_check() -> None:
+    settings = plain_config(compose("make_synthetic"))
+    check_arguments(settings, "uniformer_pose.synthetic.dataset.write_synthetic_dataset", {"skeleton": str})
+    assert settings["num_train_images"] > 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "value"),
+    [
+        ("trainer.max_steps=5", ("trainer", "max_steps"), 5),
+        ("trainer.gradient_clip_val=1.0", ("trainer", "gradient_clip_val"), 1.0),
+        ("trainer.max_epochs=3", ("trainer", "max_epochs"), 3),
+        ("data.codec.blur_kernel=17", ("data", "codec", "blur_kernel"), 17),
+        ("optimizer.fused=true", ("optimizer", "fused"), True),
+        ("name='a=b'", ("name",), "a=b"),
+        ("training={warmup_steps: 3}", ("training", "warmup_steps"), 3),
+        ("model.pretrained=x.pth", ("model", "pretrained"), "x.pth"),
+    ],
+)
+def test_any_argument_that_is_there_can_be_set(argument: str, key: tuple[str, ...], value: Any) -> None:
+    found: Any = checked(argument)
+    for name in key:
+        found = found[name]
+    assert found == value
+
+
+TRAINER = "lightning.pytorch.Trainer has no argument"
+NETWORK = "uniformer_pose.model.network.PoseNetwork has no argument"
+BAD = [
+    ("sede=1", "sede=1: no such key; did you mean seed?"),
+    ("modl=uniformer_b", "modl='uniformer_b': no such key; did you mean model?"),
+    ("model=uniformr_b", "model=uniformr_b: no such choice; did you mean uniformer_b?"),
+    (
+        "data=_coco",
+        "data=_coco: no such choice; allowed: coco_256x192, coco_384x288, coco_448x320, from_checkpoint, "
+        "synthetic_128x96, synthetic_256x192",
+    ),
+    ("seed=x", "seed='x': must be int"),
+    ("precision=bf61", "precision='bf61': must be 'auto' or 'fp32' or 'bf16' or 'fp16'"),
+    ("trainer.max_epoch=5", f"trainer.max_epoch=5: {TRAINER} max_epoch; did you mean max_epochs?"),
+    ("trainer.max_epochs=many", "trainer.max_epochs='many': must be int or null"),
+    ("trainer.devices=1.5", "trainer.devices=1.5: must be str or int or a list of int"),
+    ("model.drop_path=0.1", f"model.drop_path=0.1: {NETWORK} drop_path; did you mean drop_path_rate?"),
+    ("model.pretraind=a", f"model.pretraind='a': {NETWORK} pretraind; did you mean pretrained?"),
+    ("model.pretrained=3", "model.pretrained=3: must be str or null"),
+    ("model.depths=[3,4,8,x]", "model.depths[3]='x': must be int"),
+    ("model.stage3_attention=all", "model.stage3_attention='all': must be 'global' or 'window' or 'hybrid'"),
+    (
+        "data.codec.height=250",
+        "crop size 250x192 (height x width): both must be positive multiples of 32, such as 256x192",
+    ),
+    (
+        "data.codec.width=-192",
+        "crop size 256x-192 (height x width): both must be positive multiples of 32, such as 256x192",
+    ),
+    ("data.codec.stride=8", "heatmap stride 8: must be 4, which is what the pose head gives"),
+    ("data.codec.method=drk", "data.codec.method='drk': must be 'msra' or 'dark' or 'udp'"),
+    ("data.on_bad_image=skp", "data.on_bad_image='skp': must be 'error' or 'skip'"),
+    ("data.root=???", "data.root is required: give data.root=..."),
+    ("name=${nope}", "name: Interpolation key 'nope' not found"),
+    ("callbacks.best=best", "callbacks.best='best': must be a node with a _target_ or null"),
+    (
+        "callbacks.early_stopping.patience=3",
+        "callbacks.early_stopping={'patience': 3}: must be a node with a _target_ or null",
+    ),
+    (
+        "optimizer._target_=torch.optim.Adamw",
+        "optimizer._target_=torch.optim.Adamw: there is no Adamw in torch.optim; did you mean AdamW?",
+    ),
+    (
+        "optimizer.weight_decy=1",
+        "optimizer.weight_decy=1: torch.optim.AdamW has no argument weight_decy; did you mean weight_decay?",
+    ),
+    (
+        "evaluation.flip=false",
+        "evaluation.flip=false: uniformer_pose.evaluation.protocol.EvaluationProtocol has no "
+        "argument flip; did you mean flip_test?",
+    ),
+    ("logger.csv.version=[1]", "logger.csv.version=[1]: must be int or str or null"),
+]
+
+
+@pytest.mark.parametrize(("argument", "expected"), BAD)
+def test_a_mistake_on_the_command_line_is_told_in_one_line(argument: str, expected: str) -> None:
+    assert refused(argument) == expected
+
+
+def test_a_value_that_others_refer_to_is_asked_for_by_its_own_name() -> None:
+    with pytest.raises(InputError, match=r"^run_dir is required: give run_dir=\.\.\.$"):
+        checked_config(compose("train", overrides=["++run_dir=???"]), TrainConfig)
+
+
+def test_the_script_for_synthetic_people_refuses_a_setting_that_it_does_not_have() -> None:
+    function = "uniformer_pose.synthetic.dataset.write_synthetic_dataset"
+    with pytest.raises(InputError) as caught:
+        check_arguments({"root": "x", "sede": 1}, function, {})
+    assert str(caught.value) == f"sede=1: {function} has no argument sede; did you mean seed?"
+
+
+def test_evaluation_refuses_an_argument_that_its_data_does_not_have() -> None:
+    with pytest.raises(InputError) as caught:
+        checked_config(composed("ckpt_path=x.ckpt", "data.eval_batch_sise=2", name="eval"), EvalConfig)
+    assert str(caught.value) == (
+        "data.eval_batch_sise=2: uniformer_pose.data.datamodule.PersonCrops has no argument eval_batch_sise; "
+        "did you mean eval_batch_size?"
+    )
+
+
+STARTED_AS_A_USER_DOES = """
+import atexit, runpy, sys
+atexit.register(lambda: print("imported:", *({"torch", "lightning", "cv2"} & sys.modules.keys())))
+sys.argv[0] = script = sys.argv.pop(1)
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trainer.max_epoch=5"], f"trainer.max_epoch=5: {TRAINER} max_epoch; did you mean max_epochs?"),
+        (["model=uniformr_b"], "model=uniformr_b: no such choice; did you mean uniformer_b?"),
+        (
+            ["data.codec.height=250"],
+            "crop size 250x192 (height x width): both must be positive multiples of 32, such as 256x192",
+        ),
+    ],
+)
+def test_a_mistake_ends_a_real_run_with_status_2_before_torch_is_imported(
+    arguments: list[str], expected: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", STARTED_AS_A_USER_DOES, str(PROJECT / "src" / "train.py"), *arguments]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False, timeout=120
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (2, f"error: {expected}\n")
+    assert done.stdout == "imported:\n"
+    # Of the processor, not of the clock: the machine may have other things to do. A second and a half is usual.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5

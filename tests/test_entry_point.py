@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, Dataset
+
+from uniformer_pose.entry_point import (
+    accept_any_argument,
+    checked_config,
+    config_groups,
+    prepare_command_line,
+    refuse_unknown_choices,
+    report_input_errors,
+)
+from uniformer_pose.errors import InputError
+
+GROUPS = {"model": {"uniformer_s", "uniformer_b"}, "data": {"coco"}, "debug": {"overfit"}, "trainer/extra": {"a"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("trainer.max_steps=5", "++trainer.max_steps=5"),
+        ("trainer.max_steps=1,2", "++trainer.max_steps=1,2"),
+        ("sede=1", "++sede=1"),
+        ("name='a=b c'", "++name='a=b c'"),
+        ("data.root='/home/a=b'", "++data.root='/home/a=b'"),
+        ("ckpt_path=", "++ckpt_path="),
+        ("training={warmup_steps: 3}", "++training={warmup_steps: 3}"),
+        ("model.depths=[1,2,3,4]", "++model.depths=[1,2,3,4]"),
+    ],
+)
+def test_a_value_may_be_given_whether_or_not_the_yaml_files_have_its_key(given: str, expected: str) -> None:
+    assert accept_any_argument([given], GROUPS) == [expected]
+    OverridesParser.create().parse_override(expected)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "model=uniformer_b",
+        "debug=null",
+        "data={root: x}",
+        "model@teacher=uniformer_b",
+        "trainer/extra=a",
+        "+trainer.max_steps=5",
+        "++trainer.max_steps=5",
+        "~callbacks.pictures",
+        "~optimizer.weight_decay=0.01",
+        "hydra.run.dir=x",
+        "hydra/job_logging=none",
+        "--multirun",
+        "-m",
+        "--config-dir=x",
+        "job",
+    ],
+)
+def test_everything_else_on_the_command_line_stays_as_it_is(argument: str) -> None:
+    assert accept_any_argument([argument], GROUPS) == [argument]
+
+
+def test_a_repeated_command_line_is_not_changed_again() -> None:
+    once = accept_any_argument(["seed=1", "model=uniformer_b", "-m"], GROUPS)
+    assert accept_any_argument(once, GROUPS) == once == ["++seed=1", "model=uniformer_b", "-m"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("model=uniformr_b", "model=uniformr_b: no such choice; did you mean uniformer_b?"),
+        ("model=uniformer_s,uniformer_c", "model=uniformer_c: no such choice; did you mean uniformer_s?"),
+        ("+debug=zzz", "debug=zzz: no such choice; allowed: overfit"),
+        ("model@teacher=xyz", "model=xyz: no such choice; allowed: uniformer_b, uniformer_s"),
+    ],
+)
+def test_an_unknown_choice_of_a_group_is_refused_with_the_nearest_name(argument: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        refuse_unknown_choices(["seed=1", argument], GROUPS)
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["model=uniformer_s,uniformer_b", "debug=null", "seed=zzz"],
+        ["model={depths: [1]}", "model=glob(*)", "~model=zzz"],
+        ["--config-dir", "mine", "model=mine"],
+        ["hydra.searchpath=[mine]", "model=mine"],
+    ],
+)
+def test_a_choice_that_may_exist_is_left_to_hydra(arguments: list[str]) -> None:
+    refuse_unknown_choices(arguments, GROUPS)
+
+
+def test_the_groups_are_the_folders_of_yaml_files_and_parts_of_others_are_no_choices(tmp_path: Path) -> None:
+    for name in ("train.yaml", "model/a.yaml", "model/_part.yaml", "model/deep/b.yaml", "model/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert config_groups(tmp_path) == {"model": {"a"}, "model/deep": {"b"}}
+
+
+def test_the_command_line_is_rewritten_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.yaml").touch()
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=a", "seed=1"])
+    prepare_command_line(tmp_path)
+    assert sys.argv == ["train.py", "model=a", "++seed=1"]
+
+
+def test_an_unknown_choice_on_the_command_line_ends_with_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a.yaml").touch()
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=b"])
+    with pytest.raises(SystemExit) as caught:
+        prepare_command_line(tmp_path)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: model=b: no such choice; allowed: a\n"
+
+
+def reported(error: Exception, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught, report_input_errors():
+        raise error
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_mistake_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reported(InputError("data.root=x: no folder"), capsys) == "error: data.root=x: no folder\n"
+
+
+def test_in_a_sweep_a_mistake_is_told_and_handed_on_so_that_the_other_runs_are_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(mode=RunMode.MULTIRUN))
+    with pytest.raises(CompactHydraException, match=r"^no folder$"), report_input_errors():
+        raise InputError("no folder")
+    assert capsys.readouterr().err == "error: no folder\n"
+
+
+def refuse() -> None:
+    raise InputError("give two")
+
+
+def use_absent_package() -> None:
+    raise ModuleNotFoundError("tensorboard is not installed;\n pip install it")
+
+
+def have_a_bug() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [("refuse", "give two"), ("use_absent_package", "tensorboard is not installed; pip install it")],
+)
+def test_a_mistake_found_while_objects_are_built_is_one_line_too(
+    target: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InstantiationException) as caught:
+        instantiate({"_target_": f"{__name__}.{target}"})
+    assert reported(caught.value, capsys) == f"error: {line}\n"
+
+
+def test_an_error_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(InstantiationException), report_input_errors():
+        instantiate({"_target_": f"{__name__}.have_a_bug"})
+
+
+class UnreadablePeople(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise InputError("a.jpg: cut off; copy it again")
+
+
+def test_a_mistake_found_by_a_data_worker_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        next(iter(DataLoader(UnreadablePeople(), num_workers=1)))
+    assert "\n" in str(caught.value)
+    assert reported(caught.value, capsys) == "error: a.jpg: cut off; copy it again\n"
+
+
+NO_VARIABLE = "a: KeyError raised while resolving interpolation: \"Environment variable 'NO_SUCH_VARIABLE' not found\""
+
+
+class AnyConfig:
+    """Never reached."""
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"a": {"b": "???"}, "c": "${a.b}"}, "a.b is required: give a.b=..."),
+        ({"a": {"b": "${nope}"}}, "a.b: Interpolation key 'nope' not found"),
+        ({"a": "${oc.env:NO_SUCH_VARIABLE}"}, NO_VARIABLE),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_one_line(config: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        checked_config(OmegaConf.create(config), AnyConfig)
+    assert str(caught.value) == expected

@@ -1,0 +1,154 @@
+import copy
+
+import numpy as np
+import pytest
+import yaml
+from pycocotools.cocoeval import Params
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+
+
+@pytest.fixture
+def fields():
+    """A figure of five points, as its YAML file holds it."""
+    return {
+        "name": "stick_5",
+        "keypoints": {
+            name: {"sigma": 0.05, "colour": [10, 20, 30]}
+            for name in ("head", "left_hand", "right_hand", "left_foot", "right_foot")
+        },
+        "left_right_pairs": [["left_hand", "right_hand"], ["left_foot", "right_foot"]],
+        "upper_body": ["head", "left_hand", "right_hand"],
+        "lower_body": ["left_foot", "right_foot"],
+        "limbs": [["head", "left_hand"], ["head", "right_foot"]],
+    }
+
+
+def test_coco_has_its_seventeen_keypoints_in_the_order_of_its_files():
+    skeleton = load_skeleton("coco_17")
+
+    assert skeleton.num_keypoints == 17
+    assert skeleton.keypoint_names[:5] == ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+    assert skeleton.keypoint_names[15:] == ("left_ankle", "right_ankle")
+
+
+def test_coco_has_the_sigmas_of_pycocotools():
+    np.testing.assert_allclose(load_skeleton("coco_17").oks_sigmas, Params("keypoints").kpt_oks_sigmas, rtol=1e-12)
+
+
+def test_mirroring_exchanges_left_and_right_and_twice_is_the_identity():
+    skeleton = load_skeleton("coco_17")
+
+    permutation = skeleton.mirror_permutation
+    assert permutation.tolist() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+    assert permutation[permutation].tolist() == list(range(17))
+
+
+def test_the_halves_of_coco_hold_every_keypoint_once():
+    skeleton = load_skeleton("coco_17")
+
+    assert sorted(skeleton.upper_body + skeleton.lower_body) == sorted(skeleton.keypoint_names)
+    assert skeleton.indices(skeleton.lower_body).tolist() == [11, 12, 13, 14, 15, 16]
+
+
+def test_limbs_are_pairs_of_keypoint_indices(fields):
+    assert Skeleton.from_dict(fields).limb_indices.tolist() == [[0, 1], [0, 4]]
+    assert Skeleton.from_dict(fields | {"limbs": []}).limb_indices.shape == (0, 2)
+
+
+def test_any_other_figure_is_read_from_its_file(fields, tmp_path):
+    (tmp_path / "stick.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+
+    skeleton = load_skeleton(tmp_path / "stick.yaml")
+
+    assert skeleton.num_keypoints == 5
+    assert skeleton.mirror_permutation.tolist() == [0, 2, 1, 4, 3]
+    assert skeleton == load_skeleton(str(tmp_path / "stick.yaml"))
+
+
+@pytest.mark.parametrize("name", ["coco_17", "stick_5"])
+def test_a_skeleton_survives_being_written_and_read(name, fields):
+    skeleton = load_skeleton(name) if name == "coco_17" else Skeleton.from_dict(fields)
+
+    assert Skeleton.from_dict(yaml.safe_load(yaml.safe_dump(skeleton.to_dict(), sort_keys=False))) == skeleton
+
+
+def test_a_figure_may_have_neither_pairs_nor_halves_nor_limbs(fields):
+    empty = {"left_right_pairs": [], "upper_body": [], "lower_body": [], "limbs": []}
+
+    assert Skeleton.from_dict(fields | empty).mirror_permutation.tolist() == [0, 1, 2, 3, 4]
+
+
+def set_entry(fields, path, value):
+    node = fields
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        (("keypoints",), {}, "has no keypoints; list at least one"),
+        (("limbs", 0), ["head", "tail"], "limbs names 'tail', which is none of its keypoints (head, left_hand,"),
+        (("upper_body", 0), "hat", "upper_body names 'hat', which is none of its keypoints"),
+        (("left_right_pairs", 0), ["head", "head"], "head stands more than once in left_right_pairs"),
+        (("left_right_pairs", 0), ["left_foot", "right_hand"], "left_foot stands more than once"),
+        (("lower_body",), ["left_foot"], "must hold every keypoint once; check right_foot, or leave both empty"),
+        (("lower_body",), ["left_foot", "right_foot", "head"], "check head, or leave both empty"),
+        (("keypoints", "head", "sigma"), 0.0, "every sigma must be a positive number"),
+        (("keypoints", "head", "sigma"), float("nan"), "every sigma must be a positive number"),
+        (("keypoints", "head"), {"sigma": 0.1}, "keypoint 'head' needs a sigma and a colour of three numbers"),
+        (("keypoints", "head", "colour"), [1, 2], "keypoint 'head' needs a sigma and a colour of three numbers"),
+        (("keypoints", "head", "sigma"), "wide", "not a skeleton (could not convert string to float: 'wide')"),
+        (("keypoints",), ["head"], "not a skeleton ("),
+        (("limbs",), [["head"]], "not a skeleton ("),
+        (("limbs",), None, "not a skeleton ("),
+        (("colour",), "red", "a skeleton holds exactly name, keypoints, left_right_pairs, upper_body"),
+    ],
+)
+def test_a_skeleton_that_contradicts_itself_is_refused_in_one_line(fields, path, value, expected):
+    spoilt = copy.deepcopy(fields)
+    set_entry(spoilt, path, value)
+
+    with pytest.raises(InputError) as raised:
+        Skeleton.from_dict(spoilt, source="stick.yaml")
+
+    assert expected in str(raised.value)
+    assert "stick" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "not valid YAML"),
+        ("just words", "a skeleton holds exactly name, keypoints, .*; found str"),
+        ("[1, 2]", "found list"),
+        ("", "found NoneType"),
+    ],
+)
+def test_a_file_that_is_no_skeleton_is_refused_by_name(tmp_path, text, expected):
+    (tmp_path / "mine.yaml").write_text(text)
+
+    with pytest.raises(InputError, match=f"mine.yaml: .*{expected}") as raised:
+        load_skeleton(tmp_path / "mine.yaml")
+
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["coco_18", "missing/mine.yaml", ""])
+def test_an_unknown_skeleton_is_told_which_there_are(name):
+    with pytest.raises(InputError, match=f"no skeleton '{name}'; give one of coco_17, or the path of a YAML file"):
+        load_skeleton(name)
+
+
+def test_a_yaml_file_runs_no_code(tmp_path):
+    marker = tmp_path / "marker"
+    (tmp_path / "evil.yaml").write_text(f"name: !!python/object/apply:os.system ['touch {marker}']")
+
+    with pytest.raises(InputError, match="not valid YAML"):
+        load_skeleton(tmp_path / "evil.yaml")
+
+    assert not marker.exists()

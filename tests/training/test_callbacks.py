@@ -1,0 +1,177 @@
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.images import read_image
+from uniformer_pose.saved_model import load_saved_model
+from uniformer_pose.training import callbacks
+from uniformer_pose.training.callbacks import Pictures, SaveWhenInterrupted, evaluation_sheet
+
+
+class Stop(pl.Callback):
+    """A person who presses Ctrl-C, or an error, at one moment of the training."""
+
+    def __init__(self, error, step=None, evaluation=None):
+        self.error, self.step, self.evaluation = error, step, evaluation
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise self.error
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if trainer.current_epoch == self.evaluation:
+            raise self.error
+
+
+def train(tiny, *extra, **settings):
+    module = tiny.module()
+    settings.setdefault("max_epochs", 3)
+    trainer = tiny.trainer(callbacks=list(extra), **settings)
+    trainer.fit(module, datamodule=tiny.data(), ckpt_path=settings.get("ckpt_path"))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("when", "steps_done", "epoch_and_batch"),
+    [({"step": 4}, 4, (1, 1)), ({"step": 3}, 3, (1, 0)), ({"evaluation": 1}, 6, (2, 0))],
+)
+def test_an_interrupted_training_can_be_taken_up_where_it_stood(tiny, when, steps_done, epoch_and_batch):
+    with pytest.raises(SystemExit) as stopped:
+        train(tiny, SaveWhenInterrupted(str(tiny.folder)), Stop(KeyboardInterrupt(), **when))
+    assert stopped.value.code == 1
+
+    path = tiny.folder / "interrupted.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["global_step"] == steps_done
+    position = checkpoint["PersonCrops"]
+    assert (position["epoch"], position["batch"]) == epoch_and_batch
+    assert load_saved_model(path).skeleton == tiny.skeleton
+
+    straight, resumed = train(tiny), tiny.module()
+    trainer = tiny.trainer(max_epochs=3)
+    trainer.fit(resumed, datamodule=tiny.data(), ckpt_path=path, weights_only=True)
+    assert trainer.global_step == 9
+    for name, weight in straight.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name]), name
+
+
+def test_an_error_leaves_no_interrupted_checkpoint(tiny):
+    with pytest.raises(ValueError, match="a bug"):
+        train(tiny, SaveWhenInterrupted(str(tiny.folder)), Stop(ValueError("a bug"), step=1))
+
+    assert not (tiny.folder / "interrupted.ckpt").exists()
+
+
+def test_an_interrupted_evaluation_alone_leaves_no_checkpoint(tiny):
+    stop = Stop(KeyboardInterrupt(), evaluation=0)
+    trainer = tiny.trainer(callbacks=[SaveWhenInterrupted(str(tiny.folder)), stop])
+
+    with pytest.raises(SystemExit):
+        trainer.validate(tiny.module(), datamodule=tiny.data(), verbose=False)
+
+    assert not (tiny.folder / "interrupted.ckpt").exists()
+
+
+def test_the_folder_of_pictures_shows_the_first_batch_and_every_evaluation(tiny):
+    folder = tiny.folder / "pictures"
+    tiny.trainer(max_epochs=2, callbacks=[Pictures(str(folder))]).fit(tiny.module(), datamodule=tiny.data())
+
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["predictions_epoch_000.png", "predictions_epoch_001.png", "training_crops.png"]
+    for name in names:
+        assert cv2.imread(str(folder / name)).std() > 10
+
+
+def test_a_resumed_run_keeps_the_picture_of_its_first_batch(tiny):
+    (tiny.folder / "training_crops.png").write_bytes(b"the first")
+
+    tiny.trainer(callbacks=[Pictures(str(tiny.folder))], limit_val_batches=0).fit(tiny.module(), datamodule=tiny.data())
+
+    assert (tiny.folder / "training_crops.png").read_bytes() == b"the first"
+
+
+def test_an_evaluation_alone_leaves_one_picture(tiny):
+    folder = tiny.folder / "pictures"
+    tiny.trainer(callbacks=[Pictures(str(folder))]).validate(tiny.module(), datamodule=tiny.data(), verbose=False)
+
+    assert [path.name for path in folder.iterdir()] == ["predictions.png"]
+
+
+def evaluated(tiny, **data_settings):
+    module = tiny.module()
+    data = tiny.data(**data_settings)
+    tiny.trainer().validate(module, datamodule=data, verbose=False)
+    return module
+
+
+@pytest.fixture
+def sheets(monkeypatch):
+    """What the sheets of predictions were drawn from."""
+    drawn = []
+
+    def keep(crops, truth, visibility, predicted, keypoint_scores, skeleton, **named):
+        drawn.append({"crops": crops, "truth": truth, "predicted": predicted, **named})
+        return np.zeros((8, 8, 3), dtype=np.uint8)
+
+    monkeypatch.setattr(callbacks, "prediction_sheet", keep)
+    return drawn
+
+
+def test_a_sheet_shows_each_person_on_the_picture_it_is_in(tiny, sheets):
+    """The file's images are not sorted by id, as COCO's are not."""
+    module = evaluated(tiny)
+
+    evaluation_sheet(module, num_people=16)
+
+    truth = module.evaluation.ground_truth
+    assert len(sheets[0]["crops"]) == len(truth.ids) == 6
+    for person, crop in enumerate(sheets[0]["crops"]):
+        path = tiny.folder / "images" / f"{truth.image_ids[person]}.png"
+        image = read_image(path, height=64, width=cv2.imread(str(path)).shape[1])
+        geometry = CropGeometry.from_box(truth.boxes_xywh[person], height=64, width=64, padding=1.25)
+        np.testing.assert_array_equal(crop, geometry.crop(image))
+        in_crop = geometry.to_crop(truth.keypoints_in_image[person])
+        np.testing.assert_allclose(sheets[0]["truth"][person], in_crop)
+        poses = module.evaluation.predictions
+        candidates = geometry.to_crop(poses.keypoints_in_image[poses.image_ids == truth.image_ids[person]])
+        assert any(np.allclose(sheets[0]["predicted"][person], pose) for pose in candidates)
+
+
+def test_a_sheet_spreads_few_people_over_all(tiny, sheets):
+    module = evaluated(tiny)
+
+    evaluation_sheet(module, num_people=2)
+
+    first, last = sheets[0]["truth"]
+    truth = module.evaluation.ground_truth
+    for shown, person in ((first, 0), (last, 5)):
+        geometry = CropGeometry.from_box(truth.boxes_xywh[person], height=64, width=64, padding=1.25)
+        np.testing.assert_allclose(shown, geometry.to_crop(truth.keypoints_in_image[person]))
+
+
+def test_a_sheet_without_any_prediction_is_drawn_all_the_same(tiny):
+    for picture in (tiny.folder / "images").iterdir():
+        picture.write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="could not be read"):
+        module = evaluated(tiny, on_bad_image="skip")
+
+    assert evaluation_sheet(module, num_people=4).ndim == 3
+
+
+def test_a_sheet_before_any_evaluation_is_an_error(tiny):
+    module = tiny.module()
+    trainer = tiny.trainer()
+    trainer.datamodule, module.trainer = tiny.data(), trainer
+
+    with pytest.raises(RuntimeError, match="nothing has been evaluated yet"):
+        evaluation_sheet(module, num_people=4)
+
+
+def test_pictures_of_another_module_are_refused(tiny):
+    trainer = tiny.trainer()
+
+    with pytest.raises(TypeError, match="works with PoseModule, not LightningModule"):
+        Pictures(str(tiny.folder)).on_train_batch_start(trainer, pl.LightningModule(), {}, 0)

@@ -1,0 +1,552 @@
+import json
+from dataclasses import replace
+from functools import partial
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from uniformer_pose.data.augmentation import GeometricAugmentation
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.images import read_image
+from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.training.pose_module import DivergedError, keypoint_mse
+
+# What Lightning says of every resumed training: about callbacks, folders, and loaders it does not know.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed from"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch"),
+]
+
+# ------------------------------------------------------------------------------------------------------- loss
+
+
+def test_the_loss_is_the_mean_square_over_all_cells():
+    heatmaps = torch.tensor([[[[1.0, 0.0], [0.5, 0.0]], [[0.0, 2.0], [0.0, 0.0]]]])
+    targets = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]]])
+
+    loss = keypoint_mse(heatmaps, targets, torch.ones(1, 2))
+
+    assert loss.item() == pytest.approx((1.0 + 0.25 + 4.0 + 1.0) / 8)
+
+
+def test_a_keypoint_that_is_not_labelled_adds_nothing_and_counts_as_cells_of_zero():
+    heatmaps = torch.tensor([[[[1.0, 0.0], [0.5, 0.0]], [[7.0, 2.0], [3.0, 0.0]]]], requires_grad=True)
+
+    loss = keypoint_mse(heatmaps, torch.zeros(1, 2, 2, 2), torch.tensor([[1.0, 0.0]]))
+    loss.backward()
+
+    assert loss.item() == pytest.approx(1.25 / 8)
+    assert heatmaps.grad[0, 1].abs().max() == 0
+
+
+def test_the_loss_of_half_precision_heatmaps_is_computed_in_single_precision():
+    heatmaps = torch.full((1, 1, 4, 4), 0.001, dtype=torch.float16)  # its square is below fp16's smallest number
+
+    loss = keypoint_mse(heatmaps, torch.zeros(1, 1, 4, 4), torch.ones(1, 1))
+
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(float(heatmaps[0, 0, 0, 0]) ** 2, rel=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------- training
+
+
+def training_batch(tiny):
+    data = tiny.data()
+    data.setup("fit")
+    return next(iter(data.train_dataloader()))
+
+
+def test_every_weight_gets_a_gradient(tiny):
+    module = tiny.module()
+    batch = training_batch(tiny)
+    targets, weights = module.codec.encode(batch["keypoints_in_crop"], batch["visibility"])
+
+    keypoint_mse(module.network(module.normalize(batch["crops"])), targets, weights).backward()
+
+    without = [name for name, weight in module.network.named_parameters() if weight.grad is None]
+    assert without == []
+    assert all(weight.grad.isfinite().all() for weight in module.network.parameters())
+
+
+class Log(pl.Callback):
+    """What happened at each training step and in each evaluation."""
+
+    def __init__(self):
+        self.people, self.epochs, self.rates, self.losses, self.aps = [], [], [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.people.append(batch["instance_index"].tolist())
+        self.epochs.append(trainer.current_epoch)
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(outputs["loss"].item())
+
+    def on_validation_end(self, trainer, pl_module):
+        self.aps.append(trainer.callback_metrics["val/AP"].item())
+
+
+def test_training_changes_every_weight_and_logs_loss_accuracy_and_rate(tiny):
+    module, trainer = tiny.module(), tiny.trainer()
+    before = {name: weight.detach().clone() for name, weight in module.network.named_parameters()}
+
+    trainer.fit(module, datamodule=tiny.data())
+
+    unchanged = [name for name, weight in module.network.named_parameters() if torch.equal(weight, before[name])]
+    assert unchanged == []
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert 0 < logged["train/loss"] < 1
+    assert 0 <= logged["train/pck"] <= 1
+    # The last of three steps of warm-up, two thirds of the way from 0.001 to 1.
+    assert logged["train/learning_rate"] == pytest.approx(0.1 * 2 / 256 * (0.001 + 0.999 * 2 / 3))
+
+
+def test_the_loss_of_two_people_falls_when_they_are_seen_again(tiny):
+    tiny.write_people([2])
+    log = Log()
+
+    tiny.trainer(max_epochs=40, limit_val_batches=0, callbacks=[log]).fit(
+        tiny.module(warmup_steps=0, learning_rate_per_256=0.5), datamodule=tiny.data()
+    )
+
+    assert log.losses[-1] < 0.5 * log.losses[0]
+
+
+def test_the_learning_rate_counts_devices_and_accumulated_batches(tiny):
+    module, data = tiny.module(learning_rate_per_256=5e-4), tiny.data(batch_size=2)
+    trainer = tiny.trainer(strategy="ddp", devices=2, accumulate_grad_batches=3, max_epochs=10)
+    trainer.datamodule, module.trainer, data.trainer = data, trainer, trainer
+    data.setup("fit")
+
+    configured = module.configure_optimizers()
+
+    assert configured["optimizer"].defaults["lr"] == pytest.approx(5e-4 * (2 * 2 * 3) / 256, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        # Six people in batches of two: 3 steps an epoch, a milestone after the first.
+        ({}, [1.0, 1.0, 1.0, 0.1, 0.1, 0.1]),
+        # Two batches a step, the epoch's last step with one: 2 steps an epoch.
+        ({"accumulate_grad_batches": 2}, [2.0, 2.0, 2.0, 0.2, 0.2, 0.2]),
+        # The limit shortens the epoch, and with it comes the milestone.
+        ({"limit_train_batches": 2}, [1.0, 1.0, 0.1, 0.1]),
+        ({"limit_train_batches": 0.34}, [1.0, 0.1]),
+    ],
+)
+def test_milestones_come_with_their_epoch(tiny, settings, rates):
+    log = Log()
+    module = tiny.module(
+        warmup_steps=0, milestones=(1,), learning_rate_per_256=128.0, optimizer=partial(torch.optim.SGD, weight_decay=0)
+    )
+
+    tiny.trainer(max_epochs=2, limit_val_batches=0, callbacks=[log], **settings).fit(module, datamodule=tiny.data())
+
+    assert log.rates == pytest.approx(rates)
+
+
+def test_a_training_too_short_for_its_milestones_is_told(tiny):
+    with pytest.warns(UserWarning, match=r"ends at epoch 1, before the learning rate first drops .*\[5, 7\]"):
+        tiny.trainer(limit_val_batches=0).fit(tiny.module(milestones=(5, 7)), datamodule=tiny.data())
+
+
+def test_people_who_stood_in_for_unreadable_ones_are_reported(tiny):
+    (tiny.folder / "images" / "100.png").write_bytes(b"no picture")
+
+    with pytest.warns(UserWarning, match="epoch 0: 1 people stood in for others whose image could not be read"):
+        tiny.trainer(limit_val_batches=0).fit(tiny.module(), datamodule=tiny.data(on_bad_image="skip"))
+
+
+# ----------------------------------------------------------------------------------------------------- resume
+
+
+def resumable(tiny, num_workers, log, folder=None, **trainer_settings):
+    """Trainer, module and data of one run of two epochs with shuffling and augmentation."""
+    callbacks = [log]
+    if folder is not None:
+        every = {"dirpath": tiny.folder / folder, "save_top_k": -1, "auto_insert_metric_name": False}
+        callbacks += [
+            pl.callbacks.ModelCheckpoint(filename="step_{step}", every_n_train_steps=1, **every),
+            pl.callbacks.ModelCheckpoint(filename="epoch_{epoch}", save_on_train_epoch_end=True, **every),
+        ]
+    trainer = tiny.trainer(callbacks=callbacks, **({"max_epochs": 2} | trainer_settings))
+    data = tiny.data(num_workers=num_workers, geometric=GeometricAugmentation(), seed=3)
+    return trainer, tiny.module(milestones=(1,)), data
+
+
+def same_weights(first, second):
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(first.network.state_dict().values(), second.network.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_then_resuming_equals_training_straight_through_bit_for_bit(tiny, num_workers):
+    straight_log = Log()
+    trainer, straight, data = resumable(tiny, num_workers, straight_log, folder="checkpoints")
+    trainer.fit(straight, datamodule=data)
+    assert len(straight_log.people) == 6
+    assert straight_log.people[:3] != straight_log.people[3:]
+
+    # After the first epoch; in the middle of each; after the last batch of the first, before its end.
+    for checkpoint, steps_done in [("epoch_0", 3), ("step_2", 2), ("step_5", 5), ("step_3", 3)][: 4 - num_workers]:
+        torch.manual_seed(99)
+        log = Log()
+        trainer, resumed, data = resumable(tiny, num_workers, log)
+        trainer.fit(
+            resumed,
+            datamodule=data,
+            ckpt_path=tiny.folder / "checkpoints" / f"{checkpoint}.ckpt",
+            weights_only=True,
+        )
+
+        assert log.people == straight_log.people[steps_done:], checkpoint
+        assert log.rates == straight_log.rates[steps_done:], checkpoint
+        assert log.losses == straight_log.losses[steps_done:], checkpoint
+        assert log.aps[-1] == straight_log.aps[-1], checkpoint
+        assert trainer.global_step == 6, checkpoint
+        assert same_weights(resumed, straight), checkpoint
+
+
+def test_a_run_interrupted_twice_in_one_epoch_equals_one_straight_through(tiny):
+    straight_log, second_log = Log(), Log()
+    trainer, straight, data = resumable(tiny, 0, straight_log, folder="first")
+    trainer.fit(straight, datamodule=data)
+    trainer, again, data = resumable(tiny, 0, Log(), folder="second", max_steps=2, max_epochs=-1)
+    trainer.fit(again, datamodule=data, ckpt_path=tiny.folder / "first" / "step_1.ckpt", weights_only=True)
+    trainer, resumed, data = resumable(tiny, 0, second_log)
+    trainer.fit(resumed, datamodule=data, ckpt_path=tiny.folder / "second" / "step_2.ckpt", weights_only=True)
+
+    assert second_log.people == straight_log.people[2:]
+    assert same_weights(resumed, straight)
+
+
+def test_an_epoch_that_was_resumed_half_way_can_itself_be_resumed_at_its_end(tiny):
+    straight_log, log = Log(), Log()
+    trainer, straight, data = resumable(tiny, 0, straight_log, folder="first")
+    trainer.fit(straight, datamodule=data)
+    trainer, once, data = resumable(tiny, 0, Log(), folder="second")
+    trainer.fit(once, datamodule=data, ckpt_path=tiny.folder / "first" / "step_1.ckpt", weights_only=True)
+    trainer, twice, data = resumable(tiny, 0, log)
+    trainer.fit(twice, datamodule=data, ckpt_path=tiny.folder / "second" / "epoch_0.ckpt", weights_only=True)
+
+    assert log.people == straight_log.people[3:]
+    assert same_weights(twice, straight)
+
+
+def test_resuming_in_the_middle_of_an_epoch_with_other_batches_is_refused(tiny):
+    trainer, module, data = resumable(tiny, 0, Log(), folder="checkpoints", max_epochs=1)
+    trainer.fit(module, datamodule=data)
+    data = tiny.data(batch_size=1, seed=3)
+
+    with pytest.raises(InputError, match="stands after batch 2 of an epoch, but batch_size 2 is now 1; resume with"):
+        tiny.trainer(max_epochs=2).fit(
+            tiny.module(), datamodule=data, ckpt_path=tiny.folder / "checkpoints" / "step_2.ckpt", weights_only=True
+        )
+
+
+def test_resuming_an_epoch_with_another_seed_is_told(tiny):
+    trainer, module, data = resumable(tiny, 0, Log(), folder="checkpoints", max_epochs=1)
+    trainer.fit(module, datamodule=data)
+
+    with pytest.warns(UserWarning, match="resuming, but seed 3 is now 4: this is no longer the interrupted run"):
+        tiny.trainer(max_epochs=2).fit(
+            tiny.module(),
+            datamodule=tiny.data(seed=4),
+            ckpt_path=tiny.folder / "checkpoints" / "epoch_0.ckpt",
+            weights_only=True,
+        )
+
+
+# ------------------------------------------------------------------------------------------------- divergence
+
+
+class NanFrom(pl.Callback):
+    """Makes the network's input NaN from one step on, and with it the loss and all weights."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            pl_module.normalize.std.fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("log_every_n_steps", "check_val_every_n_epoch", "message"),
+    [
+        (1, 1, "the loss became NaN or infinite in epoch 1, before step 5; try precision=fp32"),
+        (50, 3, "the loss became NaN or infinite in epoch 1, before step 6; try precision=fp32"),
+        (50, 1, "6 of 6 predictions are not finite, so nothing is scored; try precision=fp32"),
+    ],
+)
+def test_a_loss_that_becomes_nan_stops_the_training_and_spares_the_checkpoints(
+    tiny, log_every_n_steps, check_val_every_n_epoch, message
+):
+    to_folder = {"dirpath": tiny.folder / "checkpoints", "enable_version_counter": False}
+    best = pl.callbacks.ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **to_folder)
+    last = pl.callbacks.ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **to_folder)
+    trainer = tiny.trainer(
+        max_epochs=6,
+        callbacks=[best, last, NanFrom(step=4)],
+        log_every_n_steps=log_every_n_steps,
+        check_val_every_n_epoch=check_val_every_n_epoch,
+    )
+
+    with pytest.raises(DivergedError) as raised:
+        trainer.fit(tiny.module(), datamodule=tiny.data())
+
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+    written = {path.stem: torch.load(path, weights_only=True) for path in (tiny.folder / "checkpoints").iterdir()}
+    assert set(written) == ({"best", "last"} if check_val_every_n_epoch == 1 else {"last"})
+    for checkpoint in written.values():
+        assert checkpoint["global_step"] == 3
+        assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
+
+
+def test_weights_that_are_not_finite_are_not_scored(tiny):
+    module, trainer = tiny.module(), tiny.trainer()
+    trainer.validate(module, datamodule=tiny.data(), verbose=False)
+    module.network.head.final_layer.bias.data.fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match="6 of 6 predictions are not finite, so nothing is scored; try precision"):
+        trainer.validate(module, datamodule=tiny.data(), verbose=False)
+
+    assert module.evaluation is None
+    assert "val/AP" not in trainer.callback_metrics
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_saved(tiny, value):
+    module, trainer = tiny.module(), tiny.trainer(limit_val_batches=0)
+    trainer.fit(module, datamodule=tiny.data())
+    module.network.backbone.norm4.weight.data[3] = value
+    path = tiny.folder / "last.ckpt"
+    path.write_bytes(b"the older one")
+
+    with pytest.raises(DivergedError, match=r"1 weight tensors are not finite \(network.backbone.norm4.weight, ...\)"):
+        trainer.save_checkpoint(path)
+
+    assert path.read_bytes() == b"the older one"
+
+
+# ------------------------------------------------------------------------------------------------- evaluation
+
+
+class KnowsTheTruth(nn.Module):
+    """A network's place-holder: the target heatmaps of every evaluation crop, recognised by its pixels."""
+
+    def __init__(self, module, data):
+        super().__init__()
+        people = data.val_people
+        self.heatmaps = {}
+        for index in range(len(people)):
+            image_index = people.image_of_instance[index]
+            image = read_image(
+                people.image_path(image_index),
+                height=people.image_heights[image_index],
+                width=people.image_widths[image_index],
+            )
+            geometry = CropGeometry.from_box(
+                people.boxes_xywh[index],
+                height=data.codec.height,
+                width=data.codec.width,
+                padding=data.box_padding,
+                unbiased=data.codec.unbiased,
+            )
+            crop = torch.from_numpy(geometry.crop(image))[None]
+            keypoints = torch.from_numpy(geometry.to_crop(people.keypoints_in_image[index]))[None]
+            visibility = torch.from_numpy(people.visibility[index])[None]
+            mirrored_keypoints = keypoints[:, module.mirror_permutation].clone()
+            mirrored_keypoints[..., 0] = data.codec.width - 1 - mirrored_keypoints[..., 0]
+            plain = module.normalize(crop)
+            self.heatmaps[self._key(plain[0])] = data.codec.encode(keypoints, visibility)[0][0]
+            self.heatmaps[self._key(plain[0].flip(-1))] = data.codec.encode(
+                mirrored_keypoints, visibility[:, module.mirror_permutation]
+            )[0][0]
+
+    @staticmethod
+    def _key(image):
+        return image.contiguous().numpy().tobytes()
+
+    def forward(self, images):
+        return torch.stack([self.heatmaps[self._key(image)] for image in images])
+
+
+def evaluate(tiny, *, flip_test=False, truthful=True, trainer_settings=None, **data_settings):
+    """The module and trainer after one evaluation with perfect heatmaps."""
+    module = tiny.module(protocol=EvaluationProtocol(flip_test=flip_test))
+    data = tiny.data(**data_settings)
+    data.setup("validate")
+    if truthful:
+        module.network = KnowsTheTruth(module, data)
+    trainer = tiny.trainer(**(trainer_settings or {}))
+    trainer.validate(module, datamodule=data, verbose=False)
+    return module, trainer
+
+
+@pytest.mark.parametrize(
+    ("method", "flip_test"), [("msra", False), ("dark", False), ("udp", False), ("dark", True), ("udp", True)]
+)
+def test_the_ground_truth_as_heatmaps_scores_nearly_one_through_the_whole_evaluation(tiny, method, flip_test):
+    tiny.codec = HeatmapCodec(128, 96, sigma=2.0, method=method)
+
+    module, trainer = evaluate(tiny, flip_test=flip_test)
+
+    assert trainer.callback_metrics["val/AP"].item() > 0.95
+    assert trainer.callback_metrics["val/AR"].item() > 0.95
+    assert module.evaluation.complete
+    assert len(module.evaluation.predictions) == 6
+    assert module.evaluation.metrics["AP"] == pytest.approx(trainer.callback_metrics["val/AP"].item(), abs=1e-6)
+
+
+def test_predictions_are_in_image_pixels_beside_their_annotation(tiny):
+    module, _ = evaluate(tiny)
+
+    truth = {entry["id"]: entry for entry in json.loads((tiny.folder / "people.json").read_text())["annotations"]}
+    poses = module.evaluation.predictions
+    assert sorted(poses.ids.tolist()) == sorted(truth)
+    for row, annotation_id in enumerate(poses.ids.tolist()):
+        expected = np.reshape(truth[annotation_id]["keypoints"], (-1, 3))[:, :2]
+        assert poses.image_ids[row] == truth[annotation_id]["image_id"]
+        np.testing.assert_allclose(poses.keypoints_in_image[row], expected, atol=0.2)
+        np.testing.assert_allclose(poses.boxes_xywh[row], truth[annotation_id]["bbox"], atol=1e-4)
+
+
+def test_an_image_may_have_more_people_than_a_batch(tiny):
+    tiny.write_people([7, 1])
+    sizes = []
+    module = tiny.module()
+    data = tiny.data(eval_batch_size=3)
+    module.network.register_forward_hook(lambda network, inputs, output: sizes.append(len(output)))
+
+    tiny.trainer().validate(module, datamodule=data, verbose=False)
+
+    assert sizes == [3, 3, 1, 1]
+    assert len(module.evaluation.predictions) == 8
+
+
+def test_the_batch_size_of_an_evaluation_changes_nothing(tiny):
+    one, _ = evaluate(tiny, truthful=False, eval_batch_size=1)
+    all_at_once, _ = evaluate(tiny, truthful=False, eval_batch_size=100)
+
+    np.testing.assert_allclose(
+        one.evaluation.predictions.keypoint_scores, all_at_once.evaluation.predictions.keypoint_scores, rtol=1e-4
+    )
+    assert one.evaluation.metrics == pytest.approx(all_at_once.evaluation.metrics)
+
+
+@pytest.mark.parametrize("limit", [1, 0.5])
+def test_an_evaluation_of_a_part_is_logged_as_undefined_and_marked(tiny, limit):
+    with pytest.warns(UserWarning, match=r"AP 1.0000 is over \d images only, so it is logged as -1"):
+        module, trainer = evaluate(tiny, eval_batch_size=2, trainer_settings={"limit_val_batches": limit})
+
+    assert trainer.callback_metrics["val/AP"].item() == -1
+    assert trainer.callback_metrics["val/AR"].item() == -1
+    assert not module.evaluation.complete
+    assert 0 < len(module.evaluation.predictions) < 6
+
+
+def test_a_sanity_check_before_training_is_no_full_evaluation(tiny):
+    trainer = tiny.trainer(num_sanity_val_steps=1)
+
+    with pytest.warns(UserWarning, match="images only"):
+        trainer.fit(tiny.module(), datamodule=tiny.data())
+
+    assert trainer.callback_metrics["val/AP"].item() >= 0
+
+
+def test_people_on_unreadable_images_count_as_missed_and_their_files_are_named(tiny):
+    (tiny.folder / "images" / "99.png").write_bytes(b"no picture")  # two of the six people
+
+    module, trainer, data, readable = tiny.module(), tiny.trainer(), tiny.data(on_bad_image="skip"), tiny.data()
+    data.setup("validate")
+    readable.setup("validate")
+    module.network = KnowsTheTruth(module, _without_image(readable, 99))
+
+    with pytest.warns(UserWarning, match=r"1 evaluation images could not be read, their people count as missed: 99"):
+        trainer.validate(module, datamodule=data, verbose=False)
+
+    assert trainer.callback_metrics["val/AR"].item() == pytest.approx(4 / 6, abs=1e-3)
+    assert module.evaluation.complete
+    assert 99 not in module.evaluation.predictions.image_ids
+
+
+def _without_image(data, image_id):
+    """The data module with the people of one image taken out."""
+    people = data.val_people
+    kept = people.image_ids[people.image_of_instance] != image_id
+    per_instance = ("image_of_instance", "instance_ids", "boxes_xywh", "box_scores", "keypoints_in_image", "visibility")
+    data.val_people = replace(people, **{name: getattr(people, name)[kept] for name in per_instance})
+    return data
+
+
+def test_an_evaluation_where_no_image_can_be_read_scores_zero(tiny):
+    for picture in (tiny.folder / "images").iterdir():
+        picture.write_bytes(b"no picture")
+
+    with pytest.warns(UserWarning, match=r"4 evaluation images could not be read.*100.png, 99.png"):
+        _, trainer = evaluate(tiny, truthful=False, on_bad_image="skip")
+
+    assert trainer.callback_metrics["val/AP"].item() == 0
+
+
+def test_an_unreadable_image_ends_an_evaluation_that_does_not_skip_it(tiny):
+    (tiny.folder / "images" / "99.png").write_bytes(b"no picture")
+
+    with pytest.raises(InputError, match=r"99\.png.*annotation 2 of people\.json"):
+        evaluate(tiny, truthful=False)
+
+
+def test_an_image_without_people_is_no_reason_to_stop(tiny):
+    tiny.write_people([1, 0, 2])
+
+    module, trainer = evaluate(tiny)
+
+    assert trainer.callback_metrics["val/AP"].item() > 0.95
+    assert sorted(set(module.evaluation.predictions.image_ids.tolist())) == [98, 100]
+
+
+def test_the_first_images_alone_are_a_full_evaluation_when_asked_for(tiny):
+    module, trainer = evaluate(tiny, max_images=2)
+
+    assert trainer.callback_metrics["val/AP"].item() > 0.95  # the people of the other images are not missed
+    assert len(module.evaluation.predictions) == 3
+    assert module.evaluation.complete
+
+
+def test_detected_boxes_are_scored_with_the_detectors_confidence(tiny):
+    content = json.loads((tiny.folder / "people.json").read_text())
+    detections = [
+        {"image_id": entry["image_id"], "category_id": 1, "bbox": entry["bbox"], "score": 0.25 + 0.1 * number}
+        for number, entry in enumerate(content["annotations"])
+    ]
+    (tiny.folder / "boxes.json").write_text(json.dumps(detections))
+
+    module, _ = evaluate(tiny, truthful=False, val_boxes="boxes.json")
+
+    poses = module.evaluation.predictions
+    np.testing.assert_allclose(poses.box_scores, 0.25 + 0.1 * poses.ids, atol=1e-6)
+
+
+def test_an_evaluation_module_cannot_train(tiny):
+    with pytest.raises(RuntimeError, match="built for evaluation"):
+        tiny.trainer().fit(tiny.module(optimizer=None), datamodule=tiny.data())
+
+
+def test_other_data_modules_are_refused(tiny):
+    module, trainer = tiny.module(), tiny.trainer()
+    trainer.datamodule, module.trainer = pl.LightningDataModule(), trainer
+
+    with pytest.raises(TypeError, match="works with PersonCrops, not LightningDataModule"):
+        _ = module.data
