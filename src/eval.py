@@ -46,7 +46,7 @@ def evaluate(config: dict[str, Any]) -> float:
     from uniformer_pose.data.datamodule import PersonCrops
     from uniformer_pose.evaluation.report import write_report
     from uniformer_pose.run_record import record_run
-    from uniformer_pose.saved_model import MODELS_OWN, data_arguments, load_saved_model
+    from uniformer_pose.saved_model import data_arguments, load_saved_model
     from uniformer_pose.training.callbacks import Pictures
     from uniformer_pose.training.pose_module import PoseModule
     from uniformer_pose.training.precision import lightning_precision
@@ -55,11 +55,9 @@ def evaluate(config: dict[str, Any]) -> float:
     run_dir = Path(config["run_dir"])
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
     model = load_saved_model(config["ckpt_path"])
-    chosen = config["data"]
-    if "_target_" in chosen:  # a whole data config, such as data=coco_384x288: its images and boxes, at the model's size
-        chosen = {name: value for name, value in chosen.items() if name not in MODELS_OWN}
-        print(f"crops: {model.codec.height}x{model.codec.width}, {model.codec.method}, as the checkpoint was trained")
-    arguments = data_arguments(model, chosen)
+    arguments = data_arguments(model, config["data"])
+    if config["data"].get("codec") is not None:  # a whole data config was chosen: its images and boxes count
+        print(f"crops stay {model.codec.height}x{model.codec.width} and {model.codec.method}, as in training")
     if config["split"] == "train":
         arguments |= {
             "val_annotations": arguments["train_annotations"],

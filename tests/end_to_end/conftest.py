@@ -31,6 +31,7 @@ TINY_RUN = [
     "trainer=cpu",
     "trainer.max_epochs=1",
     "trainer.check_val_every_n_epoch=1",
+    "trainer.log_every_n_steps=1",
 ]
 
 

@@ -41,7 +41,8 @@ def random_scene(seed, **changes):
         "person_height": (0.3, 0.9),
         "close_up_share": 0.1,
         "crowd_share": 0.0,
-        "striped_side": "random", "poses": "any",
+        "striped_side": "random",
+        "poses": "any",
         "keypoint_names": NAMES,
     }
     return render_scene(np.random.default_rng(seed), **(arguments | changes))
