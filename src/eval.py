@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config_check import Node, SomeArgumentsOf
-from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 
 
 @dataclass
@@ -52,6 +52,7 @@ def evaluate(config: dict[str, Any]) -> float:
     from uniformer_pose.training.precision import lightning_precision
     from uniformer_pose.training.progress import progress_callback
 
+    quiet_lightning()
     run_dir = Path(config["run_dir"])
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
     model = load_saved_model(config["ckpt_path"])

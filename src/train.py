@@ -11,7 +11,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config_check import AlsoReads, Node
-from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
+from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, check_network_stride
 
 
@@ -69,9 +70,15 @@ def train(config: dict[str, Any]) -> float:
     from uniformer_pose.training.precision import lightning_precision
     from uniformer_pose.training.progress import progress_callback
 
+    quiet_lightning()
     run_dir = Path(config["run_dir"])
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
+    if config["trainer"].get("overfit_batches"):
+        raise InputError(
+            f"trainer.overfit_batches={config['trainer']['overfit_batches']}: would replace the sampler that draws the "
+            "augmentation; use debug=overfit, or data.max_images=<n>"
+        )
 
     data = instantiate(config["data"], _partial_=True, _convert_="all")(
         seed=config["seed"], **one_of_each(config["augmentation"])
@@ -97,9 +104,10 @@ def train(config: dict[str, Any]) -> float:
         protocol=instantiate(config["evaluation"]),
         optimizer=instantiate(config["optimizer"], _convert_="all"),
     )
+    callbacks = one_of_each(config["callbacks"])
     trainer = instantiate(config["trainer"], _partial_=True, _convert_="all")(
         precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),
-        callbacks=[*one_of_each(config["callbacks"]).values(), progress_callback()],
+        callbacks=[*callbacks.values(), progress_callback()],
         logger=list(one_of_each(config["logger"]).values()),
     )
     refuse_unlaunchable_sweep(trainer)
@@ -110,13 +118,14 @@ def train(config: dict[str, Any]) -> float:
 
     trainer.fit(module, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
 
-    best = run_dir / "checkpoints" / "best.ckpt"
-    if best.is_file():
+    # The callback's word, not a look at the disk: all processes must agree on whether to evaluate once more.
+    best = getattr(callbacks.get("best_checkpoint"), "best_model_path", "")
+    if best:
         trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     if module.evaluation is not None:  # on the first process, unless nothing was evaluated
         print(write_report(run_dir, module.evaluation, module.protocol))
         print(f"pictures            {run_dir / 'pictures'}")
-    if best.is_file() and trainer.is_global_zero:
+    if best and trainer.is_global_zero:
         print(f"best checkpoint     {best}\nto evaluate it      python src/eval.py ckpt_path={best}")
     return float(trainer.callback_metrics.get("val/AP", float("nan")))
 

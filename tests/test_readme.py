@@ -14,7 +14,7 @@ from train import checked_train_config
 from uniformer_pose.entry_point import accept_any_argument, config_groups, refuse_unknown_choices
 
 PROJECT = Path(__file__).resolve().parents[1]
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+README = (PROJECT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")  # long commands on one line
 CONF = PROJECT / "conf"
 GROUPS = config_groups(CONF)
 

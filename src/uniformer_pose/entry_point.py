@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from uniformer_pose.config_check import check_config
-from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.errors import InputError
 from uniformer_pose.nearest_name import did_you_mean
 
 if TYPE_CHECKING:
@@ -120,6 +122,17 @@ def one_of_each(nodes: Mapping[str, Any]) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     return {name: instantiate(node, _convert_="all") for name, node in nodes.items() if node is not None}
+
+
+def quiet_lightning() -> None:
+    """One line per message: Lightning's own handlers repeat what Hydra's already write, and it advertises."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: "Tip:" not in record.getMessage())
+    # Ours continue where they stopped (PersonCrops.state_dict); Lightning does not see it.
+    warnings.filterwarnings("ignore", message=".*dataloader.*not resumable.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # of Lightning 2.6 on torch 2.15, about itself
 
 
 def refuse_unlaunchable_sweep(trainer: pl.Trainer) -> None:

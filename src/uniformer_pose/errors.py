@@ -1,4 +1,4 @@
-"""The exceptions whose message is one line for the user: a mistake in what we were given, and a training that diverged."""
+"""The exceptions whose message is one line for the user: unusable input, and a training that diverged."""
 
 
 class InputError(ValueError):

@@ -82,4 +82,5 @@ def trained_run(synthetic_root: Path, run_script: RunScript, tmp_path_factory: p
     )
     assert finished.returncode == 0, finished.stderr
     (folder / "run" / "stdout.txt").write_text(finished.stdout, encoding="utf-8")
+    (folder / "run" / "stderr.txt").write_text(finished.stderr, encoding="utf-8")
     return folder / "run"

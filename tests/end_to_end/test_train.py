@@ -73,6 +73,15 @@ def test_a_checkpoint_is_self_contained_and_loads_as_plain_data(trained_run: Pat
     assert model.network(torch.zeros(1, 3, 64, 64)).shape == (1, 17, 16, 16)
 
 
+def test_the_log_says_everything_once_in_lines_and_advertises_nothing(trained_run: Path) -> None:
+    log = (trained_run / "stdout.txt").read_text() + (trained_run / "stderr.txt").read_text()
+    assert log.count("GPU available") == 1
+    assert log.count("learning rate ") == 1
+    assert "Tip:" not in log
+    assert "\r" not in log
+    assert "epoch 1/1" in log
+
+
 def test_without_coco_on_disk_one_line_says_what_is_expected_and_where(run_script, tmp_path: Path) -> None:
     finished = run_script("train.py", ["trainer=cpu", "data.root=nowhere"], tmp_path, COCO_ROOT="")
     assert finished.returncode == 2
@@ -251,3 +260,43 @@ def test_a_sweep_of_runs_that_need_two_processes_is_refused_in_one_sentence(
     )
     assert finished.returncode != 0
     assert "a sweep (-m) cannot start the 2 processes of each run itself" in finished.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ["callbacks=ema"],
+        ["callbacks=early_stopping", "trainer.gradient_clip_val=1"],
+        ["precision=bf16", "augmentation=strong"],
+        ["debug=profiler"],
+        ["optimizer=adam", "augmentation=original", "model.checkpointed_blocks=[1,0,1,0]"],
+        ["data.codec.method=udp", "model.frozen_batchnorm=true", "model.stage3_attention=window"],
+    ],
+    ids=lambda choice: choice[0],
+)
+def test_the_other_choices_train_and_what_they_save_loads(
+    tiny_run: list[str], choice: list[str], synthetic_root: Path, run_script, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    finished = run_script(
+        "train.py", [*tiny_run, *choice, f"data.root={synthetic_root}", f"hydra.run.dir={run}"], tmp_path
+    )
+    assert finished.returncode == 0, finished.stderr
+    model = load_saved_model(run / "checkpoints" / "last.ckpt")
+    assert torch.isfinite(model.network(torch.zeros(1, 3, 64, 64))).all()
+    if choice == ["debug=profiler"]:
+        assert "training_step" in (run / "fit-profile.txt").read_text()
+
+
+@pytest.mark.slow
+def test_averaged_weights_are_what_is_saved_as_the_model(
+    tiny_run: list[str], synthetic_root: Path, run_script, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = [*tiny_run, "callbacks=ema", "callbacks.ema.decay=0.5", f"data.root={synthetic_root}"]
+    finished = run_script("train.py", [*arguments, f"hydra.run.dir={run}"], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "network.head.final_layer.weight"
+    assert not torch.equal(contents["state_dict"][name], contents["current_model_state"][name])

@@ -28,4 +28,4 @@ def test_ap_on_two_processes_equals_ap_on_one_for_odd_and_even_numbers_of_people
     assert set(outcome) == {"1", "4", "5", "7"}
     for people, runs in outcome.items():
         assert runs["1"] == runs["2"], people
-        assert runs["1"]["val/AP"] > 0.9
+        assert 0.5 < runs["1"]["val/AP"] < 1, people  # displaced poses: a number that a lost or doubled person changes

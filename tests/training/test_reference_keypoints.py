@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from weights_by_name import weights_by_name
 
 from uniformer_pose.data.crop_geometry import CropGeometry, crop_to_image
 from uniformer_pose.data.images import read_image
@@ -20,6 +19,7 @@ from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.training.pose_module import PoseModule
+from weights_by_name import weights_by_name
 
 SKELETON = load_skeleton("coco_17")
 CODEC = HeatmapCodec(height=256, width=192, sigma=2.0)

@@ -48,7 +48,9 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
         nms_threshold=protocol.nms_threshold,
         category_id=ground_truth.category_id,
     )
-    write_json(folder / "metrics.json", evaluation.metrics)
+    # Under a name of its own, so that nobody takes the AP of a part for that of the whole.
+    metrics_file = folder / ("metrics.json" if evaluation.complete else "metrics_partial.json")
+    write_json(metrics_file, evaluation.metrics)
     write_json(folder / "keypoint_errors.json", keypoint_errors(ground_truth, evaluation.predictions))
     write_coco_results(folder / "predictions.json", results)
     return "\n".join(
@@ -56,7 +58,7 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
             "" if evaluation.complete else "Only a part of the images was evaluated.",
             format_metrics_table(evaluation.metrics),
             "",
-            f"metrics             {folder / 'metrics.json'}",
+            f"metrics             {metrics_file}",
             f"keypoint errors     {folder / 'keypoint_errors.json'}",
             f"predictions         {folder / 'predictions.json'} ({len(results)} poses)",
         ]

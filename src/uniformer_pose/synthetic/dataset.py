@@ -52,7 +52,8 @@ class SyntheticSettings:
     as one ``iscrowd`` region. ``striped_side`` is the side of the body with bands on sleeve and trouser leg:
     ``random`` draws it per person. That is the default because a mirrored picture of a world where it is always the
     left is no picture of that world, so flip augmentation and flip test would harm; in a world of random sides
-    they are right. ``poses``: ``any``, or ``frontal`` for people on their feet who face the camera. Raises InputError for values out of range.
+    they are right. ``poses``: ``any``, or ``frontal`` for people on their feet who face the camera. Raises InputError
+    for values out of range.
     """
 
     num_train_images: int

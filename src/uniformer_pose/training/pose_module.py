@@ -17,11 +17,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from uniformer_pose.data.crop_geometry import crop_to_image
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.data.tensors import CropNormalization
+from uniformer_pose.errors import DivergedError
 from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth, coco_keypoint_metrics
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
-from uniformer_pose.errors import DivergedError
 from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.keypoints.flip_test import flip_test
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
@@ -218,7 +218,7 @@ class PoseModule(pl.LightningModule):
         outcome: dict[str, float] | Exception = {}
         if self.trainer.is_global_zero:
             try:
-                self.evaluation = self._score(poses)
+                self.evaluation = self._score(poses, unreadable.get("image", np.zeros(0, dtype=np.int64)))
                 outcome = self.evaluation.metrics
             except Exception as error:
                 outcome = error  # the other processes wait for word: tell them before raising
@@ -235,15 +235,15 @@ class PoseModule(pl.LightningModule):
         limit = trainer.limit_val_batches  # 1.0 is all batches, 1 is one batch
         return isinstance(limit, int) or limit != 1.0 or bool(trainer.fast_dev_run) or trainer.sanity_checking
 
-    def _score(self, poses: dict[str, np.ndarray[Any, Any]]) -> Evaluation:
+    def _score(self, poses: dict[str, np.ndarray[Any, Any]], unreadable: np.ndarray[Any, Any]) -> Evaluation:
         people = self.data.val_people
         if people is None:
             raise RuntimeError("no evaluation people were read")
         expected = len(people)
         index = poses.get("instance_index", np.zeros(0, dtype=np.int64))
         index, first = np.unique(index, return_index=True)
-        missing = expected - len(index)
-        if missing and not (self._limited or self.data.on_bad_image == "skip"):
+        missing = expected - int(people.boxes_per_image[unreadable].sum()) - len(index)
+        if missing and not self._limited:
             raise RuntimeError(f"{missing} of {expected} evaluation boxes were not predicted")
         if len(index) == 0:
             num_keypoints = self.model.skeleton.num_keypoints
