@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from weights_by_name import weight_by_name, weights_by_name
 
 from uniformer_pose.keypoints.flip_test import flip_test
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.skeleton import load_skeleton
+from weights_by_name import weight_by_name, weights_by_name
 
 SKELETON = load_skeleton("coco_17")
 MIRROR = torch.from_numpy(SKELETON.mirror_permutation)

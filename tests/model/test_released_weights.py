@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from weights_by_name import weights_by_name
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.released_weights import load_released_weights
+from weights_by_name import weights_by_name
 
 ARGUMENTS: dict[str, Any] = {
     "num_keypoints": 5,
