@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -60,6 +61,10 @@ def prepare_command_line(config_folder: Path) -> None:
     with report_input_errors():
         refuse_unknown_choices(sys.argv[1:], groups)
     sys.argv[1:] = accept_any_argument(sys.argv[1:], groups)
+    # Under torchrun and SLURM every process composes a time-stamped run directory of its own; only the first one's is
+    # written to, so the others get none.
+    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) > 0:
+        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
 
 
 def config_groups(config_folder: Path) -> dict[str, set[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -237,6 +238,32 @@ def test_two_processes_train_into_one_run_directory(
     (run,) = (tmp_path / "runs" / "train").iterdir()
     assert (run / "checkpoints" / "best.ckpt").is_file()
     assert "x 8 / 256 (4 crops x 2 devices x 1 accumulated)" in finished.stderr + finished.stdout
+    assert finished.stdout.count("to evaluate it") == 1
+
+
+@pytest.mark.slow
+def test_processes_started_by_torchrun_share_one_run_directory(
+    tiny_run: list[str], synthetic_root: Path, tmp_path: Path
+) -> None:
+    arguments = [argument for argument in tiny_run if argument != "trainer=cpu"]
+    script = Path(__file__).resolve().parents[2] / "src" / "train.py"
+    finished = subprocess.run(
+        [
+            *[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)],
+            *[*arguments, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4"],
+            f"data.root={synthetic_root}",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    (run,) = (tmp_path / "runs" / "train").iterdir()
+    assert (run / "checkpoints" / "best.ckpt").is_file()
     assert finished.stdout.count("to evaluate it") == 1
 
 
