@@ -22,7 +22,7 @@ from uniformer_pose.entry_point import (
     refuse_unknown_choices,
     report_input_errors,
 )
-from uniformer_pose.errors import InputError
+from uniformer_pose.errors import DivergedError, InputError
 
 GROUPS = {"model": {"uniformer_s", "uniformer_b"}, "data": {"coco"}, "debug": {"overfit"}, "trainer/extra": {"a"}}
 
@@ -172,6 +172,25 @@ def test_a_mistake_found_while_objects_are_built_is_one_line_too(
     with pytest.raises(InstantiationException) as caught:
         instantiate({"_target_": f"{__name__}.{target}"})
     assert reported(caught.value, capsys) == f"error: {line}\n"
+
+
+def test_a_training_that_diverged_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_, report_input_errors():
+        raise DivergedError("the loss became NaN")
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err == "error: the loss became NaN\n"
+
+
+def test_wandb_without_an_account_is_one_line_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    from wandb.errors import UsageError
+
+    with pytest.raises(SystemExit) as exit_, report_input_errors():
+        raise UsageError("No API key configured. Use `wandb login` to log in.")
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: No API key configured. Use `wandb login` to log in. "
+        "Or record without an account: logger.wandb.offline=true\n"
+    )
 
 
 def test_an_error_of_ours_keeps_its_traceback() -> None:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from uniformer_pose.config_check import check_config
-from uniformer_pose.errors import InputError
+from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.nearest_name import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,14 +34,25 @@ def report_input_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, InstantiationException) as error:
-        line = _users_mistake(error)
+    except Exception as error:
+        line = _one_line(error)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise CompactHydraException(line) from error  # of which Hydra prints no traceback either
-        raise SystemExit(2) from None
+        raise SystemExit(1 if isinstance(error, DivergedError) else 2) from None
+
+
+def _one_line(error: Exception) -> str | None:
+    """The line for the user; None for an error of ours, whose traceback somebody has to see."""
+    if isinstance(error, DivergedError):
+        return str(error)
+    if type(error).__module__.startswith("wandb."):  # no account, no network
+        return f"{' '.join(str(error).split())} Or record without an account: logger.wandb.offline=true"
+    if isinstance(error, (InputError, InstantiationException)):
+        return _users_mistake(error)
+    return None
 
 
 def _users_mistake(error: BaseException | None) -> str | None:
