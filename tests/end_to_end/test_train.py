@@ -77,7 +77,7 @@ def test_a_checkpoint_is_self_contained_and_loads_as_plain_data(trained_run: Pat
 def test_the_log_says_everything_once_in_lines_and_advertises_nothing(trained_run: Path) -> None:
     log = (trained_run / "stdout.txt").read_text() + (trained_run / "stderr.txt").read_text()
     assert log.count("GPU available") == 1
-    assert log.count("learning rate ") == 1
+    assert log.count("(8 crops x 1 devices x 1 accumulated)") == 1
     assert "Tip:" not in log
     assert "\r" not in log
     assert "epoch 1/1" in log
