@@ -1,1 +1,1 @@
-"""UniFormer pose."""
+"""Top-down 2D human pose estimation with UniFormer; the README has the map."""
