@@ -99,3 +99,12 @@ def test_a_folder_without_runs_gets_no_table(tmp_path, capsys):
 def test_overrides_are_shown_as_they_were_typed(tmp_path, add_run):
     add_run(0, ["++seed=0", "model=uniformer_s", "+more=1"], {"AP": 0.5})
     assert summary_rows(tmp_path)[0]["overrides"] == "seed=0 model=uniformer_s +more=1"
+
+
+def test_on_the_screen_only_what_tells_runs_apart_is_shown(tmp_path, add_run, capsys):
+    add_run(0, ["seed=0", "trainer=cpu", "data.root=somewhere/far/away"], {"AP": 0.5})
+    add_run(1, ["seed=1", "trainer=cpu", "data.root=somewhere/far/away"], {"AP": 0.25})
+
+    end_sweep(tmp_path)
+
+    assert capsys.readouterr().out.splitlines()[1:3] == ["   0  seed=0     0.5000", "   1  seed=1     0.2500"]

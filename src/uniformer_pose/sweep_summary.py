@@ -28,9 +28,15 @@ class SweepSummary(Callback):
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        width = max(len("overrides"), *(len(row["overrides"]) for row in rows))
+        words = [row["overrides"].split() for row in rows]
+        everywhere = set(words[0]).intersection(*words) if len(rows) > 1 else set()
+        shown = [" ".join(word for word in run if word not in everywhere) for run in words]  # what tells runs apart
+        width = max(map(len, ["overrides", *shown]))
         lines = [f"{'run':>4}  {'overrides':<{width}}  {'AP':>6}"]
-        lines += [f"{row['run']:>4}  {row['overrides']:<{width}}  {row.get('AP') or 'failed':>6}" for row in rows]
+        lines += [
+            f"{row['run']:>4}  {overrides:<{width}}  {row.get('AP') or 'failed':>6}"
+            for row, overrides in zip(rows, shown, strict=True)
+        ]
         sys.stdout.write("\n".join([*lines, f"written to {folder / 'summary.csv'}", ""]))
 
 
