@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
@@ -99,7 +99,7 @@ class PersonCrops(pl.LightningDataModule):
     def train_batches(self) -> int:
         """Training batches of one epoch on one device."""
         people = len(_read(self.train_people))
-        world_size = self.trainer.world_size if self.trainer else 1
+        _rank, world_size = self._rank_and_world_size()
         return -(-people // world_size) // self.batch_size
 
     def setup(self, stage: str) -> None:
@@ -107,9 +107,10 @@ class PersonCrops(pl.LightningDataModule):
         if stage == "fit" and self.train_people is None:
             annotations, images = self._existing(self.train_annotations), self._existing(self.train_images)
             people = read_ground_truth(annotations, images, self.skeleton)
+            rank_zero_info(people.summary())  # what was left out, and why
             self.train_people = people if self.max_images is None else people.first_images(self.max_images)
             if self.train_batches < 1:
-                processes = self.trainer.world_size if self.trainer else 1
+                _rank, processes = self._rank_and_world_size()
                 raise InputError(
                     f"{annotations}: {len(self.train_people)} people on {processes} processes do not fill one "
                     f"batch of {self.batch_size}; lower data.batch_size"
@@ -124,6 +125,7 @@ class PersonCrops(pl.LightningDataModule):
                 people = read_detections(detections, annotations, images, self.skeleton)
             if len(people) == 0:
                 raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
+            rank_zero_info(people.summary())
             self.val_people = people if self.max_images is None else people.first_images(self.max_images)
 
     def _existing(self, relative: str) -> Path:
