@@ -261,6 +261,12 @@ def test_batchnorm_follows_the_batch_when_not_frozen() -> None:
         ),
         ({"checkpointed_blocks": [0, 0, -1, 0]}, r"checkpointed_blocks=\[0, 0, -1, 0\].*at least 0"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps=0.0: must be above 0"),
+        ({"stem": "conv"}, "stem='conv': must be one of patch, convolution"),
+        ({"stem": "convolution", "embed_dims": [7, 8, 16, 16]}, r"embed_dims=\[7, 8, 16, 16\].*even first number"),
+        ({"layer_scale": 0.0}, "layer_scale=0.0: must be above 0, or null"),
+        ({"layer_scale": float("nan")}, "layer_scale=nan"),
+        ({"layer_scale": float("inf")}, "layer_scale=inf"),
+        ({"layer_scale_blocks": "none"}, "layer_scale_blocks='none': must be one of attention, all"),
     ],
 )
 def test_a_wrong_number_is_named_with_what_is_allowed(arguments: dict[str, Any], message: str) -> None:

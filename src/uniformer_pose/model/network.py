@@ -17,7 +17,8 @@ class PoseNetwork(nn.Module):
     The arguments are those of ``UniFormer`` and ``HeatmapHead``. ``arguments`` holds them as plain numbers,
     strings and lists for a checkpoint: ``PoseNetwork(**network.arguments)`` has the same parameters.
 
-    UniFormer-S is ``depths=[3, 4, 8, 3]``, UniFormer-B ``depths=[5, 8, 20, 7]``, all else by default.
+    UniFormer-S is ``depths=[3, 4, 8, 3]``, UniFormer-B ``depths=[5, 8, 20, 7]``, all else by default; S-dagger is
+    ``depths=[3, 5, 9, 3]`` with ``stem="convolution"`` and ``head_dim=32``.
     ``frozen_batchnorm`` freezes the backbone's BatchNorms only. The head's have no statistics worth keeping
     when training starts from ImageNet weights.
 
@@ -38,6 +39,9 @@ class PoseNetwork(nn.Module):
         layer_norm_eps: float = 1e-6,
         deconv_channels: Sequence[int] = (256, 256, 256),
         frozen_batchnorm: bool = False,
+        stem: Literal["patch", "convolution"] = "patch",
+        layer_scale: float | None = None,
+        layer_scale_blocks: Literal["attention", "all"] = "attention",
     ) -> None:
         super().__init__()
         self.backbone = UniFormer(
@@ -51,6 +55,9 @@ class PoseNetwork(nn.Module):
             checkpointed_blocks=checkpointed_blocks,
             layer_norm_eps=layer_norm_eps,
             frozen_batchnorm=frozen_batchnorm,
+            stem=stem,
+            layer_scale=layer_scale,
+            layer_scale_blocks=layer_scale_blocks,
         )
         self.head = HeatmapHead(embed_dims[-1], num_keypoints, deconv_channels)
         # Cast one by one: a list-like from a config file must not reach the checkpoint as its own type.
@@ -67,6 +74,9 @@ class PoseNetwork(nn.Module):
             "layer_norm_eps": float(layer_norm_eps),
             "deconv_channels": [int(channels) for channels in deconv_channels],
             "frozen_batchnorm": bool(frozen_batchnorm),
+            "stem": str(stem),
+            "layer_scale": None if layer_scale is None else float(layer_scale),
+            "layer_scale_blocks": str(layer_scale_blocks),
         }
 
     def forward(self, images: Tensor) -> Tensor:

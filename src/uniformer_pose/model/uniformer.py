@@ -2,8 +2,9 @@
 
 Paper: Li et al., "UniFormer: Unifying Convolution and Self-attention for Visual Recognition", TPAMI 2023
 (arXiv 2201.09450), with its global, window and hybrid attention for dense prediction. Original code:
-github.com/Sense-X/UniFormer, pose_estimation/, Apache-2.0. Written anew from the paper and from the behaviour
-of that code; parameter names are those of its released weights.
+github.com/Sense-X/UniFormer, pose_estimation/, Apache-2.0; convolution stem and layer scale from its
+image_classification/. Written anew from the paper and from the behaviour of that code; parameter names are
+those of its released weights.
 
 What differs from the original:
 
@@ -17,8 +18,10 @@ Axes: B batch, C channels, H W height and width of the map at hand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from typing import Literal, Self, get_args
 
 import torch
@@ -33,6 +36,8 @@ STRIDE = 32
 """Input pixels per feature cell: the patch embeddings divide by 4, 2, 2 and 2."""
 
 Stage3Attention = Literal["global", "window", "hybrid"]
+Stem = Literal["patch", "convolution"]
+LayerScaleBlocks = Literal["attention", "all"]
 
 # In hybrid mode every fourth block of stage 3 sees the whole map, the others their window (original code).
 _HYBRID_GLOBAL_EVERY = 4
@@ -48,7 +53,8 @@ class UniFormer(nn.Module):
 
     - ``drop_path_rate``: stochastic depth of the last block; it grows linearly from 0 at the first.
     - ``head_dim``: channels per attention head. It leaves no trace in the weights' shapes: the released pose
-      and ImageNet weights need 64, the token-labelled ImageNet weights 32 unless their name says otherwise.
+      and ImageNet weights need 64, but S-dagger's and the token-labelled ones of S, S-dagger and B 32, unless
+      their name says otherwise.
     - ``stage3_attention``: ``global`` over the whole map, ``window`` within ``window_size`` square windows,
       ``hybrid`` windows with every fourth block global.
     - ``checkpointed_blocks``: per stage, how many of its first blocks recompute their activations in the
@@ -56,6 +62,12 @@ class UniFormer(nn.Module):
     - ``layer_norm_eps``: of the attention blocks' LayerNorms; 1e-6 in the original, 1e-5 in MMPose's port.
     - ``frozen_batchnorm``: running statistics and affine weights of the BatchNorms stay as they are, in train
       mode too.
+    - ``stem``: how each stage begins: ``patch`` cuts the map into patches that do not overlap (S and B),
+      ``convolution`` halves it with overlapping 3x3 convolutions, twice at the image (S-dagger).
+    - ``layer_scale``: what the learnt per-channel scale of each residual branch starts from (Touvron et al.,
+      arXiv 2103.17239); 1e-6 in the original. None: no such scale.
+    - ``layer_scale_blocks``: which blocks have that scale: ``attention`` those of stages 3 and 4 (B with layer
+      scale), ``all`` every block (L).
 
     Raises InputError for numbers that do not fit together.
     """
@@ -72,6 +84,9 @@ class UniFormer(nn.Module):
         checkpointed_blocks: Sequence[int] = (0, 0, 0, 0),
         layer_norm_eps: float = 1e-6,
         frozen_batchnorm: bool = False,
+        stem: Stem = "patch",
+        layer_scale: float | None = None,
+        layer_scale_blocks: LayerScaleBlocks = "attention",
     ) -> None:
         super().__init__()
         _check_per_stage("depths", depths, at_least=1)
@@ -92,9 +107,18 @@ class UniFormer(nn.Module):
             raise InputError(f"mlp_ratio={mlp_ratio}: must be above 0; the released models have 4")
         if not 0 <= drop_path_rate < 1:
             raise InputError(f"drop_path_rate={drop_path_rate}: must be at least 0 and below 1")
-        if stage3_attention not in get_args(Stage3Attention):
-            allowed = ", ".join(get_args(Stage3Attention))
-            raise InputError(f"stage3_attention={stage3_attention!r}: must be one of {allowed}")
+        _check_choice("stage3_attention", stage3_attention, get_args(Stage3Attention))
+        _check_choice("stem", stem, get_args(Stem))
+        _check_choice("layer_scale_blocks", layer_scale_blocks, get_args(LayerScaleBlocks))
+        if stem == "convolution" and embed_dims[0] % 2:
+            raise InputError(
+                f"embed_dims={list(embed_dims)}: stem=convolution needs an even first number, half of which its "
+                "first convolution has"
+            )
+        if layer_scale is not None and not 0 < layer_scale < math.inf:
+            raise InputError(
+                f"layer_scale={layer_scale}: must be above 0, or null for none; the original code has 1e-6"
+            )
         if window_size < 1:
             raise InputError(f"window_size={window_size}: must be at least 1; the original code has 14")
         if not layer_norm_eps > 0:
@@ -104,25 +128,34 @@ class UniFormer(nn.Module):
         self.frozen_batchnorm = frozen_batchnorm
         drop_rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
 
+        def first_embedding(dim: int) -> PatchEmbedding | ConvolutionEmbedding:
+            return PatchEmbedding(3, dim, patch_size=4) if stem == "patch" else ConvolutionEmbedding(3, dim // 2, dim)
+
+        def next_embedding(dim_before: int, dim: int) -> PatchEmbedding | ConvolutionEmbedding:
+            if stem == "patch":
+                return PatchEmbedding(dim_before, dim, patch_size=2)
+            return ConvolutionEmbedding(dim_before, dim)
+
         def convolution_stage(dim: int, depth: int) -> nn.ModuleList:
-            return nn.ModuleList(ConvolutionBlock(dim, mlp_ratio, next(drop_rates)) for _ in range(depth))
+            scale = layer_scale if layer_scale_blocks == "all" else None
+            return nn.ModuleList(ConvolutionBlock(dim, mlp_ratio, next(drop_rates), scale) for _ in range(depth))
 
         def attention_stage(dim: int, window_sizes: Sequence[int | None]) -> nn.ModuleList:
             return nn.ModuleList(
-                AttentionBlock(dim, head_dim, mlp_ratio, next(drop_rates), layer_norm_eps, size)
+                AttentionBlock(dim, head_dim, mlp_ratio, next(drop_rates), layer_norm_eps, size, layer_scale)
                 for size in window_sizes
             )
 
         stage3_window_sizes = [
             None if _is_global(stage3_attention, index) else window_size for index in range(depths[2])
         ]
-        self.patch_embed1 = PatchEmbedding(3, embed_dims[0], patch_size=4)
+        self.patch_embed1 = first_embedding(embed_dims[0])
         self.blocks1 = convolution_stage(embed_dims[0], depths[0])
-        self.patch_embed2 = PatchEmbedding(embed_dims[0], embed_dims[1], patch_size=2)
+        self.patch_embed2 = next_embedding(embed_dims[0], embed_dims[1])
         self.blocks2 = convolution_stage(embed_dims[1], depths[1])
-        self.patch_embed3 = PatchEmbedding(embed_dims[1], embed_dims[2], patch_size=2)
+        self.patch_embed3 = next_embedding(embed_dims[1], embed_dims[2])
         self.blocks3 = attention_stage(embed_dims[2], stage3_window_sizes)
-        self.patch_embed4 = PatchEmbedding(embed_dims[2], embed_dims[3], patch_size=2)
+        self.patch_embed4 = next_embedding(embed_dims[2], embed_dims[3])
         self.blocks4 = attention_stage(embed_dims[3], [None] * depths[3])
         self.norm4 = nn.LayerNorm(embed_dims[3], eps=_LAST_NORM_EPS)
 
@@ -180,14 +213,43 @@ class PatchEmbedding(nn.Module):
         return _layer_norm_of_channels(self.norm, self.proj(x))
 
 
+class ConvolutionEmbedding(nn.Module):
+    """Each convolution of 3x3 cells halves the map and is followed by BatchNorm, with an exact GELU in between.
+
+    ``channels``: those that come in, then those of each convolution.
+    """
+
+    def __init__(self, *channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for channels_in, channels_out in pairwise(channels):
+            if layers:
+                layers.append(nn.GELU())
+            layers += [
+                # The BatchNorm makes its bias idle, but the released weights have one.
+                nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=2, padding=1),
+                nn.BatchNorm2d(channels_out),
+            ]
+        self.proj = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, H, W) -> (B, out, H/2^n, W/2^n), n the number of convolutions; H and W multiples of 2^n."""
+        # A convolution keeps the memory order that it gets: channels-last from here on.
+        embedded: Tensor = self.proj(x.contiguous(memory_format=torch.channels_last))
+        return embedded
+
+
 class ConvolutionBlock(nn.Module):
     """Position encoding, local aggregation and MLP, each added on; convolutions throughout.
 
     The paper's block with local token affinity: the affinity is a learnt 5x5 depthwise convolution, hence the
-    released name ``attn``.
+    released name ``attn``. ``layer_scale``: initial scale of the last two branches, None for no scale.
     """
 
-    def __init__(self, dim: int, mlp_ratio: float, drop_path_rate: float) -> None:
+    gamma_1: nn.Parameter | None
+    gamma_2: nn.Parameter | None
+
+    def __init__(self, dim: int, mlp_ratio: float, drop_path_rate: float, layer_scale: float | None = None) -> None:
         super().__init__()
         self.drop_path_rate = drop_path_rate
         self.pos_embed = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
@@ -197,22 +259,28 @@ class ConvolutionBlock(nn.Module):
         self.conv2 = nn.Conv2d(dim, dim, kernel_size=1)
         self.norm2 = nn.BatchNorm2d(dim)
         self.mlp = ConvolutionMLP(dim, int(dim * mlp_ratio))
+        self.gamma_1, self.gamma_2 = _layer_scales((1, dim, 1, 1), layer_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) -> same shape."""
         x = x + self.pos_embed(x)
-        x = x + self._drop_path(self.conv2(self.attn(self.conv1(self.norm1(x)))))
-        return x + self._drop_path(self.mlp(self.norm2(x)))
+        x = x + self._branch(self.conv2(self.attn(self.conv1(self.norm1(x)))), self.gamma_1)
+        return x + self._branch(self.mlp(self.norm2(x)), self.gamma_2)
 
-    def _drop_path(self, branch: Tensor) -> Tensor:
-        return drop_path(branch, self.drop_path_rate) if self.training else branch
+    def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
+        scaled = branch if scale is None else scale * branch
+        return drop_path(scaled, self.drop_path_rate) if self.training else scaled
 
 
 class AttentionBlock(nn.Module):
     """Position encoding by a 3x3 depthwise convolution, self-attention and MLP, each added on.
 
     ``window_size`` None attends over the whole map, a number within square windows of that many cells.
+    ``layer_scale``: initial scale of the last two branches, None for no scale.
     """
+
+    gamma_1: nn.Parameter | None
+    gamma_2: nn.Parameter | None
 
     def __init__(
         self,
@@ -222,6 +290,7 @@ class AttentionBlock(nn.Module):
         drop_path_rate: float,
         layer_norm_eps: float,
         window_size: int | None,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.drop_path_rate = drop_path_rate
@@ -231,13 +300,14 @@ class AttentionBlock(nn.Module):
         self.attn = SelfAttention(dim, head_dim)
         self.norm2 = nn.LayerNorm(dim, eps=layer_norm_eps)
         self.mlp = LinearMLP(dim, int(dim * mlp_ratio))
+        self.gamma_1, self.gamma_2 = _layer_scales((dim,), layer_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) -> same shape."""
         x = x + self.pos_embed(x)
         cells = x.permute(0, 2, 3, 1)  # (B, H, W, C): a view, and contiguous, when x is channels-last
-        cells = cells + self._drop_path(self._attend(self.norm1(cells)))
-        cells = cells + self._drop_path(self.mlp(self.norm2(cells)))
+        cells = cells + self._branch(self._attend(self.norm1(cells)), self.gamma_1)
+        cells = cells + self._branch(self.mlp(self.norm2(cells)), self.gamma_2)
         return cells.permute(0, 3, 1, 2)
 
     def _attend(self, cells: Tensor) -> Tensor:
@@ -251,8 +321,9 @@ class AttentionBlock(nn.Module):
         attended: Tensor = self.attn(cells.flatten(1, 2))
         return attended.view(cells.shape)
 
-    def _drop_path(self, branch: Tensor) -> Tensor:
-        return drop_path(branch, self.drop_path_rate) if self.training else branch
+    def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
+        scaled = branch if scale is None else scale * branch
+        return drop_path(scaled, self.drop_path_rate) if self.training else scaled
 
 
 class SelfAttention(nn.Module):
@@ -338,6 +409,14 @@ def _is_global(stage3_attention: Stage3Attention, block_index: int) -> bool:
     return stage3_attention == "global"
 
 
+def _layer_scales(
+    shape: tuple[int, ...], initial: float | None
+) -> tuple[nn.Parameter, nn.Parameter] | tuple[None, None]:
+    if initial is None:
+        return None, None
+    return nn.Parameter(torch.full(shape, float(initial))), nn.Parameter(torch.full(shape, float(initial)))
+
+
 def _layer_norm_of_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     # Comes out channels-last whatever went in, which sets the memory order of all that follows.
     normalised: Tensor = norm(x.permute(0, 2, 3, 1))
@@ -376,6 +455,11 @@ def _running_statistics_untouched(block: nn.Module) -> Iterator[None]:
 
 def _batchnorms(module: nn.Module) -> list[_BatchNorm]:
     return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+
+
+def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
 
 
 def _check_per_stage(name: str, values: Sequence[int], *, at_least: int) -> None:
