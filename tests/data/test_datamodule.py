@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.datamodule import PersonCrops
+from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 
@@ -288,3 +288,75 @@ def test_a_loaded_position_is_where_the_next_training_starts(make_data):
 def test_loaders_before_setup_are_an_error(make_data):
     with pytest.raises(RuntimeError, match="call setup"):
         make_data().val_dataloader()
+
+
+# ------------------------------------------------------------------------------------- which images are evaluated
+
+ARGUMENTS = {
+    "train_annotations": "train.json",
+    "train_images": "train",
+    "val_annotations": "val.json",
+    "val_images": "val",
+    "val_boxes": "val_boxes.json",
+    "test_annotations": "test.json",
+    "test_images": "test",
+    "test_boxes": "test_boxes.json",
+}
+
+
+@pytest.mark.parametrize(
+    ("split", "boxes", "expected"),
+    [
+        ("val", None, ("val.json", "val", "val_boxes.json")),
+        ("val", "detector", ("val.json", "val", "val_boxes.json")),
+        ("val", "gt", ("val.json", "val", "gt")),
+        ("val", "mine.json", ("val.json", "val", "mine.json")),
+        ("train", None, ("train.json", "train", "gt")),
+        ("train", "mine.json", ("train.json", "train", "mine.json")),
+        ("test", None, ("test.json", "test", "test_boxes.json")),
+        ("test", "detector", ("test.json", "test", "test_boxes.json")),
+        ("test", "mine.json", ("test.json", "test", "mine.json")),
+    ],
+)
+def test_split_and_boxes_decide_what_is_evaluated(split, boxes, expected):
+    changed = evaluation_arguments(ARGUMENTS, split, boxes)
+    assert (changed["val_annotations"], changed["val_images"], changed["val_boxes"]) == expected
+    assert changed["train_annotations"] == "train.json"
+
+
+@pytest.mark.parametrize(
+    ("changes", "split", "boxes", "message"),
+    [
+        ({}, "test", "gt", "boxes=gt: the test set's ground truth is not public; give boxes=detector or boxes=<file>"),
+        ({"test_boxes": None}, "test", None, "split=test: the data names no boxes for it; give boxes=<file of "),
+        ({"test_images": None}, "test", None, "split=test: the data has no test set; choose data that has one, such"),
+        (
+            {"val_boxes": "gt"},
+            "val",
+            "detector",
+            "boxes=detector: the data names no detector boxes for split=val; give",
+        ),
+        ({}, "train", "detector", "boxes=detector: the data names no detector boxes for split=train; give boxes=<file"),
+    ],
+)
+def test_a_split_or_boxes_that_the_data_does_not_have_are_refused(changes, split, boxes, message):
+    with pytest.raises(InputError) as raised:
+        evaluation_arguments(ARGUMENTS | changes, split, boxes)
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+def test_data_from_before_there_was_a_test_set_has_none():
+    old = {name: value for name, value in ARGUMENTS.items() if not name.startswith("test_")}
+    with pytest.raises(InputError, match="the data has no test set"):
+        evaluation_arguments(old, "test", "mine.json")
+
+
+def test_images_without_annotations_are_evaluated_with_detector_boxes(make_data, tiny_coco):
+    tiny_coco.write()
+    content = {"images": tiny_coco.content["images"], "categories": [{"id": 1, "name": "person"}]}
+    (tiny_coco.folder / "image_info.json").write_text(json.dumps(content))
+    data = make_data(val_annotations="image_info.json", val_boxes="detections.json")
+    data.setup("validate")
+
+    assert list(chain.from_iterable(evaluated(data))) == [0, 1, 2, 3]

@@ -7,7 +7,14 @@ import pytest
 from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, CocoGroundTruth, coco_keypoint_metrics
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
-from uniformer_pose.evaluation.report import Evaluation, write_json, write_report
+from uniformer_pose.evaluation.report import (
+    Evaluation,
+    markdown_table,
+    metrics_table,
+    text_table,
+    write_json,
+    write_report,
+)
 from uniformer_pose.skeleton import load_skeleton
 
 
@@ -51,7 +58,7 @@ def evaluation(tmp_path):
     return Evaluation(metrics, predictions, ground_truth, complete=True)
 
 
-def test_a_report_is_a_table_and_three_files_that_it_names(tmp_path, evaluation):
+def test_a_report_is_tables_and_files_that_it_names(tmp_path, evaluation):
     folder = tmp_path / "run" / "report"
 
     text = write_report(folder, evaluation, EvaluationProtocol())
@@ -59,14 +66,66 @@ def test_a_report_is_a_table_and_three_files_that_it_names(tmp_path, evaluation)
     assert sorted(path.name for path in folder.iterdir()) == [
         "keypoint_errors.json",
         "metrics.json",
+        "metrics_by_keypoint.json",
+        "metrics_by_size.json",
         "predictions.json",
+        "report.md",
     ]
     lines = text.splitlines()
     assert lines[1].split() == list(METRIC_NAMES)
     assert lines[2].split()[0] == f"{evaluation.metrics['AP']:.4f}"
-    for name in ("metrics.json", "keypoint_errors.json", "predictions.json"):
+    for name in ("metrics.json", "keypoint_errors.json", "predictions.json", "report.md"):
         assert str(folder / name) in text
     assert "(1 poses)" in text
+
+
+def test_ap_by_person_size_and_by_keypoint_are_shown_and_written(tmp_path, evaluation):
+    text = write_report(tmp_path, evaluation, EvaluationProtocol())
+
+    by_size = json.loads((tmp_path / "metrics_by_size.json").read_text())
+    assert [row["people"] for row in by_size] == [0, 0, 2, 0, 0, 0]  # both have an area of 80 x 80
+    assert by_size[2]["AR"] == pytest.approx(0.5)
+    by_keypoint = json.loads((tmp_path / "metrics_by_keypoint.json").read_text())
+    assert by_keypoint["nose"]["people"] == 0
+    assert by_keypoint["left_eye"]["AR"] == pytest.approx(0.5)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["64", "to", "128", "px", "2", "0.5050", "0.5050", "0.5050", "0.5000"] in rows
+    assert ["left_eye", "2", "0.5050", "0.5050", "0.5050", "0.5000"] in rows
+    assert ["nose", "0", "-", "-", "-", "-"] in rows
+
+
+def test_the_time_is_shown_in_one_line_and_written_where_it_was_taken(tmp_path, evaluation):
+    seconds = {"loading": 0.5, "network": 1.0, "matching": 0.25, "total": 2.0}
+    timed = write_report(tmp_path / "timed", replace(evaluation, seconds=seconds), EvaluationProtocol())
+    untimed = write_report(tmp_path / "untimed", evaluation, EvaluationProtocol())
+
+    line = "time                2.0 s for 2 crops (1/s): loading 0.5, network 1.0, matching 0.2"
+    assert line in timed.splitlines()
+    assert json.loads((tmp_path / "timed" / "timing.json").read_text()) == {"crops": 2, "seconds": seconds}
+    assert "time   " not in untimed
+    assert not (tmp_path / "untimed" / "timing.json").exists()
+
+
+def test_the_report_in_markdown_has_a_table_of_metrics_sizes_and_keypoints(tmp_path, evaluation):
+    write_report(tmp_path, replace(evaluation, complete=False), EvaluationProtocol(nms_mode="none"))
+
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("Only a part of the images was evaluated.\n\n|  | AP | AP50 |")
+    assert f"| people.json | {evaluation.metrics['AP']:.4f} |" in text
+    assert "| 64 to 128 px | 2 | 0.5050 |" in text
+    assert "| left_eye | 2 | 0.5050 |" in text
+    assert "nms_mode='none'" in text
+
+
+def test_columns_of_a_table_are_as_wide_as_they_need():
+    rows = metrics_table({"gt": dict.fromkeys(METRIC_NAMES, 0.5), "a longer name": dict.fromkeys(METRIC_NAMES, -1.0)})
+
+    lines = text_table(rows).splitlines()
+
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].startswith("gt             0.5000  0.5000")
+    assert lines[2].split()[3:] == ["-"] * 10
+    assert markdown_table([["a", "b"], ["c", "1"]]) == "| a | b |\n|---|---:|\n| c | 1 |"
 
 
 def test_the_metrics_file_holds_the_ten_numbers(tmp_path, evaluation):
@@ -144,13 +203,3 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 
     assert json.loads((tmp_path / "file.json").read_text()) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
-
-
-def test_the_protocol_is_the_published_one_by_default():
-    assert EvaluationProtocol() == EvaluationProtocol(
-        flip_test=True,
-        score_mode="bbox_keypoint",
-        nms_mode="oks_nms",
-        keypoint_score_threshold=0.2,
-        nms_threshold=0.9,
-    )

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from time import sleep
 
 import lightning.pytorch as pl
 import numpy as np
@@ -9,12 +10,14 @@ import torch
 from torch import nn
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
+from uniformer_pose.data.crop_dataset import EvaluationImages
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image
 from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation import coco_metrics
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
-from uniformer_pose.training.pose_module import DivergedError, keypoint_mse
+from uniformer_pose.training.pose_module import DivergedError, PosePredictor, keypoint_mse
 
 # What Lightning says of every resumed training: about callbacks, folders, and loaders it does not know.
 pytestmark = [
@@ -537,6 +540,126 @@ def test_detected_boxes_are_scored_with_the_detectors_confidence(tiny):
 
     poses = module.evaluation.predictions
     np.testing.assert_allclose(poses.box_scores, 0.25 + 0.1 * poses.ids, atol=1e-6)
+
+
+def test_where_the_time_goes_is_measured(tiny):
+    module, _ = evaluate(tiny, truthful=False)
+
+    seconds = module.evaluation.seconds
+    assert list(seconds) == ["loading", "network", "decoding", "matching", "total"]
+    assert min(seconds.values()) > 0
+    assert sum(seconds.values()) - seconds["total"] <= seconds["total"]
+
+
+def test_the_step_of_the_last_complete_evaluation_is_remembered(tiny):
+    module = tiny.module()
+    tiny.trainer(max_epochs=2).fit(module, datamodule=tiny.data())
+    assert module.evaluated_at_step == 6
+
+    with pytest.warns(UserWarning, match="images only"):
+        tiny.trainer(limit_val_batches=1).validate(module, datamodule=tiny.data(), verbose=False)
+    assert module.evaluated_at_step is None
+
+
+def test_a_slow_loader_and_a_slow_network_are_told_apart(tiny, monkeypatch):
+    module, data = tiny.module(), tiny.data()
+    read = EvaluationImages.__getitem__
+    monkeypatch.setattr(EvaluationImages, "__getitem__", lambda *arguments: (sleep(0.05), read(*arguments))[1])
+    module.network.register_forward_hook(lambda *_: sleep(0.2))
+
+    tiny.trainer().validate(module, datamodule=data, verbose=False)  # four images, two batches
+
+    assert 0.2 <= module.evaluation.seconds["loading"] < 0.4
+    assert module.evaluation.seconds["network"] >= 0.4
+
+
+def test_predicting_crops_outside_an_evaluation_keeps_no_time(tiny):
+    module = tiny.module().eval()
+    with torch.no_grad():
+        module.predict_crops(torch.zeros((1, 64, 64, 3), dtype=torch.uint8))
+
+    assert module._stopwatch is None
+
+
+def test_one_module_can_be_scored_against_one_file_and_then_another(tiny):
+    module = tiny.module()
+    tiny.write_people([1], name="others.json")
+    tiny.trainer().validate(module, datamodule=tiny.data(), verbose=False)
+    assert len(module.evaluation.ground_truth.ids) == 6
+
+    tiny.trainer().validate(module, datamodule=tiny.data(val_annotations="others.json"), verbose=False)
+
+    assert len(module.evaluation.ground_truth.ids) == 1
+    assert module.evaluation.ground_truth.file.name == "others.json"
+
+
+def test_the_ground_truth_of_an_evaluation_is_that_of_the_evaluated_images(tiny):
+    module, _ = evaluate(tiny, max_images=2)
+
+    assert len(module.evaluation.ground_truth.ids) == 3
+    assert set(module.evaluation.ground_truth.listed_image_ids) == set(module.evaluation.predictions.image_ids)
+
+
+@pytest.mark.parametrize("matching", ["arrays", "pycocotools"])
+def test_the_protocol_says_who_computes_the_numbers(tiny, monkeypatch, matching):
+    called = []
+    for name in ("array_metrics", "pycocotools_metrics"):
+        monkeypatch.setattr(coco_metrics, name, lambda *_, name=name: called.append(name) or {"AP": 0.5})
+
+    tiny.trainer().validate(
+        tiny.module(protocol=EvaluationProtocol(matching=matching)), datamodule=tiny.data(), verbose=False
+    )
+
+    assert called == ["array_metrics" if matching == "arrays" else "pycocotools_metrics"]
+
+
+# ------------------------------------------------------------------------------------- images without ground truth
+
+
+@pytest.fixture
+def unannotated(tiny):
+    """Arguments of a data module whose images nobody has annotated, with six detected boxes."""
+    content = json.loads((tiny.folder / "people.json").read_text())
+    boxes = [
+        {"image_id": entry["image_id"], "category_id": 1, "bbox": entry["bbox"], "score": 0.5}
+        for entry in content.pop("annotations")
+    ]
+    (tiny.folder / "image_info_test.json").write_text(json.dumps(content))
+    (tiny.folder / "boxes.json").write_text(json.dumps(boxes))
+    return {"val_annotations": "image_info_test.json", "val_boxes": "boxes.json"}
+
+
+def test_poses_on_images_without_ground_truth_are_those_that_an_evaluation_would_score(tiny, unannotated):
+    scored, predictor = tiny.module(), PosePredictor(tiny.model(), EvaluationProtocol(flip_test=False))
+    tiny.trainer().validate(scored, datamodule=tiny.data(val_boxes="boxes.json"), verbose=False)
+    trainer = tiny.trainer()
+    trainer.validate(predictor, datamodule=tiny.data(**unannotated), verbose=False)
+
+    assert predictor.evaluation is None
+    assert trainer.callback_metrics == {}
+    assert predictor.complete
+    assert set(predictor.seconds) == {"loading", "network", "decoding", "total"}
+    for field in predictor.predictions.__dataclass_fields__:
+        expected = getattr(scored.evaluation.predictions, field)
+        np.testing.assert_array_equal(getattr(predictor.predictions, field), expected)
+
+
+def test_poses_on_a_part_of_the_images_are_marked(tiny, unannotated):
+    predictor = PosePredictor(tiny.model(), EvaluationProtocol(flip_test=False))
+    tiny.trainer(limit_val_batches=1).validate(predictor, datamodule=tiny.data(**unannotated), verbose=False)
+
+    assert not predictor.complete
+    assert 0 < len(predictor.predictions) < 6
+
+
+def test_poses_that_are_not_finite_are_not_predicted(tiny, unannotated):
+    predictor = PosePredictor(tiny.model(), EvaluationProtocol(flip_test=False))
+    predictor.network.head.final_layer.bias.data.fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match="6 of 6 predictions are not finite"):
+        tiny.trainer().validate(predictor, datamodule=tiny.data(**unannotated), verbose=False)
+
+    assert predictor.predictions is None
 
 
 def test_an_evaluation_module_cannot_train(tiny):

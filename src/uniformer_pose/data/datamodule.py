@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,9 @@ class PersonCrops(pl.LightningDataModule):
     """Training crops and evaluation crops of one dataset in COCO's layout.
 
     All paths but ``skeleton``'s lie below ``root``. ``val_boxes`` is ``"gt"`` for ground-truth boxes, or a file of
-    detector boxes (below root, or a path that exists as it stands). ``codec`` owns the crop's size and convention.
+    detector boxes (below root, or a path that exists as it stands). The ``test_`` arguments name images without ground
+    truth, None where there are none; ``evaluation_arguments`` puts them in the place of ``val_``. ``codec`` owns the
+    crop's size and convention.
     ``if_missing`` is what an error message tells a user who does not have the data.
 
     A training batch: ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K) in
@@ -63,6 +65,9 @@ class PersonCrops(pl.LightningDataModule):
         on_bad_image: Literal["error", "skip"] = "error",
         max_images: int | None = None,
         if_missing: str = "",
+        test_annotations: str | None = None,
+        test_images: str | None = None,
+        test_boxes: str | None = None,
         seed: int = 0,
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
@@ -74,6 +79,7 @@ class PersonCrops(pl.LightningDataModule):
         self.root = Path(root).expanduser()
         self.train_annotations, self.train_images = train_annotations, train_images
         self.val_annotations, self.val_images, self.val_boxes = val_annotations, val_images, val_boxes
+        self.test_annotations, self.test_images, self.test_boxes = test_annotations, test_images, test_boxes
         self.skeleton = skeleton if isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
         self.codec = codec
         self.mean, self.std = tuple(mean), tuple(std)
@@ -229,6 +235,36 @@ class PersonCrops(pl.LightningDataModule):
             **workers,
             **options,
         )
+
+
+def evaluation_arguments(
+    arguments: Mapping[str, Any], split: Literal["val", "train", "test"], boxes: str | None
+) -> dict[str, Any]:
+    """Arguments of ``PersonCrops`` changed so that another split, with other boxes, is the one that is evaluated.
+
+    ``boxes``: ``"gt"`` for ground-truth boxes, ``"detector"`` for the detector's that the data names, a file of
+    detector boxes, or None for what the data names for this split (``train``: ground-truth boxes). Raises
+    ``InputError`` where the data has no such split or boxes, and for ground-truth boxes of ``test``, which has none.
+    """
+    changed = dict(arguments)
+    own = "gt" if split == "train" else changed.get(f"{split}_boxes")
+    for name in ("annotations", "images"):
+        changed[f"val_{name}"] = changed.get(f"{split}_{name}")
+        if changed[f"val_{name}"] is None:
+            raise InputError(
+                f"split={split}: the data has no {split} set; choose data that has one, such as data=coco_256x192, "
+                f"or give data.{split}_annotations=<file>, data.{split}_images=<folder> and boxes=<file>"
+            )
+    if split == "test" and boxes == "gt":
+        raise InputError("boxes=gt: the test set's ground truth is not public; give boxes=detector or boxes=<file>")
+    if boxes == "detector" and own == "gt":
+        raise InputError(
+            f"boxes=detector: the data names no detector boxes for split={split}; give boxes=<file of detections>"
+        )
+    changed["val_boxes"] = own if boxes in (None, "detector") else boxes
+    if changed["val_boxes"] is None:
+        raise InputError(f"split={split}: the data names no boxes for it; give boxes=<file of detections>")
+    return changed
 
 
 def _read(people: PersonInstances | None) -> PersonInstances:

@@ -9,9 +9,11 @@ from uniformer_pose.evaluation.coco_metrics import (
 )
 from uniformer_pose.evaluation.keypoint_errors import keypoint_errors
 from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
 
 __all__ = [
     "CocoGroundTruth",
+    "EvaluationProtocol",
     "PosePredictions",
     "coco_keypoint_metrics",
     "coco_results",

@@ -1,7 +1,8 @@
 """COCO keypoint AP and AR of predicted poses (cocodataset.org/#keypoints-eval).
 
-pycocotools computes the numbers, so that they are the ones every paper reports. It trusts its input, and
-several defects give a wrong number without a word; so what goes in is checked first, and the checks are here:
+The numbers are those of pycocotools, which every paper reports: computed by it, or to the last digit as it does
+(``coco_matching``). It trusts its input, and several defects give a wrong number without a word; so what goes in is
+checked first, and the checks are here:
 
 - predictions: NaN (pycocotools would score it AP 1.0), repeats (each costs AP), images that the file lacks;
 - annotations: id 0 and repeated ids (AP drops silently), missing or non-finite entries, another number of
@@ -17,7 +18,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
@@ -27,19 +28,18 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.oks import (
-    NmsMode,
-    ScoreMode,
-    oks_nms,
-    pose_scores,
-    require_choice,
-    soft_oks_nms,
-)
+from uniformer_pose.evaluation.coco_matching import ALL_AREAS, People, Poses, precision_recall
+from uniformer_pose.evaluation.oks import oks_nms, pose_scores, soft_oks_nms
 from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.protocol import EvaluationProtocol, NmsMode, ScoreMode
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 """COCO's order: over OKS .50:.05:.95, at .50, at .75, of medium, of large people; precision, then recall."""
+
+MEDIUM_AREAS = (32.0**2, 96.0**2)
+LARGE_AREAS = (96.0**2, 1e10)
+"""Square pixels of the person's segment, both ends included."""
 
 PERSON_CATEGORY_ID = 1
 
@@ -144,6 +144,15 @@ class CocoGroundTruth:
                 "evaluate against the file that the boxes were made for"
             )
 
+    def restricted_to(self, image_ids: Iterable[int]) -> CocoGroundTruth:
+        """The ground truth of some of the file's images alone; ``InputError`` for images that the file lacks."""
+        chosen = np.unique(np.asarray(list(image_ids), dtype=np.int64))
+        self.require_images(chosen, "image_ids names")
+        kept = np.isin(self.image_ids, chosen)
+        per_person = ("ids", "image_ids", "boxes_xywh", "areas", "keypoints_in_image", "visibility")
+        arrays = {name: getattr(self, name)[kept] for name in (*per_person, "labelled_counts", "is_crowd")}
+        return replace(self, listed_image_ids=chosen, **arrays)
+
     def to_coco_annotations(self) -> list[dict[str, Any]]:
         """Fresh COCO annotation dicts: pycocotools writes into the ones it is given."""
         keypoints = np.concatenate([self.keypoints_in_image, self.visibility[..., None]], axis=-1)
@@ -195,59 +204,65 @@ def coco_keypoint_metrics(
     """
     ground_truth = loaded_ground_truth(annotation_file, skeleton)
     poses = checked_predictions(ground_truth, predictions)
-    evaluated = ground_truth.listed_image_ids
     if image_ids is not None:
-        evaluated = np.unique(np.asarray(list(image_ids), dtype=np.int64))
-        ground_truth.require_images(evaluated, "image_ids names")
-        poses = poses.take(np.isin(poses.image_ids, evaluated))
-    if not len(poses):
-        warnings.warn(
-            f"{ground_truth.file}: no predictions on any of its {len(evaluated)} evaluated images; "
-            "every person counts as missed",
-            stacklevel=2,
-        )
-    poses, scores = select_poses(
-        poses,
-        score_mode,
-        nms_mode,
-        sigmas=ground_truth.skeleton.oks_sigmas,
+        ground_truth = ground_truth.restricted_to(image_ids)
+        poses = poses.take(np.isin(poses.image_ids, ground_truth.listed_image_ids))
+    protocol = EvaluationProtocol(
+        score_mode=score_mode,
+        nms_mode=nms_mode,
         keypoint_score_threshold=keypoint_score_threshold,
         nms_threshold=nms_threshold,
     )
-    return _pycocotools_metrics(ground_truth, poses, scores, evaluated)
+    return protocol_metrics(ground_truth, poses, protocol)
+
+
+def protocol_metrics(
+    ground_truth: CocoGroundTruth, predictions: PosePredictions, protocol: EvaluationProtocol
+) -> dict[str, float]:
+    """``coco_keypoint_metrics`` for ground truth that was loaded and predictions on its images."""
+    predictions = checked_predictions(ground_truth, predictions)
+    if not len(predictions):
+        warnings.warn(
+            f"{ground_truth.file}: no predictions on any of its {len(ground_truth.listed_image_ids)} evaluated images; "
+            "every person counts as missed",
+            stacklevel=3,
+        )
+    poses, scores = select_poses(predictions, protocol, ground_truth.skeleton.oks_sigmas)
+    compute = pycocotools_metrics if protocol.matching == "pycocotools" else array_metrics
+    return compute(ground_truth, poses, scores)
 
 
 def coco_results(
     predictions: PosePredictions | Sequence[Mapping[str, Any]],
-    score_mode: ScoreMode = "bbox_keypoint",
-    nms_mode: NmsMode = "oks_nms",
+    protocol: EvaluationProtocol | None = None,
     *,
     skeleton: Skeleton | None = None,
-    keypoint_score_threshold: float = 0.2,
-    nms_threshold: float = 0.9,
     category_id: int = PERSON_CATEGORY_ID,
+    with_boxes: bool = True,
 ) -> list[dict[str, Any]]:
-    """Rescored predictions that NMS kept, in COCO's results format: what its test server takes.
+    """Rescored predictions that NMS kept, in COCO's results format.
 
     One dict per pose: ``image_id``, ``category_id``, ``keypoints`` [x, y, keypoint score] x K in image
-    pixels, ``score``. By image id, and within an image best first (``nms_mode="none"``: by id). Unusable
-    predictions raise ``InputError`` as in ``coco_keypoint_metrics``.
+    pixels, ``score``, and ``bbox``, the box the pose was looked for in. By image id, and within an image best first
+    (``nms_mode="none"``: by id). The published protocol is the default. Unusable predictions raise ``InputError`` as
+    in ``coco_keypoint_metrics``.
+
+    The format for keypoints has no ``bbox``, and ``with_boxes=False`` leaves it out: for the test server. With it,
+    ``COCO.loadRes`` takes a pose's area from the box rather than from the extent of its keypoints, and ``COCOeval``
+    gives the numbers of ``coco_keypoint_metrics``, APM, APL, ARM and ARL included.
     """
     skeleton = skeleton or load_skeleton("coco_17")
-    poses, scores = select_poses(
-        _usable(predictions, skeleton),
-        score_mode,
-        nms_mode,
-        sigmas=skeleton.oks_sigmas,
-        keypoint_score_threshold=keypoint_score_threshold,
-        nms_threshold=nms_threshold,
-    )
-    return [
+    poses, scores = select_poses(_usable(predictions, skeleton), protocol or EvaluationProtocol(), skeleton.oks_sigmas)
+    results = [
         {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score}
         for image_id, keypoints, score in zip(
             poses.image_ids.tolist(), _flat_keypoints(poses).tolist(), scores.tolist(), strict=True
         )
     ]
+    if with_boxes:
+        for result, box in zip(results, poses.boxes_xywh.tolist(), strict=True):
+            result["bbox"] = box
+    return results
 
 
 def write_coco_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:
@@ -259,40 +274,28 @@ def write_coco_results(path: str | Path, results: Sequence[Mapping[str, Any]]) -
 
 
 def select_poses(
-    predictions: PosePredictions,
-    score_mode: ScoreMode = "bbox_keypoint",
-    nms_mode: NmsMode = "oks_nms",
-    *,
-    sigmas: npt.NDArray[np.float64],
-    keypoint_score_threshold: float = 0.2,
-    nms_threshold: float = 0.9,
+    predictions: PosePredictions, protocol: EvaluationProtocol, sigmas: npt.NDArray[np.float64]
 ) -> tuple[PosePredictions, npt.NDArray[np.float64]]:
     """Poses to report and their scores (N,): repeats dropped, rescored, near-copies suppressed.
 
     ``oks_nms`` drops a pose whose OKS with a better one is above the threshold; ``soft_oks_nms`` keeps the 20
     of an image that win while the scores of their like decay (the reported scores do not); ``none`` keeps
-    all. Predictions must be finite (``PosePredictions.reject_unusable``).
+    all. By image id; ``sigmas`` (K,) are the OKS constants. Predictions must be finite
+    (``PosePredictions.reject_unusable``).
     """
-    require_choice("score_mode", score_mode, ScoreMode)
-    require_choice("nms_mode", nms_mode, NmsMode)
-    if not 0 < nms_threshold <= 1:
-        raise InputError(f"nms_threshold is {nms_threshold}; an OKS lies between 0 and 1, the usual threshold is 0.9")
     if not len(predictions):
         return predictions, np.zeros(0)
     poses = predictions.sorted_unique()
-    scores = pose_scores(poses.box_scores, poses.keypoint_scores, score_mode, keypoint_score_threshold)
-    if nms_mode == "none":
+    scores = pose_scores(
+        poses.box_scores, poses.keypoint_scores, protocol.score_mode, protocol.keypoint_score_threshold
+    )
+    if protocol.nms_mode == "none":
         return poses, scores
-    suppress = oks_nms if nms_mode == "oks_nms" else soft_oks_nms
-    starts = np.flatnonzero(np.diff(poses.image_ids, prepend=poses.image_ids[0] - 1))
-    kept = []
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(poses)], strict=True):
-        image = slice(start, stop)
-        kept.append(
-            start + suppress(poses.keypoints_in_image[image], scores[image], poses.areas[image], sigmas, nms_threshold)
-        )
-    chosen = np.concatenate(kept)
-    return poses.take(chosen), scores[chosen]
+    suppress = oks_nms if protocol.nms_mode == "oks_nms" else soft_oks_nms
+    kept = suppress(
+        poses.keypoints_in_image, scores, poses.areas, sigmas, protocol.nms_threshold, image_ids=poses.image_ids
+    )
+    return poses.take(kept), scores[kept]
 
 
 def format_metrics_table(metrics: Mapping[str, float]) -> str:
@@ -343,15 +346,55 @@ def _flat_keypoints(poses: PosePredictions) -> npt.NDArray[np.float64]:
     return triplets.reshape(len(poses), 3 * poses.num_keypoints)
 
 
-def _pycocotools_metrics(
-    ground_truth: CocoGroundTruth,
-    poses: PosePredictions,
-    scores: npt.NDArray[np.float64],
-    image_ids: npt.NDArray[np.int64],
+def array_metrics(
+    ground_truth: CocoGroundTruth, poses: PosePredictions, scores: npt.NDArray[np.float64]
 ) -> dict[str, float]:
-    # A detection's area decides whether it counts against medium or large people when it has no match (it moves
-    # APM and APL only). It is the box's, as in MMPose; loading results without boxes, pycocotools would take
-    # the keypoints' extent.
+    """The ten numbers of poses that are to be reported, with their scores (N,), by ``coco_matching``."""
+    ranges = (ALL_AREAS, MEDIUM_AREAS, LARGE_AREAS)
+    outcome = precision_recall(
+        people_of(ground_truth), poses_of(poses, scores), ground_truth.skeleton.oks_sigmas, ranges
+    )
+    return {
+        "AP": outcome.average_precision(),
+        "AP50": outcome.average_precision(threshold=0.5),
+        "AP75": outcome.average_precision(threshold=0.75),
+        "APM": outcome.average_precision(area=1),
+        "APL": outcome.average_precision(area=2),
+        "AR": outcome.average_recall(),
+        "AR50": outcome.average_recall(threshold=0.5),
+        "AR75": outcome.average_recall(threshold=0.75),
+        "ARM": outcome.average_recall(area=1),
+        "ARL": outcome.average_recall(area=2),
+    }
+
+
+def people_of(ground_truth: CocoGroundTruth) -> People:
+    """The annotated people as ``precision_recall`` takes them."""
+    return People(
+        image_ids=ground_truth.image_ids,
+        boxes_xywh=ground_truth.boxes_xywh,
+        areas=ground_truth.areas,
+        keypoints=ground_truth.keypoints_in_image,
+        labelled=ground_truth.visibility > 0,
+        is_crowd=ground_truth.is_crowd,
+        is_scored=ground_truth.is_scored,
+    )
+
+
+def poses_of(poses: PosePredictions, scores: npt.NDArray[np.float64]) -> Poses:
+    """The predicted poses as ``precision_recall`` takes them.
+
+    A pose's area decides whether it counts against medium or large people when it has no match (it moves APM and APL
+    only). It is the box's, as in MMPose; loading results without boxes, pycocotools would take the keypoints' extent.
+    """
+    areas = np.prod(poses.boxes_xywh[:, 2:], axis=1)
+    return Poses(image_ids=poses.image_ids, keypoints=poses.keypoints_in_image, scores=scores, areas=areas)
+
+
+def pycocotools_metrics(
+    ground_truth: CocoGroundTruth, poses: PosePredictions, scores: npt.NDArray[np.float64]
+) -> dict[str, float]:
+    """``array_metrics``, computed by pycocotools itself."""
     detections = [
         {
             "id": number,
@@ -366,7 +409,7 @@ def _pycocotools_metrics(
                 poses.image_ids.tolist(),
                 _flat_keypoints(poses),
                 scores.tolist(),
-                np.prod(poses.boxes_xywh[:, 2:], axis=1).tolist(),
+                poses_of(poses, scores).areas.tolist(),
                 strict=True,
             ),
             start=1,
@@ -379,7 +422,6 @@ def _pycocotools_metrics(
             _coco_object(ground_truth, detections),
             iouType="keypoints",
         )
-        evaluation.params.imgIds = image_ids.tolist()
         evaluation.params.kpt_oks_sigmas = ground_truth.skeleton.oks_sigmas
         evaluation.evaluate()
         evaluation.accumulate()

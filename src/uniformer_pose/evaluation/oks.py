@@ -7,23 +7,26 @@ Two poses are as alike as a pose and its ground truth would be: 1 when identical
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.errors import InputError
-
-ScoreMode = Literal["bbox_keypoint", "bbox", "keypoint", "bbox_rle"]
-NmsMode = Literal["oks_nms", "none", "soft_oks_nms"]
+from uniformer_pose.evaluation.protocol import EvaluationProtocol, ScoreMode
 
 Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 # COCO counts the 20 best poses of an image; the soft NMS of the reference protocol stops there too.
 MAX_POSES_PER_IMAGE = 20
 
-# Upper bound on the numbers held at once while comparing poses (16 MB): an image may have thousands of boxes.
-_BLOCK_ELEMENTS = 2_000_000
+# Upper bound on the numbers of one array while comparing poses (4 MB): an image may have thousands of boxes, and what
+# fits into a processor's cache is compared sooner.
+_BLOCK_ELEMENTS = 500_000
+
+# Enough to tell most poses apart.
+_FIRST_KEYPOINTS = 4
 
 
 def keypoint_similarities(keypoints: Array, other_keypoints: Array, areas: Array, sigmas: Array) -> Array:
@@ -68,7 +71,7 @@ def pose_scores(
     mean of all keypoint scores. ``bbox_rle``: box score + mean + maximum of the keypoint scores (Li et al.,
     RLE, ICCV 2021). The threshold matters only to ``bbox_keypoint``.
     """
-    require_choice("score_mode", score_mode, ScoreMode)
+    EvaluationProtocol(score_mode=score_mode)  # InputError for a mode that there is not
     if score_mode == "bbox":
         return box_scores.copy()
     if score_mode == "keypoint":
@@ -81,23 +84,57 @@ def pose_scores(
 
 
 def oks_nms(
-    keypoints: Array, scores: Array, areas: Array, sigmas: Array, threshold: float = 0.9
-) -> npt.NDArray[np.int64]:
-    """Indices of the poses of one image that stay, best first.
+    keypoints: Array,
+    scores: Array,
+    areas: Array,
+    sigmas: Array,
+    threshold: float = 0.9,
+    *,
+    image_ids: IntArray | None = None,
+) -> IntArray:
+    """Indices of the poses that stay: image by image as the ids rise, best first within an image.
 
-    A pose goes when its OKS with a better one that stays is above the threshold. Keypoints (N, K, 2), scores
-    and areas (N,). Of equally scored poses the earlier goes first.
+    A pose goes when its OKS with a better one of its image that stays is above the threshold. Keypoints (N, K, 2),
+    scores, areas and ``image_ids`` (N,), None for a single image. Of equally scored poses the earlier goes first.
     """
-    order = np.argsort(-scores, kind="stable")
-    if len(order) < 2:
-        return order
-    too_similar = pairwise_oks(keypoints[order], areas[order], sigmas) > threshold
-    np.fill_diagonal(too_similar, False)
+    images = np.zeros(len(scores), dtype=np.int64) if image_ids is None else image_ids
+    order = np.lexsort((-scores, images))
     removed = np.zeros(len(order), dtype=bool)
-    for row in np.flatnonzero(too_similar.any(axis=1)):
-        if not removed[row]:
-            removed[row:] |= too_similar[row, row:]
+    for better, worse in _pairs_above(keypoints[order], areas[order], images[order], sigmas, threshold):
+        starts = np.flatnonzero(np.diff(better, prepend=-1)).tolist()
+        for start, stop in pairwise([*starts, len(better)]):
+            if not removed[better[start]]:
+                removed[worse[start:stop]] = True
     return np.asarray(order[~removed])
+
+
+def _pairs_above(
+    keypoints: Array, areas: Array, images: IntArray, sigmas: Array, threshold: float
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Both poses of every pair of one image whose OKS is above the threshold, some at a time, in the first's order.
+
+    ``images`` (N,) does not fall. The pairs of one first pose come together. A few keypoints tell most pairs apart, so
+    the others are compared only where the OKS could still be high enough.
+    """
+    count, num_keypoints = keypoints.shape[:2]
+    followers = np.searchsorted(images, images, side="right") - np.arange(count) - 1
+    ends = np.cumsum(followers)
+    few = min(_FIRST_KEYPOINTS, num_keypoints)
+    block = max(1, _BLOCK_ELEMENTS // (2 * few))
+    start = 0
+    while start < count:
+        done = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + block, side="right")))
+        first = np.repeat(np.arange(start, stop), followers[start:stop])
+        second = first + 1 + np.arange(len(first)) + done - (ends - followers)[first]
+        mean_areas = (areas[first] + areas[second]) / 2
+        some = keypoint_similarities(keypoints[first, :few], keypoints[second, :few], mean_areas, sigmas[:few])
+        # With all other keypoints in the same place; the small number is more than the rounding.
+        hopeful = (some.sum(axis=-1) + num_keypoints - few) / num_keypoints > threshold - 1e-9
+        first, second, mean_areas = first[hopeful], second[hopeful], mean_areas[hopeful]
+        alike = keypoint_similarities(keypoints[first], keypoints[second], mean_areas, sigmas).mean(axis=-1) > threshold
+        yield first[alike], second[alike]
+        start = stop
 
 
 def soft_oks_nms(
@@ -107,25 +144,32 @@ def soft_oks_nms(
     sigmas: Array,
     threshold: float = 0.9,
     max_poses: int = MAX_POSES_PER_IMAGE,
-) -> npt.NDArray[np.int64]:
-    """Indices of at most ``max_poses`` poses of one image, in the order they are picked.
+    *,
+    image_ids: IntArray | None = None,
+) -> IntArray:
+    """Indices of at most ``max_poses`` poses of each image, image by image, in the order they are picked.
 
     Each pick is the pose with the best score left; then the scores of the others decay by ``exp(-OKS^2 /
     threshold)`` (Bodla et al., Soft-NMS, ICCV 2017, the Gaussian form). The decayed scores only decide the
     order of picking. Shapes and ties as in ``oks_nms``.
     """
-    similarity = pairwise_oks(keypoints, areas, sigmas)
+    images = np.zeros(len(scores), dtype=np.int64) if image_ids is None else image_ids
+    order = np.argsort(images, kind="stable")
+    starts = np.flatnonzero(np.diff(images[order], prepend=images[order][:1] - 1))
+    kept = []
+    for rows in np.split(order, starts[1:]):
+        similarity = pairwise_oks(keypoints[rows], areas[rows], sigmas)
+        kept.append(rows[_soft_picks(similarity, scores[rows], threshold, max_poses)])
+    return np.concatenate(kept)
+
+
+def _soft_picks(similarity: Array, scores: Array, threshold: float, max_poses: int) -> IntArray:
+    decay = np.exp(-np.square(similarity) / threshold)
     decayed = scores.astype(np.float64, copy=True)
     left = np.ones(len(scores), dtype=bool)
     picked = np.zeros(min(max_poses, len(scores)), dtype=np.int64)
     for turn in range(len(picked)):
         best = int(np.argmax(np.where(left, decayed, -np.inf)))
         picked[turn], left[best] = best, False
-        decayed *= np.exp(-np.square(similarity[best]) / threshold)
+        decayed *= decay[best]
     return picked
-
-
-def require_choice(name: str, value: object, choices: Any) -> None:
-    """Raise ``InputError`` unless the value is one that the ``Literal`` type lists."""
-    if value not in get_args(choices):
-        raise InputError(f"{name} is {value!r}; choose one of {', '.join(get_args(choices))}")

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from uniformer_pose.errors import InputError
+
+ScoreMode = Literal["bbox_keypoint", "bbox", "keypoint", "bbox_rle"]
+NmsMode = Literal["oks_nms", "none", "soft_oks_nms"]
+Matching = Literal["arrays", "pycocotools"]
 
 
 @dataclass(frozen=True)
@@ -11,11 +17,26 @@ class EvaluationProtocol:
     """The published protocol by default: flip test, box score x keypoint scores, OKS-NMS at 0.9.
 
     ``keypoint_score_threshold`` is the least score of a keypoint that counts in a pose's score;
-    ``nms_threshold`` the OKS above which the weaker of two poses goes.
+    ``nms_threshold`` the OKS above which the weaker of two poses goes. ``matching`` says who computes the ten
+    numbers: ``arrays``, this project's own code, which is tested to give those of pycocotools to the last digit, or
+    ``pycocotools`` itself, which takes some 30 times as long.
+
+    Raises ``InputError`` for a mode that there is not, and for an ``nms_threshold`` that no OKS can have.
     """
 
     flip_test: bool = True
-    score_mode: Literal["bbox_keypoint", "bbox", "keypoint", "bbox_rle"] = "bbox_keypoint"
-    nms_mode: Literal["oks_nms", "none", "soft_oks_nms"] = "oks_nms"
+    score_mode: ScoreMode = "bbox_keypoint"
+    nms_mode: NmsMode = "oks_nms"
     keypoint_score_threshold: float = 0.2
     nms_threshold: float = 0.9
+    matching: Matching = "arrays"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("score_mode", ScoreMode), ("nms_mode", NmsMode), ("matching", Matching)):
+            value = getattr(self, name)
+            if value not in get_args(choices):
+                raise InputError(f"{name} is {value!r}; choose one of {', '.join(get_args(choices))}")
+        if not 0 < self.nms_threshold <= 1:
+            raise InputError(
+                f"nms_threshold is {self.nms_threshold}; an OKS lies between 0 and 1, the usual threshold is 0.9"
+            )

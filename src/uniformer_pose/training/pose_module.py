@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,10 +19,11 @@ from uniformer_pose.data.crop_geometry import crop_to_image
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError
-from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth, coco_keypoint_metrics
+from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth, protocol_metrics
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
+from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.keypoints.flip_test import flip_test
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
@@ -73,9 +75,11 @@ class PoseModule(pl.LightningModule):
         self.warmup_steps, self.warmup_start_factor = warmup_steps, warmup_start_factor
         self.milestones, self.decay_factor = tuple(milestones), decay_factor
         self.evaluation: Evaluation | None = None
+        self.evaluated_at_step: int | None = None  # of the last complete evaluation, on every process
         self._ground_truth: CocoGroundTruth | None = None
         self._decoded: list[dict[str, Tensor]] = []
         self._unreadable: list[Tensor] = []
+        self._stopwatch: Stopwatch | None = None
         # No buffers: DDP would overwrite each process's with those of the first, at every step.
         self._finite: Tensor | None = None
         self._replaced: Tensor | None = None
@@ -174,6 +178,17 @@ class PoseModule(pl.LightningModule):
         self._decoded.clear()
         self._unreadable.clear()
         self.evaluation = None
+        self._stopwatch = Stopwatch()
+
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """The crops are there."""
+        if self._stopwatch is not None:
+            self._stopwatch.batch_arrived()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Now the loop waits for the next crops."""
+        if self._stopwatch is not None:
+            self._stopwatch.loop_waits()
 
     def validation_step(self, batch: dict[str, Tensor], _batch_index: int) -> dict[str, Tensor] | None:
         """Keypoints of every crop, kept on the device until the pass is over."""
@@ -195,47 +210,67 @@ class PoseModule(pl.LightningModule):
 
     def predict_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 RGB crops (B, H, W, 3) -> keypoints in crop pixels (B, K, 2) and scores (B, K)."""
-        images = self.normalize(crops)
-        if self.protocol.flip_test:
-            # The unbiased codec's grid is symmetric about its middle: only the plain one needs the shift.
-            heatmaps = flip_test(self.network, images, self.mirror_permutation, shift=not self.codec.unbiased)
-        else:
-            heatmaps = self.network(images)
-        return self.codec.decode(heatmaps)
+        watch = self._stopwatch
+        with watch.part("network", crops.device) if watch else nullcontext():
+            images = self.normalize(crops)
+            if self.protocol.flip_test:
+                # The unbiased codec's grid is symmetric about its middle: only the plain one needs the shift.
+                heatmaps = flip_test(self.network, images, self.mirror_permutation, shift=not self.codec.unbiased)
+            else:
+                heatmaps = self.network(images)
+        with watch.part("decoding", crops.device) if watch else nullcontext():
+            return self.codec.decode(heatmaps)
 
     def on_validation_epoch_end(self) -> None:
         """Gather all processes' poses, score them once, and tell every process the numbers."""
+        poses, unreadable = self._gathered()
+
+        def score() -> dict[str, float]:
+            self.evaluation = self._score(self._predictions(poses, unreadable))
+            return self.evaluation.metrics
+
+        for name, value in self._on_first_process(score).items():
+            # An AP over a part of the images must never be taken for the best: -1 is COCO's own "undefined".
+            self.log(f"val/{name}", -1.0 if self._limited else value, prog_bar=name == "AP")
+        self.evaluated_at_step = None if self._limited else self.global_step
+
+    def _gathered(self) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+        """The poses of all processes, and the images that could not be read, of which a warning tells."""
         poses = _gather({name: _stacked(self._decoded, name) for name in (self._decoded[0] if self._decoded else {})})
-        unreadable = _gather({"image": torch.cat(self._unreadable).cpu().numpy()} if self._unreadable else {})
+        mine = {"image": torch.cat(self._unreadable).cpu().numpy()} if self._unreadable else {}
+        unreadable = _gather(mine).get("image", np.zeros(0, dtype=np.int64))
         self._decoded.clear()
-        if len(unreadable.get("image", [])):
+        if len(unreadable):
             people = self.data.val_people
-            names = [str(people.file_names[index]) for index in unreadable["image"]] if people else []
+            names = [str(people.file_names[index]) for index in unreadable] if people else []
             rank_zero_warn(
                 f"{len(names)} evaluation images could not be read, their people count as missed: "
                 f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
             )
+        return poses, unreadable
+
+    def _on_first_process(self, work: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What ``work`` returns on the first process, on all of them; they also share what it raises."""
         outcome: dict[str, float] | Exception = {}
         if self.trainer.is_global_zero:
             try:
-                self.evaluation = self._score(poses, unreadable.get("image", np.zeros(0, dtype=np.int64)))
-                outcome = self.evaluation.metrics
+                outcome = work()
             except Exception as error:
                 outcome = error  # the other processes wait for word: tell them before raising
         outcome = _broadcast(outcome)
         if isinstance(outcome, Exception):
             raise outcome
-        for name, value in outcome.items():
-            # An AP over a part of the images must never be taken for the best: -1 is COCO's own "undefined".
-            self.log(f"val/{name}", -1.0 if self._limited else value, prog_bar=name == "AP")
+        return outcome
 
     @property
     def _limited(self) -> bool:
+        """Whether only a part of the images is asked for."""
         trainer: Any = self.trainer
         limit = trainer.limit_val_batches  # 1.0 is all batches, 1 is one batch
         return isinstance(limit, int) or limit != 1.0 or bool(trainer.fast_dev_run) or trainer.sanity_checking
 
-    def _score(self, poses: dict[str, np.ndarray[Any, Any]], unreadable: np.ndarray[Any, Any]) -> Evaluation:
+    def _predictions(self, poses: dict[str, np.ndarray[Any, Any]], unreadable: np.ndarray[Any, Any]) -> PosePredictions:
+        """The gathered poses in image pixels, each box once; an error if one is missing or not finite."""
         people = self.data.val_people
         if people is None:
             raise RuntimeError("no evaluation people were read")
@@ -246,52 +281,48 @@ class PoseModule(pl.LightningModule):
         if missing and not self._limited:
             raise RuntimeError(f"{missing} of {expected} evaluation boxes were not predicted")
         if len(index) == 0:
-            num_keypoints = self.model.skeleton.num_keypoints
-            predictions = PosePredictions.empty(num_keypoints)
-        else:
-            keypoints_in_image = crop_to_image(
-                poses["keypoints_in_crop"][first],
-                poses["centers_in_image"][first],
-                poses["extents_in_image"][first],
-                height=self.codec.height,
-                width=self.codec.width,
-                unbiased=self.codec.unbiased,
-            )
-            scores = poses["scores"][first]
-            bad = ~(np.isfinite(keypoints_in_image).all((1, 2)) & np.isfinite(scores).all(1))
-            if bad.any():
-                raise DivergedError(
-                    f"{int(bad.sum())} of {len(bad)} predictions are not finite, so nothing is scored; "
-                    "try precision=fp32, or train with a lower training.learning_rate_per_256"
-                )
-            predictions = PosePredictions(
-                ids=people.instance_ids[index],
-                image_ids=people.image_ids[people.image_of_instance[index]],
-                boxes_xywh=people.boxes_xywh[index],
-                box_scores=people.box_scores[index],
-                areas=poses["extents_in_image"][first].prod(axis=1),
-                keypoints_in_image=keypoints_in_image,
-                keypoint_scores=scores,
-            )
-        if self._ground_truth is None:
-            self._ground_truth = CocoGroundTruth.load(self.data.val_annotation_file, self.model.skeleton)
-        image_ids = None
-        if self.data.max_images is not None:
-            image_ids = people.image_ids.tolist()
-        if self._limited:
-            image_ids = np.unique(predictions.image_ids).tolist()
-        metrics = coco_keypoint_metrics(
-            self._ground_truth,
-            predictions,
-            self.protocol.score_mode,
-            self.protocol.nms_mode,
-            keypoint_score_threshold=self.protocol.keypoint_score_threshold,
-            nms_threshold=self.protocol.nms_threshold,
-            image_ids=image_ids,
+            return PosePredictions.empty(self.model.skeleton.num_keypoints)
+        keypoints_in_image = crop_to_image(
+            poses["keypoints_in_crop"][first],
+            poses["centers_in_image"][first],
+            poses["extents_in_image"][first],
+            height=self.codec.height,
+            width=self.codec.width,
+            unbiased=self.codec.unbiased,
         )
+        scores = poses["scores"][first]
+        bad = ~(np.isfinite(keypoints_in_image).all((1, 2)) & np.isfinite(scores).all(1))
+        if bad.any():
+            raise DivergedError(
+                f"{int(bad.sum())} of {len(bad)} predictions are not finite, so nothing is scored; "
+                "try precision=fp32, or train with a lower training.learning_rate_per_256"
+            )
+        return PosePredictions(
+            ids=people.instance_ids[index],
+            image_ids=people.image_ids[people.image_of_instance[index]],
+            boxes_xywh=people.boxes_xywh[index],
+            box_scores=people.box_scores[index],
+            areas=poses["extents_in_image"][first].prod(axis=1),
+            keypoints_in_image=keypoints_in_image,
+            keypoint_scores=scores,
+        )
+
+    def _score(self, predictions: PosePredictions) -> Evaluation:
+        people, file = self.data.val_people, self.data.val_annotation_file
+        if self._ground_truth is None or self._ground_truth.file != file:
+            self._ground_truth = CocoGroundTruth.load(file, self.model.skeleton)
+        ground_truth = self._ground_truth
         if self._limited:
-            rank_zero_warn(f"AP {metrics['AP']:.4f} is over {len(image_ids or [])} images only, so it is logged as -1")
-        return Evaluation(metrics, predictions, self._ground_truth, complete=not self._limited)
+            ground_truth = ground_truth.restricted_to(predictions.image_ids)
+        elif self.data.max_images is not None and people is not None:
+            ground_truth = ground_truth.restricted_to(people.image_ids)
+        watch = self._stopwatch or Stopwatch()
+        with watch.part("matching"):
+            metrics = protocol_metrics(ground_truth, predictions, self.protocol)
+        if self._limited:
+            images = len(ground_truth.listed_image_ids)
+            rank_zero_warn(f"AP {metrics['AP']:.4f} is over {images} images only, so it is logged as -1")
+        return Evaluation(metrics, predictions, ground_truth, complete=not self._limited, seconds=watch.seconds())
 
     # -------------------------------------------------------------- checkpoint
 
@@ -316,6 +347,29 @@ class PoseModule(pl.LightningModule):
         if not isinstance(datamodule, PersonCrops):
             raise TypeError(f"PoseModule works with PersonCrops, not {type(datamodule).__name__}")
         return datamodule
+
+
+class PosePredictor(PoseModule):
+    """For images without ground truth: an evaluation that ends with ``predictions``, of which nothing is scored.
+
+    After it, on the first process: ``predictions``; ``complete``, false where only a part of the images was asked for;
+    ``seconds`` (``Stopwatch``).
+    """
+
+    predictions: PosePredictions | None = None
+    complete: bool = False
+    seconds: dict[str, float]
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather all processes' poses."""
+        poses, unreadable = self._gathered()
+
+        def keep() -> dict[str, float]:
+            self.predictions, self.complete = self._predictions(poses, unreadable), not self._limited
+            self.seconds = (self._stopwatch or Stopwatch()).seconds()
+            return {}
+
+        self._on_first_process(keep)
 
 
 def _stacked(batches: list[dict[str, Tensor]], name: str) -> np.ndarray[Any, Any]:
