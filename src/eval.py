@@ -1,4 +1,4 @@
-"""Scores a checkpoint: file -> network and preprocessing -> predictions on every image -> AP table."""
+"""Scores a checkpoint: file -> network and preprocessing -> predictions on every image -> tables, or a submission."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config_check import Node, SomeArgumentsOf
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
+from uniformer_pose.errors import InputError
 
 
 @dataclass
@@ -19,9 +20,10 @@ class EvalConfig:
     """The keys of conf/eval.yaml; what lies below a node is checked against the signature of its target."""
 
     ckpt_path: str
+    head_dim: int | None
     data: Annotated[dict[str, Any], SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops")]
-    boxes: str | None
-    split: Literal["val", "train"]
+    boxes: str | list[str] | None
+    split: Literal["val", "train", "test"]
     trainer: Node
     evaluation: Node
     name: str
@@ -38,51 +40,107 @@ def main(config: DictConfig) -> float:
 
 
 def evaluate(config: dict[str, Any]) -> float:
-    """Score the checkpoint that a checked, plain config names; returns its AP."""
+    """Score the checkpoint that a checked, plain config names; returns its AP, of several box sources the last one's.
+
+    The test set has no public ground truth: its poses are written for COCO's server, and NaN is returned.
+    """
+    sources = source_names(config["boxes"])
     # Imported here because a misspelt key should not have to wait for torch and Lightning.
     import torch
     from hydra.utils import instantiate
+    from lightning.pytorch.utilities import rank_zero_info
 
-    from uniformer_pose.data.datamodule import PersonCrops
-    from uniformer_pose.evaluation.report import write_report
+    from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
+    from uniformer_pose.evaluation.report import metrics_table, text_table, write_json, write_report
+    from uniformer_pose.evaluation.submission import write_submission
+    from uniformer_pose.evaluation.timing import format_seconds
     from uniformer_pose.run_record import record_run
-    from uniformer_pose.saved_model import data_arguments, load_saved_model
+    from uniformer_pose.saved_model import data_arguments
     from uniformer_pose.training.callbacks import Pictures
-    from uniformer_pose.training.pose_module import PoseModule
+    from uniformer_pose.training.pose_module import PoseModule, PosePredictor
     from uniformer_pose.training.precision import lightning_precision
     from uniformer_pose.training.progress import progress_callback
+    from uniformer_pose.weights.loading import load_model
 
     quiet_lightning()
     run_dir = Path(config["run_dir"])
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
-    model = load_saved_model(config["ckpt_path"])
+    protocol = instantiate(config["evaluation"])
+    codec = config["data"].get("codec")
+    model, report = load_model(
+        config["ckpt_path"], codec=None if codec is None else instantiate(codec), head_dim=config["head_dim"]
+    )
+    rank_zero_info(str(report))
     arguments = data_arguments(model, config["data"])
-    if config["data"].get("codec") is not None:  # a whole data config was chosen: its images and boxes count
+    if codec is not None:  # a whole data config was chosen: its images and boxes count
         print(f"crops stay {model.codec.height}x{model.codec.width} and {model.codec.method}, as in training")
-    if config["split"] == "train":
-        arguments |= {
-            "val_annotations": arguments["train_annotations"],
-            "val_images": arguments["train_images"],
-            "val_boxes": "gt",
-        }
-    if config["boxes"] is not None:
-        arguments["val_boxes"] = config["boxes"]
-    data = PersonCrops(**arguments)
-    module = PoseModule(model, protocol=instantiate(config["evaluation"]))
+        for name in ("test_annotations", "test_images", "test_boxes"):  # it may have no test set
+            arguments[name] = config["data"].get(name)
+    # All of them before the first is evaluated: a misspelt one must not show after an hour.
+    datasets = {
+        name: PersonCrops(**evaluation_arguments(arguments, config["split"], boxes)) for name, boxes in sources.items()
+    }
+    for data in datasets.values():
+        data.setup("validate")
+
+    pictures = Pictures(str(run_dir / "pictures"))
     trainer = instantiate(config["trainer"], _partial_=True, _convert_="all")(
         precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),
-        callbacks=[Pictures(str(run_dir / "pictures")), progress_callback()],
+        callbacks=[pictures, progress_callback()],
         logger=False,
         enable_checkpointing=False,
     )
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
-    trainer.validate(module, datamodule=data, verbose=False)
-    if module.evaluation is not None:  # on the first process
-        print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")
-        print(write_report(run_dir, module.evaluation, module.protocol))
-        print(f"pictures            {run_dir / 'pictures'}")
-    return float(trainer.callback_metrics["val/AP"])
+    average_precision, all_metrics = float("nan"), {}
+    for name, data in datasets.items():
+        folder = run_dir / name if len(datasets) > 1 else run_dir
+        pictures.folder = folder / "pictures"
+        module = (PosePredictor if config["split"] == "test" else PoseModule)(model, protocol)
+        trainer.validate(module, datamodule=data, verbose=False)
+        average_precision = float(trainer.callback_metrics.get("val/AP", float("nan")))
+        if trainer.is_global_zero:
+            print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")
+        if isinstance(module, PosePredictor) and module.predictions is not None:
+            print(f"time                {format_seconds(module.seconds, len(module.predictions))}")
+            print(
+                write_submission(
+                    folder,
+                    module.predictions,
+                    protocol,
+                    model.skeleton,
+                    image_file=data.val_annotation_file,
+                    algorithm=config["name"],
+                    complete=module.complete,
+                )
+            )
+        elif module.evaluation is not None:  # on the first process
+            print(write_report(folder, module.evaluation, protocol))
+            print(f"pictures            {folder / 'pictures'}\n")
+            all_metrics[name] = module.evaluation.metrics
+    if len(all_metrics) > 1:
+        write_json(run_dir / "metrics_by_boxes.json", all_metrics)
+        write_json(run_dir / "metrics.json", list(all_metrics.values())[-1])  # what a sweep's summary shows
+        print(text_table(metrics_table(all_metrics, "boxes")))
+        print(f"metrics             {run_dir / 'metrics_by_boxes.json'}")
+    return average_precision
+
+
+def source_names(boxes: str | list[str] | None) -> dict[str, str | None]:
+    """Sources of boxes by a name that can be a folder's: ``gt``, ``detector``, or what a file is called."""
+    listed = boxes if isinstance(boxes, list) else [boxes]
+    names: dict[str, str | None] = {}
+    for source in listed:
+        name = "detector" if source is None else Path(source).stem
+        if name in names:
+            raise InputError(
+                f"boxes={','.join(map(str, listed))}: two are called {name}, and so would be their folders; name each "
+                "source once, and rename a file where need be"
+            )
+        names[name] = source
+    if not names:
+        raise InputError("boxes=[]: give gt, detector, files of detections, or several of them: boxes=[gt,detector]")
+    return names
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, 
 class TrainConfig:
     """The keys of conf/train.yaml; what lies below a node is checked against the signature of its target."""
 
-    model: Annotated[Node, AlsoReads(pretrained=str | None)]
+    model: Annotated[Node, AlsoReads(pretrained=str | None, pretrained_head=bool)]
     data: Node
     augmentation: dict[str, Node | None]
     optimizer: Node
@@ -64,11 +64,12 @@ def train(config: dict[str, Any]) -> float:
 
     from uniformer_pose.entry_point import one_of_each, refuse_unlaunchable_sweep
     from uniformer_pose.evaluation.report import write_report
-    from uniformer_pose.model.released_weights import load_released_weights
     from uniformer_pose.run_record import library_versions, record_run, without_secrets
-    from uniformer_pose.saved_model import SavedModel, read_checkpoint
+    from uniformer_pose.saved_model import SavedModel
+    from uniformer_pose.training.callbacks import Pictures
     from uniformer_pose.training.precision import lightning_precision
     from uniformer_pose.training.progress import progress_callback
+    from uniformer_pose.weights.loading import load_into, require_resumable
 
     quiet_lightning()
     run_dir = Path(config["run_dir"])
@@ -84,10 +85,10 @@ def train(config: dict[str, Any]) -> float:
         seed=config["seed"], **one_of_each(config["augmentation"])
     )
     model_config = dict(config["model"])
-    pretrained = model_config.pop("pretrained", None)
+    pretrained, pretrained_head = model_config.pop("pretrained", None), model_config.pop("pretrained_head", True)
     network = instantiate(model_config, num_keypoints=data.skeleton.num_keypoints, _convert_="all")
     if pretrained is not None:
-        rank_zero_info(str(load_released_weights(network, pretrained)))
+        rank_zero_info(str(load_into(network, pretrained, with_head=pretrained_head)))
 
     model = SavedModel(
         network,
@@ -114,13 +115,21 @@ def train(config: dict[str, Any]) -> float:
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
     if config["ckpt_path"] is not None:
-        read_checkpoint(config["ckpt_path"])  # whole and harmless, or one line says what is wrong
+        require_resumable(config["ckpt_path"])  # whole and harmless, or one line says what is wrong
 
     trainer.fit(module, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
 
     # The callback's word, not a look at the disk: all processes must agree on whether to evaluate once more.
-    best = getattr(callbacks.get("best_checkpoint"), "best_model_path", "")
-    if best:
+    best_checkpoint = callbacks.get("best_checkpoint")
+    best = getattr(best_checkpoint, "best_model_path", "")
+    # The weights in memory may be the best ones, and just scored.
+    saved_at = getattr(best_checkpoint, "_last_global_step_saved", None)
+    just_scored = module.evaluated_at_step is not None and module.evaluated_at_step == saved_at == trainer.global_step
+    pictures = callbacks.get("pictures")
+    if just_scored:
+        if isinstance(pictures, Pictures):
+            pictures.keep_last_as_final()
+    elif best:
         trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     if module.evaluation is not None:  # on the first process, unless nothing was evaluated
         print(write_report(run_dir, module.evaluation, module.protocol))

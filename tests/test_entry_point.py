@@ -38,6 +38,9 @@ GROUPS = {"model": {"uniformer_s", "uniformer_b"}, "data": {"coco"}, "debug": {"
         ("ckpt_path=", "++ckpt_path="),
         ("training={warmup_steps: 3}", "++training={warmup_steps: 3}"),
         ("model.depths=[1,2,3,4]", "++model.depths=[1,2,3,4]"),
+        ("ckpt_path=https://host/a.pth?b=1#sha256=0f", '++ckpt_path="https://host/a.pth?b=1#sha256=0f"'),
+        ("ckpt_path=zoo:uniformer_s,zoo:uniformer_b", "++ckpt_path=zoo:uniformer_s,zoo:uniformer_b"),
+        ("ckpt_path=https://host/a.pth,https://host/b.pth", "++ckpt_path=https://host/a.pth,https://host/b.pth"),
     ],
 )
 def test_a_value_may_be_given_whether_or_not_the_yaml_files_have_its_key(given: str, expected: str) -> None:

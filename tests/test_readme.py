@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from train import checked_train_config
 from uniformer_pose.entry_point import accept_any_argument, config_groups, refuse_unknown_choices
+from uniformer_pose.weights.published_models import published_models
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")  # long commands on one line
@@ -48,7 +49,7 @@ def test_every_setting_of_the_readme_is_accepted(setting: str) -> None:
     accepted_by_train([setting])
 
 
-@pytest.mark.parametrize("script", ["eval", "make_synthetic"])
+@pytest.mark.parametrize("script", ["eval", "export", "reproduce", "make_synthetic"])
 def test_every_other_command_of_the_readme_sets_keys_that_exist(script: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         known = list(compose(script))
@@ -75,14 +76,20 @@ def test_the_file_map_names_every_file_of_the_package_and_no_other() -> None:
     assert listed == files
 
 
-def test_the_published_numbers_of_the_recipes_are_those_of_the_results_table() -> None:
-    rows = re.findall(r"\| UniFormer-([SB]) \| (\d+x\d+) \| ([\d.]+) \| ([\d.]+) \|", README)
-    assert len(rows) == 6
-    for size, resolution, ap, ap50 in rows:
-        recipe = CONF / "experiment" / f"uniformer_{size.lower()}_coco_{resolution}.yaml"
-        text = recipe.read_text(encoding="utf-8")
-        assert f"Published: AP {ap}, AP50 {ap50} " in text
-        assert yaml.safe_load(text)["name"] == recipe.stem
+def test_the_results_table_is_that_of_the_published_models() -> None:
+    rows = re.findall(r"^\| UniFormer-([SB]) \| (\d+x\d+) \| (.*) \|$", README, flags=re.MULTILINE)
+    written = {
+        f"uniformer_{size.lower()}_coco_{resolution}": [float(cell) for cell in cells.split(" | ")]
+        for size, resolution, cells in rows
+    }
+    published = published_models().pose_models
+    assert written == {name: list(model.results.values()) for name, model in published.items()}
+
+
+def test_there_is_a_recipe_for_every_published_model() -> None:
+    for name in published_models().pose_models:
+        recipe = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert recipe["name"] == name
 
 
 def test_make_targets_of_the_readme_exist() -> None:

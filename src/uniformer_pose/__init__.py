@@ -1,1 +1,26 @@
 """Top-down 2D human pose estimation with UniFormer; the README has the map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uniformer_pose.weights.hub import from_pretrained, push_to_hub
+    from uniformer_pose.weights.loading import load_network
+
+__all__ = ["from_pretrained", "load_network", "push_to_hub"]
+
+_HOMES = {
+    "from_pretrained": "uniformer_pose.weights.hub",
+    "load_network": "uniformer_pose.weights.loading",
+    "push_to_hub": "uniformer_pose.weights.hub",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and torch with it, only then: a misspelt key must not have to wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'uniformer_pose' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

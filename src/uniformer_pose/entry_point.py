@@ -112,7 +112,13 @@ def accept_any_argument(arguments: Sequence[str], groups: Collection[str]) -> li
         plain = re.fullmatch(r"[A-Za-z_][\w.-]*", key)
         return bool(equals and plain and key not in groups and key.partition(".")[0] != "hydra")
 
-    return [f"++{argument}" if is_value(argument) else argument for argument in arguments]
+    return [f"++{_quoted_url(argument)}" if is_value(argument) else argument for argument in arguments]
+
+
+def _quoted_url(argument: str) -> str:
+    """``key=https://...`` with the URL in quotes: Hydra's grammar stops at the ``#`` and ``=`` that URLs have."""
+    key, _, value = argument.partition("=")
+    return f'{key}="{value}"' if re.fullmatch(r"https?://[^\s,\"\\]+", value) else argument
 
 
 def checked_config(config: DictConfig, schema: type) -> dict[str, Any]:

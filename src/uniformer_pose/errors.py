@@ -14,3 +14,10 @@ class DivergedError(RuntimeError):
 
     Entry points print it without a traceback and exit with status 1.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """An error in at most 300 characters of one line."""
+    text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:300] + " ..."

@@ -21,7 +21,8 @@ import torch
 
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
-from uniformer_pose.saved_model import SavedModel, data_arguments, load_saved_model
+from uniformer_pose.saved_model import SavedModel, data_arguments
+from uniformer_pose.weights.loading import load_model
 from uniformer_pose.training.pose_module import PoseModule
 
 
@@ -99,7 +100,7 @@ def score(model: SavedModel, root: Path, processes: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    model, folder = load_saved_model(sys.argv[1]), Path(sys.argv[2])
+    model, folder = load_model(sys.argv[1])[0], Path(sys.argv[2])
     outcome: dict[int, dict[int, dict[str, float]]] = {}
     for count in (1, 4, 5, 7):
         write_people(folder / str(count), count)

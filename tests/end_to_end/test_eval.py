@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+
+from eval import EvalConfig, evaluate, source_names
+from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
+from uniformer_pose.errors import InputError
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def run_eval(run_script, folder: Path, *arguments: str) -> dict[str, float]:
@@ -21,28 +29,130 @@ def test_the_checkpoint_alone_gives_the_numbers_of_its_training(trained_run: Pat
     results = json.loads((tmp_path / "eval" / "predictions.json").read_text())
     assert {len(result["keypoints"]) for result in results} == {51}
     assert (tmp_path / "eval" / "pictures" / "predictions.png").is_file()
+    for name in ("metrics_by_size.json", "metrics_by_keypoint.json", "timing.json", "report.md"):
+        assert (tmp_path / "eval" / name).is_file()
+
+
+def evaluate_here(*arguments: str) -> float:
+    """What src/eval.py does with a command line, in this process: torch need not be imported anew."""
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        overrides = accept_any_argument([*arguments, "trainer=cpu"], config_groups(PROJECT / "conf"))
+        return evaluate(checked_config(compose("eval", overrides=overrides), EvalConfig))
 
 
 def test_real_coco_images_are_scored_with_ground_truth_and_with_detector_boxes(
-    trained_run: Path, run_script, tmp_path: Path, shared_folder: Path
+    trained_run: Path, tmp_path: Path, shared_folder: Path
+) -> None:
+    evaluate_here(
+        f"ckpt_path={trained_run / 'checkpoints' / 'best.ckpt'}",
+        *["data=coco_256x192", f"data.root={shared_folder / 'coco_mini'}", "boxes=[gt,detector]"],
+        f"run_dir={tmp_path}",
+    )
+    keypoint_errors = json.loads((tmp_path / "gt" / "keypoint_errors.json").read_text())
+    assert keypoint_errors["nose"]["unmatched"] == 0
+    ground_truth_boxes = json.loads((tmp_path / "gt" / "predictions.json").read_text())
+    detector_boxes = json.loads((tmp_path / "detector" / "predictions.json").read_text())
+    assert len(ground_truth_boxes) <= 12 < len(detector_boxes) <= 118
+
+
+def test_several_sources_of_boxes_are_scored_in_one_run(
+    trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = evaluate_here(
+        f"ckpt_path={trained_run / 'checkpoints' / 'best.ckpt'}", "boxes=[gt,detector]", f"run_dir={tmp_path}"
+    )
+
+    by_boxes = json.loads((tmp_path / "metrics_by_boxes.json").read_text())
+    assert list(by_boxes) == ["gt", "detector"]
+    for name, metrics in by_boxes.items():
+        folder = tmp_path / name
+        assert json.loads((folder / "metrics.json").read_text()) == metrics
+        assert (folder / "pictures" / "predictions.png").is_file()
+        assert list(json.loads((folder / "timing.json").read_text())["seconds"])[-1] == "total"
+    assert by_boxes["detector"] == json.loads((trained_run / "metrics.json").read_text())
+    assert value == pytest.approx(by_boxes["detector"]["AP"])
+    assert json.loads((tmp_path / "metrics.json").read_text()) == by_boxes["detector"]
+    boxes = [json.loads((tmp_path / name / "predictions.json").read_text())[0]["bbox"] for name in by_boxes]
+    assert boxes[0] != boxes[1]
+    table = capsys.readouterr().out.splitlines()[-4:]
+    assert table[0].split() == ["boxes", *by_boxes["gt"]]
+    assert [line.split()[0] for line in table[1:3]] == ["gt", "detector"]
+
+
+def test_a_test_set_without_annotations_gives_the_file_for_cocos_server(
+    trained_run: Path, synthetic_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotated = synthetic_root / "annotations" / "person_keypoints_val.json"
+    images = json.loads(annotated.read_text())["images"]
+    (tmp_path / "root" / "annotations").mkdir(parents=True)
+    (tmp_path / "root" / "annotations" / "image_info_test-dev2017.json").write_text(json.dumps({"images": images}))
+    (tmp_path / "root" / "test2017").symlink_to(synthetic_root / "images" / "val")
+    boxes = synthetic_root / "person_detection_results" / "val_detections.json"
+
+    value = evaluate_here(
+        f"ckpt_path={trained_run / 'checkpoints' / 'best.ckpt'}",
+        *["data=coco_256x192", f"data.root={tmp_path / 'root'}", f"boxes={boxes}"],
+        *["split=test", "name=tiny", f"run_dir={tmp_path / 'run'}"],
+    )
+
+    assert math.isnan(value)
+    name = "person_keypoints_test-dev2017_tiny_results"
+    assert f"to upload           {tmp_path / 'run' / name}.zip" in capsys.readouterr().out
+    results = json.loads((tmp_path / "run" / f"{name}.json").read_text())
+    written = json.loads((trained_run / "predictions.json").read_text())
+    assert results == [{key: value for key, value in pose.items() if key != "bbox"} for pose in written]
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("data", ["from_checkpoint", "synthetic_128x96"])
+def test_a_test_set_that_the_data_does_not_have_is_told_before_anything_is_written(
+    data: str, trained_run: Path, tmp_path: Path
 ) -> None:
     checkpoint = f"ckpt_path={trained_run / 'checkpoints' / 'best.ckpt'}"
-    data = ["data=coco_256x192", f"data.root={shared_folder / 'coco_mini'}"]
-    run_eval(run_script, tmp_path / "gt", checkpoint, *data, "boxes=gt")
-    run_eval(run_script, tmp_path / "detections", checkpoint, *data)
-    keypoint_errors = json.loads((tmp_path / "gt" / "eval" / "keypoint_errors.json").read_text())
-    assert keypoint_errors["nose"]["unmatched"] == 0
-    ground_truth_boxes = json.loads((tmp_path / "gt" / "eval" / "predictions.json").read_text())
-    detector_boxes = json.loads((tmp_path / "detections" / "eval" / "predictions.json").read_text())
-    assert len(ground_truth_boxes) <= 12 < len(detector_boxes) <= 118
+    with pytest.raises(InputError, match="split=test: the data has no test set; choose data that has one, such as"):
+        evaluate_here(checkpoint, f"data={data}", "split=test", f"run_dir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_source_of_boxes_that_is_missing_is_told_before_the_first_is_evaluated(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    checkpoint = f"ckpt_path={trained_run / 'checkpoints' / 'best.ckpt'}"
+    with pytest.raises(InputError, match=r"mine\.json does not exist"):
+        evaluate_here(checkpoint, "boxes=[gt,mine.json]", f"run_dir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_sources_of_boxes_are_called_after_themselves() -> None:
+    assert source_names(None) == {"detector": None}
+    assert source_names("gt") == {"gt": "gt"}
+    assert source_names(["gt", "detector", "a/mine.json"]) == {
+        "gt": "gt",
+        "detector": "detector",
+        "mine": "a/mine.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (["gt", "gt"], "boxes=gt,gt: two are called gt, and so would be their folders; name each source once, and re"),
+        (["a/x.json", "b/x.json"], "boxes=a/x.json,b/x.json: two are called x, and so would be their folders; name"),
+        ([], "boxes=[]: give gt, detector, files of detections, or several of them: boxes=[gt,detector]"),
+    ],
+)
+def test_sources_of_boxes_that_cannot_be_told_apart_are_refused(boxes: list[str], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        source_names(boxes)
+    assert str(raised.value).startswith(message)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ckpt_path=nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
+        (["ckpt_path=nowhere.ckpt"], "no such file: nowhere.ckpt"),
         ([], "ckpt_path is required"),
-        (["ckpt_path=x", "split=test"], "split='test'"),
+        (["ckpt_path=x", "split=dev"], "split='dev': must be 'val' or 'train' or 'test'"),
     ],
 )
 def test_a_wrong_command_ends_in_one_line(arguments: list[str], message: str, run_script, tmp_path: Path) -> None:

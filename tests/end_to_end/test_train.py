@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from uniformer_pose.saved_model import load_saved_model
+from uniformer_pose.weights.loading import load_model
 
 
 def test_a_run_directory_holds_config_versions_log_pictures_checkpoints_and_results(trained_run: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_checkpoint_path_printed_at_the_end_exists_and_needs_no_quoting(trai
 def test_a_checkpoint_is_self_contained_and_loads_as_plain_data(trained_run: Path) -> None:
     contents = torch.load(trained_run / "checkpoints" / "last.ckpt", weights_only=True)
     assert contents["uniformer_pose"]["skeleton"]["name"] == "coco_17"
-    model = load_saved_model(trained_run / "checkpoints" / "last.ckpt")
+    model = load_model(trained_run / "checkpoints" / "last.ckpt")[0]
     assert (model.codec.height, model.codec.width, model.codec.sigma) == (64, 64, 1.5)
     assert model.network(torch.zeros(1, 3, 64, 64)).shape == (1, 17, 16, 16)
 
@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_loads(tiny_run: list[str], synthetic_ro
         output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert f"ckpt_path={run}/checkpoints/interrupted.ckpt" in output
-    assert load_saved_model(run / "checkpoints" / "interrupted.ckpt").codec.height == 64
+    assert load_model(run / "checkpoints" / "interrupted.ckpt")[0].codec.height == 64
 
 
 def test_a_run_continues_from_its_last_checkpoint(
@@ -312,7 +312,7 @@ def test_the_other_choices_train_and_what_they_save_loads(
         "train.py", [*tiny_run, *choice, f"data.root={synthetic_root}", f"hydra.run.dir={run}"], tmp_path
     )
     assert finished.returncode == 0, finished.stderr
-    model = load_saved_model(run / "checkpoints" / "last.ckpt")
+    model = load_model(run / "checkpoints" / "last.ckpt")[0]
     assert torch.isfinite(model.network(torch.zeros(1, 3, 64, 64))).all()
     if choice == ["debug=profiler"]:
         assert "training_step" in (run / "fit-profile.txt").read_text()

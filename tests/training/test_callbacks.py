@@ -6,7 +6,7 @@ import torch
 
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image
-from uniformer_pose.saved_model import load_saved_model
+from uniformer_pose.weights.loading import load_model
 from uniformer_pose.training import callbacks
 from uniformer_pose.training.callbacks import Pictures, SaveWhenInterrupted, evaluation_sheet
 
@@ -48,7 +48,7 @@ def test_an_interrupted_training_can_be_taken_up_where_it_stood(tiny, when, step
     assert checkpoint["global_step"] == steps_done
     position = checkpoint["PersonCrops"]
     assert (position["epoch"], position["batch"]) == epoch_and_batch
-    assert load_saved_model(path).skeleton == tiny.skeleton
+    assert load_model(path)[0].skeleton == tiny.skeleton
 
     straight, resumed = train(tiny), tiny.module()
     trainer = tiny.trainer(max_epochs=3)

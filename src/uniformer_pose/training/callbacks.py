@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -49,6 +50,7 @@ class Pictures(Callback):
     def __init__(self, folder: str, num_people: int = 16) -> None:
         self.folder = Path(folder)
         self.num_people = num_people
+        self._last_predictions: Path | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], _batch_index: int
@@ -78,6 +80,12 @@ class Pictures(Callback):
         sheet = evaluation_sheet(pl_module, self.num_people)
         name = f"predictions_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "predictions"
         self._keep(trainer, name, "predictions", sheet)
+        self._last_predictions = self.folder / f"{name}.png"
+
+    def keep_last_as_final(self) -> None:
+        """Give the last epoch's predictions the name of a final evaluation's, where that need not be made."""
+        if self._last_predictions is not None:
+            shutil.copyfile(self._last_predictions, self.folder / "predictions.png")
 
     def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> None:
         save_png(self.folder / f"{file}.png", sheet)

@@ -1,0 +1,194 @@
+"""A weight file -> what was saved in it, checked to be whole, and without running anything that it holds.
+
+Three containers: the zip archive that ``torch.save`` writes, the file it wrote before version 1.6 (MMPose publishes
+in it still), and safetensors with a JSON beside it. Which one is seen from the first bytes, not from the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.weights.inert_pickle import global_names, inert_globals
+
+Container = Literal["torch archive", "old torch file", "safetensors"]
+
+WEIGHTS_DIGEST_KEY = "weights_sha256"
+"""Entry of the JSON beside a safetensors file, which has no checksums of its own."""
+
+# MMPose's and MMEngine's published files carry the start of their sha256 and a date.
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8})_\d{8}\.pth")
+# A pickle of torch's magic number, which every file of the old format begins with.
+_OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_LARGEST_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
+# More bytes of tensors than the file has: made to exhaust memory. The slack is for alignment.
+_SLACK_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class FileContents:
+    """What a weight file holds. ``contents`` is the saved object; of safetensors the tensors under ``state_dict``,
+    beside the entries of its JSON.
+
+    ``sha256`` is that of the whole file. ``checked_by`` says what would have told a damaged file; None means that
+    nothing could.
+    """
+
+    path: Path
+    container: Container
+    sha256: str
+    checked_by: str | None
+    contents: dict[str, Any]
+
+
+def read_weight_file(path: str | Path) -> FileContents:
+    """The contents of a weight file, tensors on the CPU.
+
+    Raises InputError, naming the file, when it is missing, no weight file, cut short or damaged, not the file its name
+    says, or made of anything but tensors and plain data; foreign settings objects beside the weights are read as
+    empty shells.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"no weight file at {path}; give the path of a .ckpt, .pth or .safetensors file")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4096)
+            stream.seek(0)
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    container = _container_of(path, start)
+    checked_by = _check_name(path, sha256)
+    if container == "safetensors":
+        contents, digest = _read_safetensors(path)
+        if digest is not None and digest != sha256:
+            raise InputError(
+                f"{path}: damaged or replaced: the JSON beside it says sha256 {digest[:8]}, the file has {sha256[:8]}; "
+                "copy both again"
+            )
+        checked_by = checked_by or (digest and "the digest in its JSON")
+    else:
+        if container == "torch archive":
+            _check_archive(path)
+            checked_by = checked_by or "the archive's checksums"
+        contents = _read_pickled(path)
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(contents))
+    if claimed > path.stat().st_size + _SLACK_BYTES:
+        raise InputError(
+            f"{path}: claims {claimed} bytes of tensors in a file of {path.stat().st_size}; no such file is loaded"
+        )
+    return FileContents(path, container, sha256, checked_by, contents)
+
+
+def _container_of(path: Path, start: bytes) -> Container:
+    if start.startswith(b"PK"):
+        return "torch archive"
+    if start.startswith(_OLD_TORCH):
+        return "old torch file"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LARGEST_SAFETENSORS_HEADER:
+        return "safetensors"
+    found = "something else"
+    if not start:
+        found = "an empty file"
+    elif start.startswith(b"version https://git-lfs"):
+        found = "a Git LFS pointer, to be replaced by its file with git lfs pull"
+    elif re.match(rb"\s*<(!doctype|html)", start, flags=re.IGNORECASE):
+        found = "a web page, perhaps an error message saved in its place"
+    elif b"\0" not in start:
+        found = "text"
+    raise InputError(f"{path}: not a weight file but {found}; give a .ckpt, .pth or .safetensors file")
+
+
+def _check_name(path: Path, sha256: str) -> str | None:
+    named = _DIGEST_IN_NAME.search(path.name)
+    if named is None:
+        return None
+    if not sha256.startswith(named[1]):
+        raise InputError(
+            f"{path}: damaged or altered: its name says sha256 {named[1]}, the file has {sha256[:8]}; fetch it again, "
+            "or rename it if it was changed on purpose"
+        )
+    return "the digest in its name"
+
+
+def _check_archive(path: Path) -> None:
+    """Compare every byte with the archive's checksums: torch itself reads a file with a flipped bit without a word."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise InputError(f"{path}: a compressed zip archive, which torch.save never writes; it is not loaded")
+            damaged = archive.testzip()
+    except InputError:
+        raise
+    except Exception as error:  # zipfile raises nearly anything on a damaged file
+        raise InputError(f"{path}: not a whole weight file ({one_line(error)}); copy or fetch it again") from error
+    if damaged is not None:
+        raise InputError(f"{path}: damaged at {damaged!r} (checksum); copy or fetch it again, or use an older one")
+
+
+def _read_pickled(path: Path) -> dict[str, Any]:
+    try:
+        names = global_names(path)
+        # An open file, because torch goes by the ending of a name.
+        with torch.serialization.safe_globals(inert_globals(names)), path.open("rb") as stream:
+            contents = torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        blocked = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"{blocked[1]}, which loading it would run" if blocked else "more than tensors and plain data"
+        raise InputError(
+            f"{path}: refused, because it holds {what}; give a file of tensors and plain values"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise InputError(
+            f"{path}: not a whole weight file ({one_line(error)}); it may be cut short, so copy or fetch it again"
+        ) from error
+    if not isinstance(contents, dict):
+        raise InputError(f"{path}: holds a {type(contents).__name__}, not names and tensors; give a state dict")
+    return dict(contents)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Tensors and the JSON's entries, and the digest that the JSON gives for the file."""
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({one_line(error)}); copy or fetch it again") from error
+    entries: dict[str, Any] = {}
+    for beside in (path.with_suffix(".json"), path.with_name("config.json")):
+        if beside.is_file():
+            entries = _read_json(beside)
+            break
+    digest = entries.get(WEIGHTS_DIGEST_KEY)
+    return {**entries, "state_dict": tensors}, digest if isinstance(digest, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({one_line(error)}); copy it again with its weights") from error
+    if not isinstance(entries, dict):
+        raise InputError(f"{path}: holds a {type(entries).__name__}, not an object; copy it again with its weights")
+    return entries
+
+
+def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple) and depth < 10:  # deeper than any known layout by far
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(entry, depth + 1)

@@ -1,0 +1,86 @@
+"""Models on the Hugging Face hub, or in a folder of the same form: ``config.json`` and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.saved_model import SavedModel
+from uniformer_pose.weights.export import WEIGHTS_NAME, save_pretrained
+from uniformer_pose.weights.loading import load_model
+
+_CARD = """---
+library_name: uniformer-pose
+license: apache-2.0
+pipeline_tag: keypoint-detection
+tags: [uniformer, pose-estimation]
+---
+
+# {name}
+
+UniFormer pose network: person crops of {height}x{width} (height x width) to {keypoints} keypoints ({skeleton}), decoded
+with {method}.
+
+```python
+from uniformer_pose import load_network
+
+# (B, 3, {height}, {width}) normalised RGB -> (B, {keypoints}, {height} / 4, {width} / 4) heatmaps
+network = load_network("hf://{repo_id}/model.safetensors")
+```
+"""
+
+
+def from_pretrained(name_or_folder: str | Path, *, revision: str | None = None) -> SavedModel:
+    """The model of a hub repository (``owner/name``), or of a folder that ``save_pretrained`` wrote.
+
+    ``revision`` is a branch, a tag or, best, a commit. Raises InputError as ``load_model`` does.
+    """
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise InputError(f"{folder}: a folder has no revision {revision!r}; leave it out")
+        return load_model(folder / WEIGHTS_NAME)[0]
+    if str(name_or_folder).count("/") != 1:
+        raise InputError(f"{name_or_folder}: neither a folder nor the name of a hub repository, owner/name")
+    return load_model(f"hf://{name_or_folder}/{WEIGHTS_NAME}" + (f"@{revision}" if revision else ""))[0]
+
+
+def push_to_hub(
+    model: SavedModel,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload UniFormer pose model",
+) -> str:
+    """Upload a model as ``owner/name`` and make the repository where there is none; returns the address.
+
+    Weights, ``config.json`` and a model card, in one commit. Raises InputError when the hub refuses or is out of reach.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder)
+        card = _CARD.format(
+            name=repo_id.rpartition("/")[2],
+            repo_id=repo_id,
+            height=model.codec.height,
+            width=model.codec.width,
+            keypoints=model.skeleton.num_keypoints,
+            skeleton=model.skeleton.name,
+            method=model.codec.method,
+        )
+        (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+        api = HfApi(token=token)
+        try:
+            made = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=made.repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+        except Exception as error:  # no network, no permission, no such owner: each library layer has errors of its own
+            raise InputError(
+                f"{repo_id}: not uploaded ({one_line(error)}); log in with `hf auth login` and try again"
+            ) from error
+    return str(made)

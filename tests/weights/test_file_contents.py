@@ -1,0 +1,191 @@
+"""A file is read whole, as data, or refused in one line that says what it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.weights.file_contents import WEIGHTS_DIGEST_KEY, read_weight_file
+
+TENSORS = {"layer.weight": torch.arange(600.0).reshape(20, 30), "layer.bias": torch.ones(20)}
+
+
+def torch_archive(folder: Path) -> Path:
+    torch.save({"state_dict": TENSORS, "meta": {"epoch": 3}}, folder / "weights.pth")
+    return folder / "weights.pth"
+
+
+def old_torch_file(folder: Path) -> Path:
+    torch.save({"state_dict": TENSORS, "meta": {}}, folder / "old.pth", _use_new_zipfile_serialization=False)
+    return folder / "old.pth"
+
+
+def safetensors_file(folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    save_file(TENSORS, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps({WEIGHTS_DIGEST_KEY: digest, "note": "mine"}))
+    return path
+
+
+WRITERS = [torch_archive, old_torch_file, safetensors_file]
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as raised:
+        read_weight_file(path)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert str(path.parent) in message
+    return message
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_each_container_gives_its_tensors_and_is_named(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    path = write(tmp_path)
+    held = read_weight_file(path)
+    assert held.container == {"weights": "torch archive", "old": "old torch file", "model": "safetensors"}[path.stem]
+    assert held.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    for name, tensor in TENSORS.items():
+        assert torch.equal(held.contents["state_dict"][name], tensor)
+
+
+def test_what_would_tell_a_damaged_file_is_said(tmp_path: Path) -> None:
+    assert read_weight_file(torch_archive(tmp_path)).checked_by == "the archive's checksums"
+    assert read_weight_file(safetensors_file(tmp_path)).checked_by == "the digest in its JSON"
+    old = old_torch_file(tmp_path)
+    assert read_weight_file(old).checked_by is None
+    digest = hashlib.sha256(old.read_bytes()).hexdigest()
+    named = old.rename(tmp_path / f"top_down-{digest[:8]}_20230724.pth")
+    assert read_weight_file(named).checked_by == "the digest in its name"
+
+
+def test_entries_of_the_json_stand_beside_the_tensors(tmp_path: Path) -> None:
+    assert read_weight_file(safetensors_file(tmp_path)).contents["note"] == "mine"
+
+
+def test_a_json_of_the_weights_own_name_comes_before_config_json(tmp_path: Path) -> None:
+    path = safetensors_file(tmp_path)
+    path.with_suffix(".json").write_text('{"note": "theirs"}')
+    assert read_weight_file(path).contents["note"] == "theirs"
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.3, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(tmp_path: Path, write: Callable[[Path], Path], kept: float) -> None:
+    path = write(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    assert "not a whole" in refusal(path) or "not a weight file" in refusal(path) or "damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("write", [torch_archive, safetensors_file])
+def test_a_flipped_byte_in_the_weights_is_refused(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    path = write(tmp_path)
+    whole = path.read_bytes()
+    position = whole.index(TENSORS["layer.weight"].numpy().tobytes()) + 1000
+    path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+    assert "damaged" in refusal(path)
+
+
+def test_a_flipped_byte_in_an_old_file_is_noticed_by_the_digest_in_its_name(tmp_path: Path) -> None:
+    whole = old_torch_file(tmp_path).read_bytes()
+    path = tmp_path / f"top_down-{hashlib.sha256(whole).hexdigest()[:8]}_20230724.pth"
+    path.write_bytes(whole[:-50] + bytes([whole[-50] ^ 1]) + whole[-49:])
+    message = refusal(path)
+    assert "damaged or altered: its name says sha256" in message
+    assert "fetch it again" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html><html>404 not found</html>", "a web page"),
+        (b"\n <HTML>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"learning_rate: 3\n", "text"),
+        (pickle.dumps({"state_dict": {}}), "not a weight file"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "something else"),
+    ],
+)
+def test_another_kind_of_file_is_named_for_what_it_is(tmp_path: Path, content: bytes, found: str) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    assert found in refusal(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "no weight file at" in refusal(tmp_path / "absent.pth")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    assert "no weight file at" in refusal(tmp_path / ".")
+
+
+def test_a_zip_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photos.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "text")
+    assert "not a whole weight file" in refusal(path)
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", b"\0" * 10_000_000)
+    assert path.stat().st_size < 100_000
+    assert "a compressed zip archive" in refusal(path)
+
+
+def test_a_file_that_claims_more_tensors_than_it_has_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "claims.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(1).expand(1_000_000, 1_000_000)}}, path)
+    assert "claims 4000000000000 bytes of tensors in a file of" in refusal(path)
+
+
+def test_a_file_of_anything_but_a_mapping_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.pth"
+    torch.save([torch.ones(3)], path)
+    assert "holds a list, not names and tensors" in refusal(path)
+
+
+class _RunsCode:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("old_format", [False, True], ids=["archive", "old format"])
+def test_a_file_that_holds_code_is_refused_by_the_name_of_the_code(tmp_path: Path, old_format: bool) -> None:
+    path, marker = tmp_path / "weights.pth", tmp_path / "marker"
+    torch.save({"state_dict": TENSORS, "meta": _RunsCode(marker)}, path, _use_new_zipfile_serialization=not old_format)
+    assert "refused, because it holds posix.mkdir, which loading it would run" in refusal(path)
+    assert not marker.exists()
+
+
+def test_a_pickle_renamed_to_safetensors_is_read_as_what_it_is(tmp_path: Path) -> None:
+    path, marker = tmp_path / "model.safetensors", tmp_path / "marker"
+    torch.save({"meta": _RunsCode(marker)}, path)
+    assert "refused" in refusal(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"a"', "[" * 100_000])
+def test_a_json_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    path = safetensors_file(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    assert "config.json" in refusal(path)
