@@ -22,8 +22,8 @@ import torch
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.saved_model import SavedModel, data_arguments
-from uniformer_pose.weights.loading import load_model
 from uniformer_pose.training.pose_module import PoseModule
+from uniformer_pose.weights.loading import load_model
 
 
 class KnowsTheAnswer(PoseModule):

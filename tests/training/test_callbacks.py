@@ -6,9 +6,9 @@ import torch
 
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image
-from uniformer_pose.weights.loading import load_model
 from uniformer_pose.training import callbacks
 from uniformer_pose.training.callbacks import Pictures, SaveWhenInterrupted, evaluation_sheet
+from uniformer_pose.weights.loading import load_model
 
 
 class Stop(pl.Callback):
