@@ -82,7 +82,7 @@ def reproduce(config: dict[str, Any]) -> None:
     for number, published in enumerate(chosen, start=1):
         rank_zero_info(f"{number}/{len(chosen)} {published.name}")
         model, report = load_model(addresses[published.name])
-        rank_zero_info(str(report))
+        rank_zero_info(f"{report}, crops of {model.codec.height}x{model.codec.width}")
         module = PoseModule(model, protocol=protocol)
         trainer = instantiate(config["trainer"], _partial_=True, _convert_="all")(
             precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),

@@ -282,6 +282,7 @@ def test_a_released_model_is_fetched_evaluated_and_set_beside_its_published_numb
         in printed
     )
     assert "head_dim 64 as released" in printed
+    assert "crops of 256x192" in printed
     assert "| uniformer_s_coco_256x192 | **74.0 / " in (tmp_path / "run" / "reproduction.md").read_text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,15 @@ def test_a_table_that_is_none_is_named(tmp_path: Path, text: str) -> None:
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent.yaml: cannot be read"):
         published_models(tmp_path / "absent.yaml")
+
+
+def test_of_copies_under_several_names_the_one_of_that_name_counts(tmp_path: Path) -> None:
+    content = yaml.safe_load((Path(published_models.__code__.co_filename).with_suffix(".yaml")).read_text())
+    for entry in content["pose_models"]["files"].values():
+        entry["file"] = re.sub(r"-[0-9a-f]{8}_", "-01234567_", entry["file"])
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(content))
+    found = published_models(tmp_path / "zoo.yaml").of_file(
+        "top_down_384x288_global_base-01234567_20230724.pth", "01234567" + 56 * "0"
+    )
+    assert isinstance(found, PublishedModel)
+    assert found.name == "uniformer_b_coco_384x288"

@@ -70,9 +70,9 @@ class PublishedModels:
 
     def of_file(self, file_name: str, sha256: str) -> PublishedModel | PublishedBackbone | None:
         """The released file with these bytes, or else of this name; None for any other file."""
-        for model in self.pose_models.values():
-            if sha256.startswith(model.sha256):
-                return model
+        known = [model for model in self.pose_models.values() if sha256.startswith(model.sha256)]
+        if known:  # of copies under several names, the one of this name
+            return next((model for model in known if model.file_name == file_name), known[0])
         for model in self.pose_models.values():
             # The original project released the same six files without a digest in their names.
             if file_name in (model.file_name, f"{model.file_name.partition('-')[0]}.pth"):
