@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.pictures.drawing import draw_poses, save_png, stroke_width
+from uniformer_pose.pictures.drawing import draw_poses, save_picture, stroke_width
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 COCO = load_skeleton("coco_17")
@@ -149,8 +149,8 @@ def test_keypoints_of_another_skeleton_are_refused() -> None:
 def test_a_saved_png_holds_the_same_pixels_and_nothing_else_is_left(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     path = tmp_path / "new" / "folder" / "sheet.png"
-    save_png(path, image)
-    save_png(path, image[::-1])
+    save_picture(path, image)
+    save_picture(path, image[::-1])
     read = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     assert np.array_equal(read, image[::-1])
     assert [entry.name for entry in path.parent.iterdir()] == ["sheet.png"]
@@ -160,7 +160,7 @@ def test_a_picture_that_cannot_be_written_says_where_and_why_and_the_old_one_sta
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "sheet.png"
-    save_png(path, GREY)
+    save_picture(path, GREY)
     before = path.read_bytes()
 
     def write_half(self: Path, data: bytes) -> int:
@@ -170,7 +170,7 @@ def test_a_picture_that_cannot_be_written_says_where_and_why_and_the_old_one_sta
 
     monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(InputError) as caught:
-        save_png(path, GREY)
+        save_picture(path, GREY)
     assert str(caught.value) == (
         f"cannot write the picture {path} (No space left on device); "
         "give a folder that can be written to and has space left"
@@ -182,7 +182,7 @@ def test_a_picture_that_cannot_be_written_says_where_and_why_and_the_old_one_sta
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write the picture .*sheet\.png \("):
-        save_png(tmp_path / "file" / "sheet.png", GREY)
+        save_picture(tmp_path / "file" / "sheet.png", GREY)
 
 
 @pytest.mark.parametrize("skeleton", [COCO, STICK], ids=["coco", "stick"])

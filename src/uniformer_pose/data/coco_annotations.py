@@ -1,5 +1,8 @@
 """COCO annotation and detection files to person instances: flat arrays, no object per person.
 
+``read_ground_truth`` and ``read_detections`` stop at the first defect; the functions for single fields are public
+because ``data/checking`` asks them about one entry at a time, to find every defect by the rules of the training.
+
 Two kinds of defect are told apart. What makes a file contradict itself or the skeleton (a missing field, a
 NaN, a repeated id) is an InputError that names the file and the entry. What is ordinary in good files (a
 crowd, a person without labelled keypoints, a box without area) is left out and counted.
@@ -24,6 +27,8 @@ from uniformer_pose.skeleton import Skeleton
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+DEFAULT_PERSON_CATEGORY = 1  # COCO's, where no category lists keypoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,12 +143,18 @@ def read_ground_truth(
     text).
     """
     file = Path(annotation_file)
-    folder = _existing_folder(image_folder)
-    content = _read_object(file)
-    images = _read_images(content, file)
-    categories = _keypoint_categories(content, file, skeleton)
-    records = _entries(content, "annotations", file)
-    ids = _integers(records, "id", file, lambda i: f"annotation number {i + 1}")
+    return ground_truth_of(read_annotation_file(file), file, image_folder, skeleton, clip_boxes=clip_boxes)
+
+
+def ground_truth_of(
+    content: dict[str, Any], file: Path, image_folder: str | Path, skeleton: Skeleton, *, clip_boxes: bool = True
+) -> PersonInstances:
+    """The people of ``read_ground_truth`` from what the file holds; ``file`` names it in messages."""
+    folder = existing_folder(image_folder)
+    images = read_images(content, file)
+    categories = keypoint_categories(content, file, skeleton)
+    records = entries(content, "annotations", file)
+    ids = integers(records, "id", file, lambda i: f"annotation number {i + 1}")
     _refuse_repeated_ids(ids, "annotation", file)
     if (ids <= 0).any():
         first = int(ids[ids <= 0][0])
@@ -154,32 +165,17 @@ def read_ground_truth(
     def name(index: int) -> str:
         return f"annotation {ids[index]}"
 
-    image_of_record = _look_up_images(_integers(records, "image_id", file, name), images, file, "annotation")
+    image_of_record = look_up_images(integers(records, "image_id", file, name), images, file, "annotation")
     selection = _Selection(len(records))
     if categories is not None:
-        category_ids = _integers(records, "category_id", file, name)
+        category_ids = integers(records, "category_id", file, name)
         selection.leave_out(~np.isin(category_ids, sorted(categories)), "of a category without keypoints")
     selection.leave_out(np.array([bool(record.get("iscrowd")) for record in records]), "crowd")
 
     remaining = selection.remaining()
     chosen = [records[i] for i in remaining]
-    flat = _number_rows(
-        chosen,
-        "keypoints",
-        3 * skeleton.num_keypoints,
-        file,
-        lambda i: name(remaining[i]),
-        meaning=f"x, y, visibility of the {skeleton.num_keypoints} keypoints of skeleton {skeleton.name}",
-    )
-    boxes = _number_rows(chosen, "bbox", 4, file, lambda i: name(remaining[i]), meaning="x, y, width, height in pixels")
-    keypoints = flat.reshape(-1, skeleton.num_keypoints, 3)
-    odd = ~np.isin(keypoints[..., 2], (0, 1, 2)).all(axis=1)
-    if odd.any():
-        raise InputError(
-            f"{file}: {name(remaining[int(np.flatnonzero(odd)[0])])} has a visibility other than 0 (not "
-            "labelled), "
-            "1 (hidden) and 2 (visible); correct the third number of each keypoint"
-        )
+    keypoints = read_keypoints(chosen, skeleton, file, lambda i: name(remaining[i]))
+    boxes = read_boxes(chosen, file, lambda i: name(remaining[i]))
     selection.leave_out_of(remaining, np.all(keypoints[..., 2] == 0, axis=1), "without labelled keypoint")
     boxes = _leave_out_boxes(boxes, images, image_of_record[remaining], remaining, selection, clip=clip_boxes)
 
@@ -215,29 +211,22 @@ def read_detections(
     annotation file does not know.
     """
     file = Path(detection_file)
-    folder = _existing_folder(image_folder)
-    content = _read_object(Path(annotation_file))
-    images = _read_images(content, Path(annotation_file))
-    categories = _keypoint_categories(content, Path(annotation_file), skeleton) or {1}
+    folder = existing_folder(image_folder)
+    content = read_annotation_file(Path(annotation_file))
+    images = read_images(content, Path(annotation_file))
+    categories = keypoint_categories(content, Path(annotation_file), skeleton) or {DEFAULT_PERSON_CATEGORY}
     del content
-    records = _read_json(file)
-    if not isinstance(records, list):
-        raise InputError(
-            f"{file}: a detection file is a list of image_id, category_id, bbox and score, not an object; "
-            "give the detector's results, not an annotation file"
-        )
-    if not records:
-        raise InputError(f"{file}: holds no detections; give a file with at least one box, or use the annotated boxes")
+    records = read_detection_file(file)
 
     def name(index: int) -> str:
         return f"detection number {index}"
 
-    image_ids = _integers(records, "image_id", file, name)
-    image_of_record = _look_up_images(image_ids, images, file, "detection")
-    scores = _number_rows(records, "score", None, file, name, meaning="the detector's confidence")[:, 0]
-    boxes = _number_rows(records, "bbox", 4, file, name, meaning="x, y, width, height in pixels")
+    image_ids = integers(records, "image_id", file, name)
+    image_of_record = look_up_images(image_ids, images, file, "detection")
+    scores = read_scores(records, file, name)
+    boxes = read_boxes(records, file, name)
     selection = _Selection(len(records))
-    category_ids = _integers(records, "category_id", file, name)
+    category_ids = integers(records, "category_id", file, name)
     selection.leave_out(~np.isin(category_ids, sorted(categories)), "of a category without keypoints")
     selection.leave_out(scores < score_threshold, f"with a score below {score_threshold:g}")
     everything = np.arange(len(records))
@@ -261,8 +250,8 @@ def read_detections(
 
 
 @dataclass(frozen=True, eq=False)
-class _Images:
-    """The images of an annotation file; ``order`` sorts ``ids``."""
+class ImageEntries:
+    """The images of an annotation file, in its order, as ``PersonInstances`` holds them; ``order`` sorts ``ids``."""
 
     ids: IntArray
     file_names: npt.NDArray[np.str_]
@@ -296,7 +285,7 @@ class _Selection:
 
 def _assemble(
     folder: Path,
-    images: _Images,
+    images: ImageEntries,
     image_of_instance: IntArray,
     *,
     instance_ids: IntArray,
@@ -331,7 +320,7 @@ def _assemble(
 
 def _leave_out_boxes(
     boxes: FloatArray,
-    images: _Images,
+    images: ImageEntries,
     image_of_box: IntArray,
     record_of_box: IntArray,
     selection: _Selection,
@@ -352,14 +341,16 @@ def _leave_out_boxes(
     return boxes
 
 
-def _existing_folder(image_folder: str | Path) -> Path:
+def existing_folder(image_folder: str | Path) -> Path:
+    """The folder's absolute path, its links followed; InputError where there is none."""
     folder = Path(image_folder)
     if not folder.is_dir():
         raise InputError(f"image folder {folder} does not exist; give the folder that holds the image files")
     return folder.resolve()
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """What a JSON file holds; InputError where it cannot be read or is no JSON."""
     try:
         with file.open(encoding="utf-8") as stream:
             return json.load(stream)
@@ -372,8 +363,9 @@ def _read_json(file: Path) -> Any:
         raise InputError(f"{file}: not valid JSON ({reason}); check that the file is complete") from error
 
 
-def _read_object(file: Path) -> dict[str, Any]:
-    content = _read_json(file)
+def read_annotation_file(file: Path) -> dict[str, Any]:
+    """What a COCO annotation file holds; InputError where that is no JSON object."""
+    content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(
             f"{file}: an annotation file is an object with images and annotations, not a "
@@ -383,25 +375,45 @@ def _read_object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _entries(content: dict[str, Any], key: str, file: Path) -> list[Any]:
-    entries = content.get(key)
-    if not isinstance(entries, list) or not entries:
-        problem = f"has no list {key!r}" if not isinstance(entries, list) else f"has an empty list {key!r}"
+def read_detection_file(file: Path) -> list[Any]:
+    """The entries of a COCO detection file; InputError where it is no list, or an empty one."""
+    records = read_json(file)
+    if not isinstance(records, list):
+        raise InputError(
+            f"{file}: a detection file is a list of image_id, category_id, bbox and score, not an object; "
+            "give the detector's results, not an annotation file"
+        )
+    if not records:
+        raise InputError(f"{file}: holds no detections; give a file with at least one box, or use the annotated boxes")
+    return records
+
+
+def entries(content: dict[str, Any], key: str, file: Path) -> list[Any]:
+    """The list ``key`` of an annotation file; InputError where it is absent or empty."""
+    found = content.get(key)
+    if not isinstance(found, list) or not found:
+        problem = f"has no list {key!r}" if not isinstance(found, list) else f"has an empty list {key!r}"
         raise InputError(f"{file}: {problem}; an annotation file holds at least one entry there")
-    return entries
+    return found
 
 
-def _read_images(content: dict[str, Any], file: Path) -> _Images:
-    records = _entries(content, "images", file)
-    ids = _integers(records, "id", file, lambda i: f"image number {i + 1}")
-    _refuse_repeated_ids(ids, "image", file)
+def read_images(content: dict[str, Any], file: Path) -> ImageEntries:
+    """The images of an annotation file; InputError for the first entry that cannot be used, or a repeated id."""
+    images = images_of(entries(content, "images", file), file)
+    _refuse_repeated_ids(images.ids, "image", file)
+    return images
+
+
+def images_of(records: Sequence[Any], file: Path, *, first_number: int = 1) -> ImageEntries:
+    """Image entries as arrays; ``first_number`` is the place in the file, from 1, of the first. Ids may repeat."""
+    ids = integers(records, "id", file, lambda i: f"image number {first_number + i}")
 
     def name(index: int) -> str:
         return f"image {ids[index]}"
 
     sizes = {}
     for side in ("height", "width"):
-        sizes[side] = _integers(records, side, file, name)
+        sizes[side] = integers(records, side, file, name)
         wrong = np.flatnonzero((sizes[side] < 1) | (sizes[side] > np.iinfo(np.int32).max))
         if len(wrong):
             raise InputError(
@@ -416,7 +428,7 @@ def _read_images(content: dict[str, Any], file: Path) -> _Images:
                 f"{file}: {name(index)} has file_name {file_name!r}, which leaves the image folder; "
                 "names must be relative to the folder and without '..'"
             )
-    return _Images(
+    return ImageEntries(
         ids=ids,
         file_names=np.array(file_names, dtype=np.str_),
         heights=sizes["height"].astype(np.int32),
@@ -425,7 +437,37 @@ def _read_images(content: dict[str, Any], file: Path) -> _Images:
     )
 
 
-def _keypoint_categories(content: dict[str, Any], file: Path, skeleton: Skeleton) -> set[int] | None:
+def read_keypoints(records: Sequence[Any], skeleton: Skeleton, file: Path, name: Callable[[int], str]) -> FloatArray:
+    """(records, K, 3) x, y and visibility of annotations; ``name(i)`` says which one record i is, for messages."""
+    flat = number_rows(
+        records,
+        "keypoints",
+        3 * skeleton.num_keypoints,
+        file,
+        name,
+        meaning=f"x, y, visibility of the {skeleton.num_keypoints} keypoints of skeleton {skeleton.name}",
+    )
+    keypoints = flat.reshape(-1, skeleton.num_keypoints, 3)
+    odd = ~np.isin(keypoints[..., 2], (0, 1, 2)).all(axis=1)
+    if odd.any():
+        raise InputError(
+            f"{file}: {name(int(np.flatnonzero(odd)[0]))} has a visibility other than 0 (not labelled), "
+            "1 (hidden) and 2 (visible); correct the third number of each keypoint"
+        )
+    return keypoints
+
+
+def read_boxes(records: Sequence[Any], file: Path, name: Callable[[int], str]) -> FloatArray:
+    """(records, 4) boxes of annotations or detections, of any sign and size."""
+    return number_rows(records, "bbox", 4, file, name, meaning="x, y, width, height in pixels")
+
+
+def read_scores(records: Sequence[Any], file: Path, name: Callable[[int], str]) -> FloatArray:
+    """(records,) scores of detections."""
+    return number_rows(records, "score", None, file, name, meaning="the detector's confidence")[:, 0]
+
+
+def keypoint_categories(content: dict[str, Any], file: Path, skeleton: Skeleton) -> set[int] | None:
     """Ids of the categories that list keypoint names, which must be the skeleton's; None if none does."""
     categories = content.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(entry, dict) for entry in categories):
@@ -440,7 +482,7 @@ def _keypoint_categories(content: dict[str, Any], file: Path, skeleton: Skeleton
                 f"{skeleton.num_keypoints}; choose the skeleton of this data set"
             )
         for number, (theirs, ours) in enumerate(zip(names, skeleton.keypoint_names, strict=True), start=1):
-            if _plain_name(theirs) != _plain_name(ours):
+            if plain_name(theirs) != plain_name(ours):
                 raise InputError(
                     f"{file}: keypoint {number} is {theirs!r} in category {entry.get('id')} and {ours!r} in "
                     "skeleton "
@@ -448,11 +490,11 @@ def _keypoint_categories(content: dict[str, Any], file: Path, skeleton: Skeleton
                 )
     if not with_keypoints:
         return None
-    ids = _integers(with_keypoints, "id", file, lambda i: f"category {with_keypoints[i].get('name')!r}")
+    ids = integers(with_keypoints, "id", file, lambda i: f"category {with_keypoints[i].get('name')!r}")
     return set(ids.tolist())
 
 
-def _plain_name(name: object) -> str:
+def plain_name(name: object) -> str:
     """A keypoint name without case and separators: data sets write left_eye, Left Eye and left-eye."""
     return "".join(letter for letter in str(name).lower() if letter.isalnum())
 
@@ -467,7 +509,7 @@ def _refuse_repeated_ids(ids: IntArray, kind: str, file: Path) -> None:
         )
 
 
-def _look_up_images(image_ids: IntArray, images: _Images, file: Path, kind: str) -> IntArray:
+def look_up_images(image_ids: IntArray, images: ImageEntries, file: Path, kind: str) -> IntArray:
     """Index of each image id among the images."""
     sorted_ids = images.ids[images.order]
     position = np.minimum(np.searchsorted(sorted_ids, image_ids), len(sorted_ids) - 1)
@@ -496,7 +538,8 @@ def _column(records: Sequence[Any], field_name: str, file: Path, name: Callable[
         raise
 
 
-def _integers(records: Sequence[Any], field_name: str, file: Path, name: Callable[[int], str]) -> IntArray:
+def integers(records: Sequence[Any], field_name: str, file: Path, name: Callable[[int], str]) -> IntArray:
+    """(records,) whole numbers of one field; InputError for the first record without one."""
     values = _column(records, field_name, file, name)
     # The exact type, because a text of digits, a fraction or a truth value would be converted without a word.
     if set(map(type, values)) - {int} or (values and not -(2**63) <= min(values) <= max(values) < 2**63):
@@ -506,7 +549,7 @@ def _integers(records: Sequence[Any], field_name: str, file: Path, name: Callabl
     return np.array(values, dtype=np.int64)
 
 
-def _number_rows(
+def number_rows(
     records: Sequence[Any],
     field_name: str,
     length: int | None,

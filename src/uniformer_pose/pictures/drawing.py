@@ -22,6 +22,7 @@ _SUBPIXEL_BITS = 4  # OpenCV takes points as integers in units of 1/16 pixel, wh
 _FARTHEST = 1e6  # pixels; OpenCV's integers overflow two orders of magnitude later
 _PERSON_EXTENT_PER_STROKE = 90.0
 _WIDEST_STROKE = 12
+_JPEG_QUALITY = 95
 _RIM = (20, 20, 20)
 _RING_FILLING = (255, 255, 255)
 
@@ -67,21 +68,26 @@ def stroke_width(points_in_image: Array, *, height: int, width: int) -> int:
     return int(np.clip(round(extent / _PERSON_EXTENT_PER_STROKE), 1, _WIDEST_STROKE))
 
 
-def save_png(path: str | Path, image: Image) -> None:
-    """Write an RGB image as PNG, whole or not at all; folders are made, an older file is replaced.
+def save_picture(path: str | Path, image: Image) -> None:
+    """Write an RGB image as JPEG where the name ends so, else as PNG; whole or not at all.
 
-    Raises ``InputError`` where the file cannot be written.
+    Folders are made, an older file is replaced. Raises ``InputError`` where the file cannot be written.
     """
     path = Path(path)
-    encoded, png = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR))
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    encoded, content = cv2.imencode(
+        ".jpg" if is_jpeg else ".png",
+        cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if is_jpeg else [],
+    )
     if not encoded:
-        raise ValueError(f"no PNG can be made of an array of shape {image.shape} and type {image.dtype}")
+        raise ValueError(f"no picture can be made of an array of shape {image.shape} and type {image.dtype}")
     # In the same folder: os.replace is atomic only within a file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(png.tobytes())
+            temporary.write_bytes(content.tobytes())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

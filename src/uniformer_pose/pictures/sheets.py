@@ -18,10 +18,10 @@ from uniformer_pose.skeleton import Skeleton
 _LOWEST, _HIGHEST = 192, 384  # pixels: crops are shown at least and at most this high
 _CAPTION_HEIGHT = 24
 _GAP = 6
-_BACKGROUND = (32, 32, 36)
+BACKGROUND = (32, 32, 36)
 _STRIP = (52, 52, 58)
-_TEXT = (235, 235, 235)
-_GOOD, _FAIR, _POOR = (110, 220, 110), (240, 200, 80), (255, 110, 100)
+TEXT = (235, 235, 235)
+_GOOD, _FAIR, POOR = (110, 220, 110), (240, 200, 80), (255, 110, 100)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -52,8 +52,8 @@ def training_sheet(
             _overlay_heatmaps(crop, crops[person].shape, target_heatmaps[person], skeleton, unbiased=unbiased),
         ]
         caption = f"{int((seen == 2).sum())} visible, {int((seen == 1).sum())} hidden of {skeleton.num_keypoints}"
-        panels.append(_panel(pictures, caption, _TEXT))
-    return _arrange(panels, f"training targets, {_share(panels, crops)}", columns)
+        panels.append(panel(pictures, caption, TEXT))
+    return arrange(panels, f"training targets, {_share(panels, crops)}", columns)
 
 
 def prediction_sheet(
@@ -88,10 +88,10 @@ def prediction_sheet(
             draw_poses(crop, predicted[None], confidence, skeleton, score_threshold=score_threshold),
         ]
         similarity = float(oks[person])
-        colour = _GOOD if similarity >= 0.75 else _FAIR if similarity >= 0.5 else _POOR
+        colour = _GOOD if similarity >= 0.75 else _FAIR if similarity >= 0.5 else POOR
         caption = f"OKS {_number(similarity)}  score {_number(float(scores[person]))}"
-        panels.append(_panel(pictures, caption, _TEXT if np.isnan(similarity) else colour))
-    return _arrange(panels, f"ground truth | prediction, {_share(panels, crops)}", columns)
+        panels.append(panel(pictures, caption, TEXT if np.isnan(similarity) else colour))
+    return arrange(panels, f"ground truth | prediction, {_share(panels, crops)}", columns)
 
 
 def _share(panels: Sequence[Image], crops: Image) -> str:
@@ -138,7 +138,8 @@ def _overlay_heatmaps(
     return np.asarray(np.round(enlarged * (1 - alpha) + paint * alpha).clip(0, 255), dtype=np.uint8)
 
 
-def _panel(pictures: Sequence[Image], caption: str, colour: tuple[int, int, int]) -> Image:
+def panel(pictures: Sequence[Image], caption: str, colour: tuple[int, int, int]) -> Image:
+    """Two pictures of one height side by side, under a caption of that colour."""
     left, right = pictures
     seam = np.full((len(left), 2, 3), _STRIP, dtype=np.uint8)
     body = np.hstack([left, seam, right])
@@ -155,19 +156,19 @@ def _strip(width: int, text: str, colour: tuple[int, int, int], background: tupl
     return strip
 
 
-def _arrange(panels: Sequence[Image], title: str, columns: int) -> Image:
+def arrange(panels: Sequence[Image], title: str, columns: int) -> Image:
     """Panels of one size in rows, under a title; a sheet without panels is its title."""
     columns = max(1, min(columns, len(panels)))
     if not panels:
-        return _strip(2 * _LOWEST, title, _TEXT, _BACKGROUND)
+        return _strip(2 * _LOWEST, title, TEXT, BACKGROUND)
     panel_height, panel_width = panels[0].shape[:2]
     rows = -(-len(panels) // columns)
     height, width = _CAPTION_HEIGHT + rows * (panel_height + _GAP), _GAP + columns * (panel_width + _GAP)
-    sheet = np.full((height, width, 3), _BACKGROUND, dtype=np.uint8)
-    sheet[:_CAPTION_HEIGHT] = _strip(width, title, _TEXT, _BACKGROUND)
-    for index, panel in enumerate(panels):
+    sheet = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
+    sheet[:_CAPTION_HEIGHT] = _strip(width, title, TEXT, BACKGROUND)
+    for index, part in enumerate(panels):
         row, column = divmod(index, columns)
         top = _CAPTION_HEIGHT + row * (panel_height + _GAP)
         left = _GAP + column * (panel_width + _GAP)
-        sheet[top : top + panel_height, left : left + panel_width] = panel
+        sheet[top : top + panel_height, left : left + panel_width] = part
     return sheet

@@ -16,7 +16,7 @@ from torch import Tensor
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image
 from uniformer_pose.evaluation.oks import keypoint_similarities
-from uniformer_pose.pictures.drawing import save_png
+from uniformer_pose.pictures.drawing import save_picture
 from uniformer_pose.pictures.sheets import prediction_sheet, training_sheet
 from uniformer_pose.training.pose_module import PoseModule
 
@@ -88,7 +88,7 @@ class Pictures(Callback):
             shutil.copyfile(self._last_predictions, self.folder / "predictions.png")
 
     def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> None:
-        save_png(self.folder / f"{file}.png", sheet)
+        save_picture(self.folder / f"{file}.png", sheet)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(title, [sheet], step=trainer.global_step)

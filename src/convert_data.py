@@ -1,0 +1,157 @@
+"""Turns annotations of other formats into a dataset that ``data=`` reads: YOLO-pose, a CSV of points, COCO JSON.
+
+Exit status: 0 written, 2 unusable input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import hydra
+from omegaconf import DictConfig
+
+from uniformer_pose.config_check import check_config
+from uniformer_pose.entry_point import config_groups, plain_config, prepare_command_line, report_input_errors
+from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.crop_size import check_crop_size
+from uniformer_pose.nearest_name import did_you_mean
+
+CONF = Path(__file__).parents[1] / "conf"
+FORMATS = ("yolo_pose", "points_csv", "coco")
+POSITIVE = ("default_sigma", "area_of_box")
+ONLY_FOR = {"val_source": "coco", "val_images": "coco", "normalised": "points_csv"}
+
+
+@dataclass
+class CodecSize:
+    """Crop size in pixels and the spread of the target heatmaps."""
+
+    height: int
+    width: int
+    sigma: float
+
+
+@dataclass
+class ConvertDataConfig:
+    """The keys of conf/convert_data.yaml but ``from``, which is a word of Python's."""
+
+    source: str
+    val_source: str | None
+    images: str | None
+    val_images: str | None
+    to: str
+    name: str | None
+    category: str | None
+    skeleton: str | None
+    default_sigma: float
+    exif: Literal["displayed", "stored"] | None
+    normalised: bool
+    box_margin: float
+    area_of_box: float
+    val_share: float
+    seed: int
+    image_files: Literal["link", "copy"]
+    codec: CodecSize
+    on_problem: Literal["error", "skip"]
+    overwrite: bool
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="convert_data")
+def main(config: DictConfig) -> None:
+    """Check the settings before any work, then convert."""
+    try:
+        with report_input_errors():
+            convert_data(*checked_settings(config))
+    except KeyboardInterrupt:
+        print(f"interrupted: nothing was written to {config.to}", file=sys.stderr)
+        sys.exit(130)
+
+
+def checked_settings(config: DictConfig) -> tuple[str, dict[str, Any]]:
+    """The format to convert from, and the other settings, plain and of the right types."""
+    settings = plain_config(config)
+    source_format = str(settings.pop("from", "???"))
+    if source_format == "???":
+        raise InputError(f"from is required: give from={'|'.join(FORMATS)}")
+    if source_format not in FORMATS:
+        raise InputError(f"from={source_format}: no such format; {did_you_mean(source_format, FORMATS)}")
+    check_config(settings, ConvertDataConfig)
+    for key, only in ONLY_FOR.items():
+        if settings[key] and source_format != only:
+            raise InputError(f"{key}={settings[key]} is for from={only}; leave it out for from={source_format}")
+    for key, value in (*((key, settings[key]) for key in POSITIVE), ("codec.sigma", settings["codec"]["sigma"])):
+        if not 0 < value < math.inf:
+            raise InputError(f"{key}={value}: give a number above 0")
+    check_crop_size(settings["codec"]["height"], settings["codec"]["width"])
+    return source_format, settings
+
+
+def convert_data(source_format: str, settings: dict[str, Any]) -> None:
+    """Write the dataset that checked, plain settings ask for, and say what to do next."""
+    # Imported here because a misspelt key should not have to wait for the libraries.
+    from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
+    from uniformer_pose.data.conversion.dataset_writer import require_free, write_dataset
+    from uniformer_pose.data.conversion.points_table import read_points_table
+    from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
+    from uniformer_pose.skeleton import load_skeleton
+    from uniformer_pose.work_progress import work_progress
+
+    to, paths = Path(settings["to"]).expanduser(), _paths(settings)
+    name = _config_name(settings["name"] or to.resolve().name)
+    require_free(to, overwrite=settings["overwrite"])
+    for path in filter(None, paths.values()):
+        if path.resolve().is_relative_to(to.resolve()):
+            raise InputError(f"to={to} holds the source {path}; give a folder beside it")
+    common: dict[str, Any] = {
+        "name": name,
+        "images": paths["images"],
+        "skeleton": None if settings["skeleton"] is None else load_skeleton(settings["skeleton"]),
+        **{key: settings[key] for key in ("category", "exif", "val_share", "seed", "default_sigma")},
+    }
+    source = paths["source"] or Path()
+    if source_format == "yolo_pose":
+        dataset = read_yolo_pose(source, **common)
+    elif source_format == "points_csv":
+        table_settings = {key: settings[key] for key in ("normalised", "box_margin")}
+        dataset = read_points_table(source, **common, **table_settings)
+    else:
+        dataset = read_coco_keypoints(source, val_source=paths["val_source"], val_images=paths["val_images"], **common)
+    with work_progress("images") as on_progress:
+        summary = write_dataset(
+            dataset,
+            to,
+            name=name,
+            made_from={"from": source_format, **settings},
+            on_progress=on_progress,
+            **{key: settings[key] for key in ("image_files", "codec", "area_of_box", "overwrite", "on_problem")},
+        )
+    print(summary.text())
+    if settings["image_files"] == "link" and summary.copied:
+        print(f"note: {summary.copied} images were copied, as they could not be linked")
+    chosen = f"--config-dir {summary.config_file.parents[1]} data={name}"
+    print(f"check it: python src/check_data.py {chosen}\ntrain:    python src/train.py {chosen}")
+
+
+def _paths(settings: dict[str, Any]) -> dict[str, Path | None]:
+    found = {key: settings[key] for key in ("source", "val_source", "images", "val_images")}
+    return {key: None if path is None else Path(path).expanduser() for key, path in found.items()}
+
+
+def _config_name(name: str) -> str:
+    """A name that can be typed after ``data=``; InputError where the project has a data config of this name."""
+    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+    if not plain:
+        raise InputError(f"name={name!r}: give letters, digits and underscores")
+    if plain in config_groups(CONF)["data"]:
+        raise InputError(f"name={plain} is that of conf/data/{plain}.yaml; give another one with name=<name>")
+    return plain
+
+
+if __name__ == "__main__":
+    prepare_command_line(CONF)
+    main()

@@ -1,0 +1,404 @@
+"""Annotation files -> every defect in them, by the rules of the reader, and the people that are sound.
+
+``read_ground_truth`` stops at the first entry that it cannot use. Here its functions are asked about every entry; what
+they refuse is counted under a name and set aside, and the rest is looked into further. An entry that is set aside is
+not counted again for what follows from its defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from uniformer_pose.data.checking.defects import Example, Findings, Severity, refusals
+from uniformer_pose.data.checking.left_right import left_right_suspicions
+from uniformer_pose.data.coco_annotations import (
+    ImageEntries,
+    PersonInstances,
+    entries,
+    ground_truth_of,
+    images_of,
+    integers,
+    keypoint_categories,
+    read_boxes,
+    read_keypoints,
+)
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import Skeleton
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+_OVER_THE_EDGE = 1.0  # pixel: annotation tools round, and COCO's own boxes do it
+_FAR_FROM_BOX = 0.2  # of the box's larger side
+_MORE_THAN_BOX = 1.1  # times the box's area
+
+
+@dataclass(eq=False)
+class CheckedPeople:
+    """What stays of an annotation file when the defects are set aside.
+
+    ``images``: the usable image entries, None where there is none. ``people``: as the reader gives them, None where
+    nothing could be read. ``categories``: ids of the people's, None where no category lists keypoints. ``counts`` by
+    name. ``suspects``: why a person of this annotation id is doubtful, for the contact sheet.
+    """
+
+    images: ImageEntries | None = None
+    people: PersonInstances | None = None
+    categories: set[int] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    suspects: dict[int, str] = field(default_factory=dict)
+
+
+def check_annotations(
+    content: dict[str, Any], file: Path, image_folder: Path, skeleton: Skeleton, findings: Findings, *, scored: bool
+) -> CheckedPeople:
+    """Check what an annotation file holds; ``scored``: it is ground truth to evaluate on, so areas are needed.
+
+    Raises InputError where the file has no list of images: then it is no annotation file.
+    """
+    checked = CheckedPeople()
+    image_records = entries(content, "images", file)
+    sound_images = _sound_images(image_records, file, findings)
+    checked.counts["images"] = len(image_records)
+    if sound_images:
+        checked.images = images_of(sound_images, file)
+    try:
+        checked.categories = keypoint_categories(content, file, skeleton)
+    except InputError as error:
+        findings.add("category_keypoints_differ", without_file(error, file))
+        return checked
+    if checked.categories is not None and len(checked.categories) > 1:
+        findings.add("several_keypoint_categories", f"categories {', '.join(map(str, sorted(checked.categories)))}")
+    records = content.get("annotations")
+    if not isinstance(records, list) or not records:
+        findings.add("no_people", f"{file.name} has no annotations")
+        return checked
+    checked.counts["annotations"] = len(records)
+    people = _people(records, image_records, checked, content, file, findings)
+    if people and checked.images is not None:
+        usable = _check_people(people, checked.images, checked, file, skeleton, findings, scored=scored)
+        sound = {**content, "images": sound_images, "annotations": usable}
+        if usable:
+            checked.people = ground_truth_of(sound, file, image_folder, skeleton)
+    if checked.people is None or not len(checked.people):
+        findings.add("no_people", f"no annotation of {file.name} is a person with a box and a labelled keypoint")
+    else:
+        _check_never_labelled(checked.people, skeleton, findings)
+        checked.counts["people"] = len(checked.people)
+        unlabelled = "without labelled keypoint"
+        checked.counts[unlabelled] = checked.people.counts[unlabelled]
+        checked.counts["images with people"] = checked.people.num_images
+    return checked
+
+
+def without_file(error: InputError | str, file: Path) -> str:
+    """A reader's sentence without the file it begins with: the report says it once."""
+    return str(error).removeprefix(f"{file}: ")
+
+
+def _sound_images(records: Sequence[Any], file: Path, findings: Findings) -> list[Any]:
+    """The image entries that the reader can use, ids unique; the others are counted."""
+    refused = refusals(lambda chunk, start: images_of(chunk, file, first_number=start + 1), records)
+    for index, message in refused.items():
+        record = records[index] if isinstance(records[index], dict) else {}
+        name = record.get("file_name")
+        kind = "file_name_leaves_folder" if "leaves the image folder" in message else "image_entry_invalid"
+        findings.add(kind, without_file(message, file), file_name=name if isinstance(name, str) else None)
+    sound: dict[int, Any] = {}
+    names: dict[PurePosixPath, int] = {}
+    for record in (record for index, record in enumerate(records) if index not in refused):
+        image_id, name = record["id"], record["file_name"]
+        if image_id in sound:
+            detail = f"image id {image_id} is also that of {sound[image_id]['file_name']}"
+            findings.add("image_id_repeated", detail, file_name=name)
+            continue
+        sound[image_id] = record
+        first = names.setdefault(PurePosixPath(name), image_id)
+        if first != image_id:
+            findings.add("file_name_repeated", f"image {image_id} has the file of image {first}", file_name=name)
+    return list(sound.values())
+
+
+def _people(
+    records: Sequence[Any],
+    image_records: Sequence[Any],
+    checked: CheckedPeople,
+    content: dict[str, Any],
+    file: Path,
+    findings: Findings,
+) -> list[dict[str, Any]]:
+    """The annotations of people, without crowds, whose ids, image and category are sound; the others are counted."""
+    categories = checked.categories
+
+    def fields(chunk: Sequence[Any], start: int) -> None:
+        integers(chunk, "id", file, lambda i: f"annotation number {start + i + 1}")
+        for name in ("image_id",) if categories is None else ("image_id", "category_id"):
+            integers(chunk, name, file, lambda i: f"annotation {chunk[i]['id']}")
+
+    refused = refusals(fields, records)
+    for index, message in refused.items():
+        record = records[index] if isinstance(records[index], dict) else {}
+        known_id = record.get("id") if type(record.get("id")) is int else None
+        findings.add("annotation_entry_invalid", without_file(message, file), annotation_id=known_id)
+
+    usable_images = set() if checked.images is None else set(checked.images.ids.tolist())
+    listed_images = _whole_ids(image_records)
+    listed_categories = _whole_ids(content.get("categories") or [])
+    seen: set[int] = set()
+    people: list[dict[str, Any]] = []
+    crowd = in_unusable_images = 0
+    for record in (record for index, record in enumerate(records) if index not in refused):
+        annotation_id, image_id = record["id"], record["image_id"]
+        repeated = annotation_id in seen
+        seen.add(annotation_id)
+        if annotation_id <= 0:
+            kind, detail = "annotation_id_not_positive", f"annotation id {annotation_id}"
+        elif repeated:
+            kind, detail = "annotation_id_repeated", f"annotation id {annotation_id} again, in image {image_id}"
+        elif image_id not in listed_images:
+            kind, detail = "annotation_of_unknown_image", f"annotation {annotation_id} is in image {image_id}"
+        elif categories is not None and record["category_id"] not in categories:
+            kind = "annotation_of_other_category"
+            if record["category_id"] not in listed_categories:
+                kind = "annotation_of_unknown_category"
+            detail = f"annotation {annotation_id} is of category {record['category_id']}"
+        elif image_id not in usable_images:
+            in_unusable_images += 1
+            continue
+        elif record.get("iscrowd"):
+            crowd += 1
+            continue
+        else:
+            people.append(record)
+            continue
+        findings.add(kind, detail, annotation_id=annotation_id)
+    checked.counts["crowd"] = crowd
+    if in_unusable_images:
+        checked.counts["in images whose entry is unusable"] = in_unusable_images
+    return people
+
+
+def _check_people(
+    records: list[dict[str, Any]],
+    images: ImageEntries,
+    checked: CheckedPeople,
+    file: Path,
+    skeleton: Skeleton,
+    findings: Findings,
+    *,
+    scored: bool,
+) -> list[dict[str, Any]]:
+    """Count the defects of the people's boxes and keypoints; returns those whose box and keypoints can be read."""
+    ids = np.array([record["id"] for record in records], dtype=np.int64)
+    places = {image_id: place for place, image_id in enumerate(images.ids.tolist())}
+    image_of_record = np.array([places[record["image_id"]] for record in records], dtype=np.int64)
+
+    def example(index: int, detail: str) -> Example:
+        return Example(
+            f"annotation {ids[index]} {detail}", str(images.file_names[image_of_record[index]]), int(ids[index])
+        )
+
+    def read(
+        field_name: str, reader: Callable[[Sequence[Any], Callable[[int], str]], FloatArray], shape: tuple[int, ...]
+    ) -> tuple[FloatArray, BoolArray]:
+        """One field of all people, NaN where refused, and where it was not."""
+        refused = refusals(lambda chunk, start: reader(chunk, lambda i: f"annotation {ids[start + i]}"), records)
+        for index, message in refused.items():
+            kind = _kind_of_field(field_name, records[index], shape)
+            findings.add(
+                kind,
+                without_file(message, file),
+                file_name=str(images.file_names[image_of_record[index]]),
+                annotation_id=int(ids[index]),
+            )
+            checked.suspects.setdefault(int(ids[index]), kind)
+        readable = np.array([index not in refused for index in range(len(records))], dtype=np.bool_)
+        values = np.full((len(records), *shape), np.nan)
+        values[readable] = reader([record for record, good in zip(records, readable, strict=True) if good], str)
+        return values, readable
+
+    boxes, has_box = read("bbox", lambda chunk, name: read_boxes(chunk, file, name), (4,))
+    keypoints, has_keypoints = read(
+        "keypoints", lambda chunk, name: read_keypoints(chunk, skeleton, file, name), (skeleton.num_keypoints, 3)
+    )
+
+    def count(
+        kind: str, condition: BoolArray, detail: Callable[[int], str], *, severity: Severity | None = None
+    ) -> None:
+        findings.add_where(kind, condition, lambda index: example(index, detail(index)), severity=severity)
+        for index in np.flatnonzero(condition).tolist():
+            checked.suspects.setdefault(int(ids[index]), kind)
+
+    points, visibility = keypoints[..., :2], np.nan_to_num(keypoints[..., 2])
+    labelled = np.asarray(visibility > 0)
+    anything_labelled = np.asarray(labelled.any(axis=1))
+    # Where a box or keypoints could not be read every comparison with NaN is false, and the numbers do not matter.
+    with np.errstate(invalid="ignore"):
+        size = np.stack([images.widths, images.heights], axis=1)[image_of_record].astype(np.float64)
+        has_area = _check_boxes(boxes, has_box, size, anything_labelled | ~has_keypoints, count)
+        _check_keypoints(points, visibility, labelled, size, boxes, has_area, count)
+    _check_num_keypoints(records, labelled.sum(axis=1), has_keypoints, count, scored=scored)
+    _check_areas(records, boxes, has_area, anything_labelled, count, scored=scored)
+
+    both = has_box & has_keypoints
+    rows = np.concatenate([image_of_record[:, None], boxes, keypoints.reshape(len(ids), -1)], axis=1)
+    _check_repeated(rows, both, count)
+    sound = np.flatnonzero(both & has_area & anything_labelled)
+    suspicions = left_right_suspicions(points[sound], visibility[sound], boxes[sound], skeleton)
+    face = np.zeros(len(ids), dtype=np.bool_)
+    face[sound] = suspicions.face
+    count("left_right_swapped_in_face", face, lambda _: "has a mirrored face")
+    pairs = np.zeros((len(ids), len(skeleton.left_right_pairs)), dtype=np.bool_)
+    pairs[sound] = suspicions.pairs
+    count(
+        "left_right_swapped_in_person",
+        np.asarray(pairs.any(axis=1)),
+        lambda index: f"has doubtful {', '.join(_names(skeleton, np.flatnonzero(pairs[index]).tolist()))}",
+    )
+    for pair in np.flatnonzero(suspicions.throughout).tolist():
+        agreement = f"agree with the other pairs in {suspicions.agreement[pair]:.0%} of people"
+        findings.add("left_right_swapped_throughout", f"{_names(skeleton, [pair])[0]} {agreement}")
+    return [record for record, good in zip(records, both, strict=True) if good]
+
+
+Count = Callable[..., None]
+
+
+def _check_boxes(
+    boxes: FloatArray, has_box: BoolArray, size: FloatArray, labelled: BoolArray, count: Count
+) -> BoolArray:
+    """Count boxes without area, outside and partly outside; returns which of them the reader would keep."""
+    flat = has_box & (boxes[:, 2:] <= 0).any(axis=1)
+    corners = np.stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+    inside = np.diff(np.clip(corners, 0, size - 1), axis=0)[0]
+    outside = has_box & ~flat & (inside <= 0).any(axis=1)
+    over = np.maximum(-corners[0], corners[1] - size).max(axis=1)
+
+    def box(index: int) -> str:
+        x, y, width, height = boxes[index]
+        return f"has the box x {x:g}, y {y:g}, width {width:g}, height {height:g} in an image of {_size(size[index])}"
+
+    for kind, condition in (("box_without_area", flat), ("box_outside_image", outside)):
+        count(kind, condition & labelled, box)
+        count(kind, condition & ~labelled, box, severity="remark")  # nobody is lost
+    kept: BoolArray = has_box & ~flat & ~outside
+    count("box_partly_outside", kept & (over > _OVER_THE_EDGE), box)
+    return kept
+
+
+def _check_keypoints(
+    points: FloatArray,
+    visibility: FloatArray,
+    labelled: BoolArray,
+    size: FloatArray,
+    boxes: FloatArray,
+    has_area: BoolArray,
+    count: Count,
+) -> None:
+    stray = (visibility == 0) & (points != 0).any(axis=2) & np.isfinite(points).all(axis=2)
+    count("unlabelled_with_coordinates", stray.any(axis=1), lambda i: f"has {stray[i].sum()} of them")
+    beyond = ((points < -_OVER_THE_EDGE) | (points > size[:, None])).any(axis=2) & labelled
+
+    def worst(index: int) -> str:
+        x, y = points[index][beyond[index]][0]
+        return f"has {beyond[index].sum()}, one at x {x:g}, y {y:g}, in an image of {_size(size[index])}"
+
+    count("keypoint_outside_image", beyond.any(axis=1), worst)
+    low, high = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
+    reach = _FAR_FROM_BOX * boxes[:, 2:].max(axis=1)
+    far = np.maximum(low - points, points - high).max(axis=2) > reach[:, None]
+    far &= labelled & ~beyond & has_area[:, None]
+    count("keypoint_outside_box", far.any(axis=1), lambda i: f"has {far[i].sum()} of its {labelled[i].sum()} there")
+
+
+def _check_num_keypoints(
+    records: Sequence[dict[str, Any]], counted: IntArray, has_keypoints: BoolArray, count: Count, *, scored: bool
+) -> None:
+    declared = [record.get("num_keypoints", int(n)) for record, n in zip(records, counted, strict=True)]
+    pairs = list(zip(declared, counted.tolist(), strict=True))
+    wrong = has_keypoints & np.array([said != is_so for said, is_so in pairs], dtype=np.bool_)
+    # Evaluation takes the file's word for who is scored at all.
+    decides = wrong & scored & np.array([bool(said) != bool(is_so) for said, is_so in pairs], dtype=np.bool_)
+
+    def detail(index: int) -> str:
+        return f"says {declared[index]!r:.20} and has {counted[index]} labelled"
+
+    count("num_keypoints_wrong", decides, detail, severity="error")
+    count("num_keypoints_wrong", wrong & ~decides, detail)
+
+
+def _check_areas(
+    records: Sequence[dict[str, Any]],
+    boxes: FloatArray,
+    has_area: BoolArray,
+    labelled: BoolArray,
+    count: Count,
+    *,
+    scored: bool,
+) -> None:
+    given = [record.get("area") for record in records]
+    numbers = [float(v) if isinstance(v, (int, float)) and 0 <= v <= 1e300 else np.nan for v in given]
+    areas = np.array(numbers, dtype=np.float64)
+    severity: Severity = "error" if scored else "remark"
+
+    def detail(index: int) -> str:
+        return "has no area" if "area" not in records[index] else f"has area {given[index]!r:.30}"
+
+    count("area_missing", np.isnan(areas), detail, severity=severity)
+    count("area_zero", (areas == 0) & labelled, detail, severity=severity)
+    box_areas = boxes[:, 2] * boxes[:, 3]
+    with np.errstate(invalid="ignore"):
+        larger = has_area & (areas > _MORE_THAN_BOX * box_areas)
+    count("area_larger_than_box", larger, lambda i: f"has area {areas[i]:g} in a box of {box_areas[i]:g}")
+
+
+def _check_repeated(rows: FloatArray, comparable: BoolArray, count: Count) -> None:
+    seen: set[bytes] = set()
+    repeated = np.zeros(len(rows), dtype=np.bool_)
+    for index in np.flatnonzero(comparable):
+        row = rows[index].tobytes()
+        repeated[index] = row in seen
+        seen.add(row)
+    count("annotation_repeated", repeated, lambda _: "repeats an earlier one of its image")
+
+
+def _check_never_labelled(people: PersonInstances, skeleton: Skeleton, findings: Findings) -> None:
+    for name, most in zip(skeleton.keypoint_names, people.visibility.max(axis=0).tolist(), strict=True):
+        if not most:
+            findings.add("keypoint_never_labelled", f"{name} in none of {len(people)} people")
+
+
+def _kind_of_field(field_name: str, record: dict[str, Any], shape: tuple[int, ...]) -> str:
+    """Under which name a box or keypoints are counted that the reader refuses."""
+    value, length = record.get(field_name), int(np.prod(shape))
+    malformed = not isinstance(value, list) or len(value) != length
+    if field_name == "bbox":
+        return "box_missing" if value is None else "box_malformed" if malformed else "box_not_finite"
+    if value is None:
+        return "keypoints_missing"
+    if malformed:
+        return "keypoints_of_wrong_number"
+    # Both were refused in one go; a visibility is only looked at where all numbers are finite.
+    finite = all(type(v) in (int, float) and abs(v) < 1e300 for v in value)
+    return "visibility_invalid" if finite else "keypoints_not_finite"
+
+
+def _whole_ids(records: Sequence[Any]) -> set[int]:
+    """The ids of entries, usable or not; what is no whole number cannot be referred to."""
+    return {record["id"] for record in records if isinstance(record, dict) and type(record.get("id")) is int}
+
+
+def _names(skeleton: Skeleton, pairs: Sequence[int]) -> list[str]:
+    return [f"{skeleton.left_right_pairs[pair][0]} and {skeleton.left_right_pairs[pair][1]}" for pair in pairs]
+
+
+def _size(width_and_height: FloatArray) -> str:
+    width, height = width_and_height
+    return f"{height:g}x{width:g} (height x width)"

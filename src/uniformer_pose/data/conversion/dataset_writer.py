@@ -1,0 +1,322 @@
+"""A foreign dataset -> the layout and the data config that training reads, whole or not at all.
+
+    TO/images/{train,val}/...
+    TO/annotations/{train,val}.json
+    TO/skeleton.yaml
+    TO/conf/data/NAME.yaml          for --config-dir TO/conf data=NAME
+    TO/conversion.json              what it was made from, and how
+    TO/left_out.txt                 what could not be converted, one sentence a line, if anything
+
+Images are read and annotations written one by one. Everything goes to ``TO.part`` first, which is renamed at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import yaml
+
+from uniformer_pose.data.conversion.source import Problems, SourceDataset, SourceImage, SourcePerson, SplitName
+from uniformer_pose.errors import InputError
+
+CONVERTER = "uniformer_pose.data.conversion"
+_MANIFEST = "conversion.json"
+_UNFINISHED = ".part"
+_CATEGORY = 1  # COCO's id of the person
+
+
+@dataclass(frozen=True)
+class ConversionSummary:
+    """What was written: images, people, and people with a labelled keypoint, by split; what was left out, and notes."""
+
+    images: dict[SplitName, int]
+    people: dict[SplitName, int]
+    labelled: dict[SplitName, int]
+    left_out: list[str]
+    notes: list[str]
+    copied: int
+    config_file: Path
+
+    def text(self) -> str:
+        """A few lines for people."""
+        lines = [
+            f"{split:<5} {self.images[split]} images, {self.people[split]} people, {self.labelled[split]} of them with "
+            "labelled keypoints"
+            for split in self.images
+        ]
+        lines += [f"note: {note}" for note in self.notes]
+        if self.left_out:
+            lines.append(f"left out: {len(self.left_out)}, listed in {self.config_file.parents[2] / 'left_out.txt'}")
+        return "\n".join(lines)
+
+
+@dataclass(eq=False)
+class _Written:
+    images: int = 0
+    people: int = 0
+    labelled: int = 0
+    copied: int = 0
+    next_annotation_id: int = 1
+    entries: list[str] = field(default_factory=list)
+
+
+def write_dataset(
+    dataset: SourceDataset,
+    to: Path,
+    *,
+    name: str,
+    image_files: Literal["link", "copy"] = "link",
+    codec: Mapping[str, Any],
+    area_of_box: float,
+    overwrite: bool = False,
+    on_problem: Literal["error", "skip"] = "error",
+    made_from: Mapping[str, Any],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ConversionSummary:
+    """Write ``dataset`` to the folder ``to``, which must be new, empty, or (``overwrite``) written by this function.
+
+    ``link`` makes hard links, and copies where the file system has none. ``codec`` holds height, width and sigma for
+    the data config. ``area_of_box``: the share of its box that a person without an area covers. ``on_problem``: one
+    InputError for all that cannot be converted, or leave it out and list it. ``made_from``: kept in conversion.json.
+    """
+    to = to.absolute()  # resolve() would follow a link and write elsewhere
+    require_free(to, overwrite=overwrite)
+    unfinished = to.with_name(to.name + _UNFINISHED)
+    if unfinished.exists():
+        _require_ours(unfinished)
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(parents=True)
+    try:
+        _write_json(unfinished / _MANIFEST, {"converted_by": CONVERTER})  # so that an interrupted one is known as ours
+        problems = Problems(allowed=on_problem == "skip")
+        for sentence in dataset.problems:
+            problems.add(sentence)
+        total, done = sum(map(len, dataset.images.values())), 0
+
+        def one_more() -> None:
+            nonlocal done
+            done += 1
+            if on_progress is not None:
+                on_progress(done, total)
+
+        written = {
+            split: _write_split(
+                dataset,
+                split,
+                unfinished,
+                problems,
+                image_files=image_files,
+                area_of_box=area_of_box,
+                on_image=one_more,
+            )
+            for split in dataset.images
+        }
+        problems.refuse()
+        for split, one in written.items():
+            if not one.labelled:
+                raise InputError(
+                    f"{split}: {one.images} images, {one.people} people, none with a labelled keypoint; nobody could "
+                    "be trained on or evaluated"
+                )
+        summary = ConversionSummary(
+            images={split: one.images for split, one in written.items()},
+            people={split: one.people for split, one in written.items()},
+            labelled={split: one.labelled for split, one in written.items()},
+            left_out=problems.sentences,
+            notes=dataset.notes,
+            copied=sum(one.copied for one in written.values()),
+            config_file=to / "conf" / "data" / f"{name}.yaml",
+        )
+        _write_skeleton(unfinished / "skeleton.yaml", dataset)
+        _write_config(unfinished / "conf" / "data" / f"{name}.yaml", to, name, codec)
+        if problems.sentences:
+            text = "\n".join(problems.sentences) + "\n"
+            (unfinished / "left_out.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
+        facts = {"converted_by": CONVERTER, "made_from": dict(made_from), "notes": dataset.notes}
+        counts = {"images": summary.images, "people": summary.people, "labelled": summary.labelled}
+        _write_json(unfinished / _MANIFEST, {**facts, **counts, "left_out": len(problems.sentences)})
+        _put_in_place(unfinished, to)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return summary
+
+
+def require_free(to: Path, *, overwrite: bool) -> None:
+    """InputError unless a dataset may be written to ``to``."""
+    if to.is_symlink() or (to.exists() and not to.is_dir()):
+        raise InputError(f"to={to} is no folder; give a folder that is new or empty")
+    if not to.exists() or not any(to.iterdir()):
+        return
+    if not overwrite:
+        raise InputError(f"to={to} holds files; give a new folder, or overwrite=true to replace a converted dataset")
+    _require_ours(to)
+
+
+def _require_ours(folder: Path) -> None:
+    """Only what a conversion wrote is ever deleted."""
+    try:
+        ours = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["converted_by"] == CONVERTER
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise InputError(f"{folder} holds files that no conversion wrote, and stays as it is; give another folder")
+
+
+def _write_split(
+    dataset: SourceDataset,
+    split: SplitName,
+    folder: Path,
+    problems: Problems,
+    *,
+    image_files: Literal["link", "copy"],
+    area_of_box: float,
+    on_image: Callable[[], None],
+) -> _Written:
+    """One annotation file and its images; annotations are streamed to disk, the images' entries come after them."""
+    written = _Written()
+    image_folder = folder / "images" / split
+    image_folder.mkdir(parents=True)
+    (folder / "annotations").mkdir(exist_ok=True)
+    skeleton = dataset.skeleton
+    names: set[str] = set()
+    category = {
+        "id": _CATEGORY,
+        "name": dataset.category,
+        "supercategory": dataset.category,
+        "keypoints": list(skeleton.keypoint_names),
+        "skeleton": [[first + 1, second + 1] for first, second in skeleton.limb_indices.tolist()],
+    }
+    with (folder / "annotations" / f"{split}.json").open("w", encoding="utf-8") as file:
+        head = {
+            "info": {"description": f"{skeleton.name}, {split}", "converted_by": CONVERTER},
+            "categories": [category],
+        }
+        file.write(json.dumps(head)[:-1] + ', "annotations": [')
+        for image_name in dataset.images[split]:
+            image = dataset.read(split, image_name, problems)
+            on_image()
+            if image is None:
+                continue
+            file_name = PurePosixPath(image_name.replace("\\", "/")).as_posix()
+            if file_name in names:
+                problems.add(f"{image.path}: is named twice, as {image_name} and otherwise")
+                continue
+            names.add(file_name)
+            written.images += 1
+            image_id = written.images if image.image_id is None else image.image_id
+            size = {"height": image.height, "width": image.width}
+            written.entries.append(json.dumps({"id": image_id, "file_name": file_name, **size}))
+            written.copied += _place_image(image, image_folder / file_name, image_files)
+            for person in image.people:
+                entry = _annotation(person, written.next_annotation_id, image_id, area_of_box)
+                file.write((",\n" if written.people else "\n") + json.dumps(entry, allow_nan=False))
+                written.next_annotation_id += 1
+                written.people += 1
+                written.labelled += entry["num_keypoints"] > 0
+        file.write('\n], "images": [\n' + ",\n".join(written.entries) + "\n]}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    written.entries.clear()
+    return written
+
+
+def _annotation(person: SourcePerson, number: int, image_id: int, area_of_box: float) -> dict[str, Any]:
+    x, y, width, height = (round(side, 3) for side in person.box_xywh.tolist())
+    keypoints: list[float] = []
+    for point_x, point_y, visibility in person.keypoints.tolist():
+        keypoints += [_short(point_x), _short(point_y), int(visibility)]
+    area = width * height * area_of_box if person.area is None else person.area
+    return {
+        "iscrowd": 0,
+        **person.other_fields,
+        "id": number if person.annotation_id is None else person.annotation_id,
+        "image_id": image_id,
+        "category_id": _CATEGORY,
+        "bbox": [_short(x), _short(y), _short(width), _short(height)],
+        "area": round(area, 3),
+        "keypoints": keypoints,
+        "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
+    }
+
+
+def _short(value: float) -> float | int:
+    """A coordinate to a thousandth of a pixel, without digits that say nothing."""
+    rounded = round(value, 3)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _place_image(image: SourceImage, path: Path, image_files: Literal["link", "copy"]) -> bool:
+    """Link or copy one image to its place; whether it had to be copied."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = image.path.resolve()
+    if image_files == "link":
+        try:
+            path.hardlink_to(source)
+            return False
+        except OSError:  # another file system, or one without links, or a file of somebody else's
+            pass
+    try:
+        shutil.copyfile(source, path)
+    except OSError as error:
+        raise InputError(f"{source} cannot be copied to {path} ({error.strerror or error})") from error
+    return True
+
+
+def _write_skeleton(path: Path, dataset: SourceDataset) -> None:
+    fields = dataset.skeleton.to_dict()
+    text = (
+        f"# The keypoints of {dataset.skeleton.name}. sigma: the annotators' spread as a fraction of the square root\n"
+        "# of the person's area; OKS and AP depend on it. left_right_pairs are exchanged where a crop is mirrored.\n"
+        "# upper_body and lower_body, both or neither, are for half-body augmentation and hold every keypoint once.\n"
+    )
+    path.write_text(text + _plain_yaml(fields), encoding="utf-8")
+
+
+def _write_config(path: Path, to: Path, name: str, codec: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True)
+    fields = {
+        "defaults": ["_people"],
+        "root": str(to),
+        "train_annotations": "annotations/train.json",
+        "train_images": "images/train",
+        "val_annotations": "annotations/val.json",
+        "val_images": "images/val",
+        "val_boxes": "gt",
+        "skeleton": "${.root}/skeleton.yaml",
+        "codec": dict(codec),
+        "if_missing": "say where it is with data.root=<folder>",
+    }
+    text = f"# Written by src/convert_data.py. Train with --config-dir {to / 'conf'} data={name}\n"
+    path.write_text(text + _plain_yaml(fields), encoding="utf-8")
+
+
+def _plain_yaml(fields: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _put_in_place(unfinished: Path, to: Path) -> None:
+    """Rename; an older dataset is moved aside first and comes back if the new one cannot take its place."""
+    aside = to.with_name(f"{to.name}.old")
+    if to.exists():
+        if aside.exists():
+            _require_ours(aside)
+            shutil.rmtree(aside)
+        to.rename(aside)
+    try:
+        unfinished.rename(to)
+    except OSError:
+        if aside.exists():
+            aside.rename(to)
+        raise
+    if aside.exists():
+        shutil.rmtree(aside)

@@ -1,0 +1,198 @@
+"""COCO JSON with other keypoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
+from uniformer_pose.data.conversion.source import Problems, SourceDataset, SourceImage
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import load_skeleton
+
+
+def content() -> dict[str, Any]:
+    return {
+        "categories": [
+            {"id": 3, "name": "cat", "keypoints": ["nose", "L_ear", "R_ear"], "skeleton": [[1, 2], [1, 3]]},
+            {"id": 4, "name": "box"},
+        ],
+        "images": [
+            {"id": 7, "file_name": "a.png", "height": 40, "width": 80},
+            {"id": 9, "file_name": "sub/b.png", "height": 40, "width": 80},
+            {"id": 8, "file_name": "empty.png", "height": 40, "width": 80},
+        ],
+        "annotations": [
+            {
+                "id": 21,
+                "image_id": 7,
+                "category_id": 3,
+                "bbox": [1, 2, 30, 20],
+                "area": 300,
+                "keypoints": [5, 6, 2, 7, 8, 1, 3, 3, 0],
+                "num_keypoints": 9,
+                "iscrowd": 0,
+                "segmentation": [[1, 2, 3, 4, 5, 6]],
+            },
+            {"id": 22, "image_id": 9, "category_id": 3, "bbox": [1, 2, 3, 4], "keypoints": [1, 1, 2] * 3, "iscrowd": 1},
+            {"id": 23, "image_id": 9, "category_id": 4, "bbox": [1, 2, 3, 4]},
+        ],
+    }
+
+
+@pytest.fixture
+def cats(tmp_path: Path, picture: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes an annotation file beside its pictures."""
+    picture(tmp_path / "a.png", 40, 80)
+    picture(tmp_path / "sub" / "b.png", 40, 80)
+    picture(tmp_path / "empty.png", 40, 80)
+
+    def write(changed: dict[str, Any] | None = None, name: str = "cats.json") -> Path:
+        (tmp_path / name).write_text(json.dumps(content() if changed is None else changed))
+        return tmp_path / name
+
+    return write
+
+
+def everything(dataset: SourceDataset) -> tuple[dict[str, SourceImage], list[str]]:
+    problems = Problems(allowed=True)
+    images = {}
+    for split, names in dataset.images.items():
+        for name in names:
+            image = dataset.read(split, name, problems)
+            if image is not None:
+                images[name] = image
+    return images, dataset.problems + problems.sentences
+
+
+def test_the_category_gives_the_skeleton(cats: Callable[..., Path]) -> None:
+    dataset = read_coco_keypoints(cats(), name="cats")
+    assert dataset.category == "cat"
+    assert dataset.skeleton.keypoint_names == ("nose", "L_ear", "R_ear")
+    assert dataset.skeleton.left_right_pairs == (("L_ear", "R_ear"),)
+    assert dataset.skeleton.limb_indices.tolist() == [[0, 1], [0, 2]]
+    assert any("1 annotations of other categories are not converted" in note for note in dataset.notes)
+
+
+def test_people_keep_ids_areas_and_further_fields(cats: Callable[..., Path]) -> None:
+    images, problems = everything(read_coco_keypoints(cats(), name="cats"))
+    assert problems == []
+    (cat,) = images["a.png"].people
+    assert images["a.png"].image_id == 7
+    assert cat.annotation_id == 21
+    assert cat.area == 300
+    assert cat.box_xywh.tolist() == [1, 2, 30, 20]
+    assert cat.keypoints.tolist() == [[5, 6, 2], [7, 8, 1], [0, 0, 0]]
+    assert cat.other_fields == {"iscrowd": 0, "segmentation": [[1, 2, 3, 4, 5, 6]]}
+    assert images["sub/b.png"].people[0].area is None
+    assert images["sub/b.png"].people[0].other_fields == {"iscrowd": 1}
+
+
+def test_a_second_file_is_for_validation(cats: Callable[..., Path]) -> None:
+    dataset = read_coco_keypoints(cats(), name="cats", val_source=cats(name="val.json"))
+    assert dataset.images["train"] == dataset.images["val"] == ["a.png", "sub/b.png", "empty.png"]
+    other = content()
+    other["categories"][0]["keypoints"] = ["nose", "R_ear", "L_ear"]
+    with pytest.raises(InputError, match=r"val\.json: its 3 keypoints \(nose, R_ear, L_ear\) are not the 3"):
+        read_coco_keypoints(cats(), name="cats", val_source=cats(other, "val.json"))
+
+
+def test_one_of_several_categories_is_chosen_by_name(cats: Callable[..., Path]) -> None:
+    two = content()
+    two["categories"].append({"id": 5, "name": "dog", "keypoints": ["nose"]})
+    with pytest.raises(InputError, match="cat, dog have keypoints; choose one with category=<name>"):
+        read_coco_keypoints(cats(two), name="cats")
+    assert read_coco_keypoints(cats(two), name="cats", category="dog").skeleton.num_keypoints == 1
+    with pytest.raises(InputError, match=r"no category 'cta' with keypoints; did you mean cat\?"):
+        read_coco_keypoints(cats(two), name="cats", category="cta")
+
+
+def test_without_keypoints_in_any_category_there_is_nothing_to_convert(cats: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="no category lists keypoints"):
+        read_coco_keypoints(cats({**content(), "categories": [{"id": 1, "name": "person"}]}), name="cats")
+
+
+def test_coordinates_of_a_turned_picture_are_turned_back(
+    cats: Callable[..., Path], picture: Callable[..., Path]
+) -> None:
+    turned = content()
+    turned["images"][0].update(height=80, width=40)
+    source = cats(turned)
+    picture(source.parent / "a.png", 40, 80, 6)
+    images, problems = everything(read_coco_keypoints(source, name="cats"))
+    assert problems == []
+    (cat,) = images["a.png"].people
+    assert (images["a.png"].height, images["a.png"].width) == (40, 80)
+    assert cat.keypoints.tolist() == [[6, 34, 2], [8, 32, 1], [0, 0, 0]]
+    assert cat.box_xywh.tolist() == [2, 9, 20, 30]
+    assert "segmentation" not in cat.other_fields  # it would lie where nothing is
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (5, 5), ("x", "y"), (None, 2)])
+def test_ids_that_cannot_stay_are_numbered_anew(cats: Callable[..., Path], ids: tuple[Any, Any]) -> None:
+    changed = content()
+    for annotation, annotation_id in zip(changed["annotations"], ids, strict=False):
+        annotation["id"] = annotation_id
+    dataset = read_coco_keypoints(cats(changed), name="cats")
+    assert any("they are numbered anew" in note for note in dataset.notes)
+    images, _ = everything(dataset)
+    assert images["a.png"].people[0].annotation_id is None
+
+
+def test_a_person_without_keypoints_stays_as_one_without_labels(cats: Callable[..., Path]) -> None:
+    changed = content()
+    del changed["annotations"][0]["keypoints"]
+    images, problems = everything(read_coco_keypoints(cats(changed), name="cats"))
+    assert problems == []
+    assert images["a.png"].people[0].keypoints.tolist() == [[0, 0, 0]] * 3
+
+
+BAD_ENTRIES: dict[str, tuple[str, int, dict[str, Any], str]] = {
+    "box": ("annotations", 0, {"bbox": [1, 2, None, 4]}, "annotation 21 has None in 'bbox'"),
+    "keypoints": ("annotations", 0, {"keypoints": [1, 2, 3]}, "annotation 21 has 3 numbers in 'keypoints'"),
+    "visibility": ("annotations", 0, {"keypoints": [1, 2, 3] * 3}, "annotation 21 has a visibility other than"),
+    "unknown image": ("annotations", 0, {"image_id": 99}, "annotation number 1 is in an image that the file does not"),
+    "image id no number": ("annotations", 0, {"image_id": [7]}, "annotation number 1 is in an image"),
+    "no file": ("images", 0, {"file_name": "c.png"}, "image 7: "),
+    "outside": ("images", 0, {"file_name": "../a.png"}, "image 7: '../a.png' leads out of"),
+    "no name": ("images", 0, {"file_name": None}, "image number 1 needs an id and a file_name of its own"),
+    "size": ("images", 0, {"height": 41}, "is 40x80 pixels (height x width), the file says 41x80"),
+}
+
+
+@pytest.mark.parametrize("defect", BAD_ENTRIES)
+def test_an_entry_that_cannot_be_converted_is_named(cats: Callable[..., Path], defect: str) -> None:
+    section, number, change, expected = BAD_ENTRIES[defect]
+    changed = content()
+    changed[section][number].update(change)
+    _, problems = everything(read_coco_keypoints(cats(changed), name="cats"))
+    assert any(expected in sentence for sentence in problems)
+    assert all("\n" not in sentence for sentence in problems)
+
+
+def test_the_people_of_coco_are_the_same_after_conversion(
+    shared_folder: Path, tmp_path: Path, write: Callable[..., Any]
+) -> None:
+    from uniformer_pose.data.coco_annotations import read_ground_truth
+
+    root = shared_folder / "coco_mini"
+    train, val = (root / f"annotations/person_keypoints_{split}2017.json" for split in ("train", "val"))
+    dataset = read_coco_keypoints(
+        train, name="mini", val_source=val, images=root / "train2017", val_images=root / "val2017"
+    )
+    write(dataset, image_files="copy")
+    coco = load_skeleton("coco_17")
+    for split, file in (("train", train), ("val", val)):
+        before = read_ground_truth(file, root / f"{split}2017", coco)
+        converted = tmp_path / "converted"
+        after = read_ground_truth(converted / f"annotations/{split}.json", converted / f"images/{split}", coco)
+        order = {i: n for n, i in enumerate(after.instance_ids.tolist())}
+        again = [order[i] for i in before.instance_ids.tolist()]
+        assert (after.keypoints_in_image[again] == before.keypoints_in_image).all()
+        assert (after.visibility[again] == before.visibility).all()
+        assert after.boxes_xywh[again] == pytest.approx(before.boxes_xywh, abs=1e-3)
+        assert before.counts == after.counts

@@ -1,0 +1,91 @@
+"""Skeletons from names."""
+
+from __future__ import annotations
+
+import pytest
+
+from uniformer_pose.data.conversion.derived_skeleton import derive_skeleton, limbs_from_coco, same_keypoints
+from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import load_skeleton
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("left_eye", "right_eye"),
+        ("Left Eye", "Right Eye"),
+        ("eyeLeft", "eyeRight"),
+        ("l_eye", "r_eye"),
+        ("eye-L", "eye-R"),
+        ("L_F_Paw", "R_F_Paw"),
+    ],
+)
+def test_names_that_differ_in_left_and_right_are_mirror_partners(left: str, right: str) -> None:
+    skeleton, _ = derive_skeleton("s", [right, "tail", left], default_sigma=0.05)
+    assert skeleton.left_right_pairs == ((left, right),)
+    assert skeleton.mirror_permutation.tolist() == [2, 1, 0]
+
+
+def test_a_word_that_only_begins_like_a_side_is_none() -> None:
+    skeleton, notes = derive_skeleton("s", ["lips", "ribs", "leftover"], default_sigma=0.05)
+    assert skeleton.left_right_pairs == ()
+    assert any("no left-right pairs" in note for note in notes)
+
+
+def test_flip_indices_give_the_pairs_with_the_left_one_first() -> None:
+    skeleton, _ = derive_skeleton("s", ["a", "b", "right_x", "left_x"], default_sigma=0.05, flip_indices=[1, 0, 3, 2])
+    assert skeleton.left_right_pairs == (("a", "b"), ("left_x", "right_x"))
+
+
+@pytest.mark.parametrize("flips", [[1, 2, 0], [0, 0, 2], [0, 1], [0, 1, 3]])
+def test_flip_indices_must_go_both_ways(flips: list[int]) -> None:
+    with pytest.raises(InputError, match="flip_idx"):
+        derive_skeleton("s", ["a", "b", "c"], default_sigma=0.05, flip_indices=flips)
+
+
+def test_keypoints_that_coco_has_get_its_sigma_and_the_others_are_told() -> None:
+    skeleton, notes = derive_skeleton("s", ["nose", "tail"], default_sigma=0.07)
+    assert skeleton.sigmas == (0.026, 0.07)
+    assert notes[0].startswith("sigma 0.07 is assumed for 1 of 2 keypoints (tail)")
+
+
+def test_the_names_of_coco_are_its_skeleton_in_the_sources_spelling() -> None:
+    coco = load_skeleton("coco_17")
+    spelt = [name.replace("_", " ").title() for name in coco.keypoint_names]
+    skeleton, notes = derive_skeleton("mine", spelt, default_sigma=0.05)
+    assert notes == []
+    assert skeleton.name == "mine"
+    assert skeleton.keypoint_names == tuple(spelt)
+    assert skeleton.sigmas == coco.sigmas
+    assert skeleton.limb_indices.tolist() == coco.limb_indices.tolist()
+    assert skeleton.mirror_permutation.tolist() == coco.mirror_permutation.tolist()
+    assert len(skeleton.upper_body) == 11
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["a", ""], ["a", " a "]])
+def test_keypoints_need_names_of_their_own(names: list[str]) -> None:
+    with pytest.raises(InputError, match="needs a name of its own"):
+        derive_skeleton("s", names, default_sigma=0.05)
+
+
+def test_limbs_count_from_1_as_in_coco() -> None:
+    assert limbs_from_coco([[1, 2], [3, 2]], 3, "f") == ([(0, 1), (2, 1)], [])
+
+
+def test_limbs_that_count_from_0_are_understood_and_told() -> None:
+    limbs, notes = limbs_from_coco([[0, 1], [2, 1]], 3, "f")
+    assert limbs == [(0, 1), (2, 1)]
+    assert notes == ["f: 'skeleton' counts keypoints from 0, unlike COCO; read so"]
+
+
+@pytest.mark.parametrize("limbs", [[[1, 4]], [[1]], "x", [[1, "2"]], [[-1, 1]], [[0, 3]]])
+def test_limbs_to_keypoints_that_are_not_there_are_refused(limbs: object) -> None:
+    with pytest.raises(InputError, match="'skeleton'"):
+        limbs_from_coco(limbs, 3, "f")
+
+
+def test_a_given_skeleton_must_have_the_sources_keypoints() -> None:
+    coco = load_skeleton("coco_17")
+    assert same_keypoints(coco, [name.upper() for name in coco.keypoint_names], "f") is coco
+    with pytest.raises(InputError, match=r"^f: its 2 keypoints \(nose, tail\) are not the 17 of skeleton coco_17"):
+        same_keypoints(coco, ["nose", "tail"], "f")

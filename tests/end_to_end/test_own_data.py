@@ -1,0 +1,258 @@
+"""From other people's annotations to a trained model, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from check_data import CheckDataConfig, check_data
+from convert_data import CONF, checked_settings, convert_data
+from uniformer_pose.data.datamodule import PersonCrops
+from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups, refuse_unknown_choices
+from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.skeleton import load_skeleton
+
+NAMES = ("nose", "left_hand", "right_hand", "left_foot", "right_foot")
+POINTS = np.array([[40, 12], [52, 30], [28, 30], [48, 52], [32, 52]], dtype=float)
+BOX = (20, 5, 40, 54)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Twelve pictures of 64x80 in a folder, all with the same five points."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "mine/images").mkdir(parents=True)
+    for number in range(12):
+        picture = rng.integers(0, 256, (64, 80, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"mine/images/{number:02d}.png"), picture)
+    return tmp_path / "mine"
+
+
+def as_yolo(folder: Path) -> list[str]:
+    (folder / "labels").mkdir()
+    x, y, width, height = BOX
+    box = [(x + width / 2) / 80, (y + height / 2) / 64, width / 80, height / 64]
+    line = " ".join(map(str, [0, *box, *np.column_stack([POINTS / (80, 64), np.full(5, 2)]).ravel().tolist()]))
+    for image in (folder / "images").iterdir():
+        (folder / f"labels/{image.stem}.txt").write_text(line)
+    description = {"train": "images", "kpt_shape": [5, 3], "names": ["person"], "kpt_names": {0: list(NAMES)}}
+    (folder / "data.yaml").write_text(yaml.safe_dump(description))
+    return ["from=yolo_pose", f"source={folder}"]
+
+
+def as_csv(folder: Path) -> list[str]:
+    header = "image,box_x,box_y,box_width,box_height," + ",".join(f"{name}_x,{name}_y" for name in NAMES)
+    values = ",".join(map(str, [*BOX, *POINTS.ravel().tolist()]))
+    rows = [f"{image.name},{values}" for image in sorted((folder / "images").iterdir())]
+    (folder / "points.csv").write_text("\n".join([header, *rows]))
+    return ["from=points_csv", f"source={folder / 'points.csv'}", f"images={folder / 'images'}"]
+
+
+def as_coco(folder: Path) -> list[str]:
+    names = sorted(image.name for image in (folder / "images").iterdir())
+    keypoints = np.column_stack([POINTS, np.full(5, 2)]).ravel().tolist()
+    content = {
+        "categories": [{"id": 4, "name": "person", "keypoints": list(NAMES), "skeleton": [[1, 2], [1, 3]]}],
+        "images": [{"id": i, "file_name": name, "height": 64, "width": 80} for i, name in enumerate(names)],
+        "annotations": [
+            {"id": i + 1, "image_id": i, "category_id": 4, "bbox": list(BOX), "area": 1500, "keypoints": keypoints}
+            for i in range(len(names))
+        ],
+    }
+    (folder / "mine.json").write_text(json.dumps(content))
+    return ["from=coco", f"source={folder / 'mine.json'}", f"images={folder / 'images'}"]
+
+
+FORMATS: dict[str, Callable[[Path], list[str]]] = {"yolo_pose": as_yolo, "points_csv": as_csv, "coco": as_coco}
+SIZE = ["codec.height=64", "codec.width=64", "codec.sigma=1.5"]
+
+
+def people_of(root: Path, skeleton: str) -> PersonCrops:
+    config = yaml.safe_load((root / "conf/data/five.yaml").read_text())
+    paths = {key: config[key] for key in config if key.endswith(("_annotations", "_images", "_boxes"))}
+    data = PersonCrops(
+        root=config["root"],
+        skeleton=skeleton,
+        codec=HeatmapCodec(**config["codec"]),
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        batch_size=4,
+        num_workers=0,
+        **paths,
+    )
+    data.setup("fit")
+    return data
+
+
+def composed(script: str, arguments: list[str]) -> DictConfig:
+    """What Hydra makes of a command line, in this process: a process of its own takes seconds to start."""
+    groups = config_groups(CONF)
+    refuse_unknown_choices(arguments, groups)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(script, accept_any_argument(arguments, groups))
+
+
+def convert(arguments: list[str]) -> None:
+    convert_data(*checked_settings(composed("convert_data", arguments)))
+
+
+def check(arguments: list[str], folder: Path) -> bool:
+    return check_data(checked_config(composed("check_data", [*arguments, f"run_dir={folder}"]), CheckDataConfig))
+
+
+@pytest.mark.parametrize("source_format", FORMATS)
+def test_converted_people_reach_training_with_their_keypoints(
+    source_format: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert([*FORMATS[source_format](pictures), f"to={tmp_path / 'five'}", "val_share=0.25", *SIZE])
+    assert "train 9 images, 9 people, 9 of them with labelled keypoints" in capsys.readouterr().out
+    data = people_of(tmp_path / "five", str(tmp_path / "five/skeleton.yaml"))
+    assert data.skeleton.keypoint_names == NAMES
+    assert data.skeleton.left_right_pairs == (("left_hand", "right_hand"), ("left_foot", "right_foot"))
+    assert data.train_people is not None
+    assert data.val_people is not None
+    assert (len(data.train_people), len(data.val_people)) == (9, 3)
+    assert data.train_people.keypoints_in_image == pytest.approx(np.tile(POINTS, (9, 1, 1)), abs=1e-3)
+    assert data.train_people.boxes_xywh == pytest.approx(np.tile(BOX, (9, 1)), abs=1e-3)
+    batch = next(iter(data.train_dataloader()))
+    # The crop shows 1.25 boxes, grown to a square, about the box's centre.
+    expected = (POINTS - (40, 32)) * 64 / (54 * 1.25) + 32
+    assert batch["keypoints_in_crop"][0].numpy() == pytest.approx(expected, abs=1e-2)
+
+
+@pytest.mark.slow
+def test_own_data_are_converted_checked_trained_on_and_evaluated(
+    pictures: Path, tmp_path: Path, run_script, tiny_run: list[str]
+) -> None:
+    converted = run_script(
+        "convert_data.py", [*as_csv(pictures), f"to={tmp_path / 'five'}", "val_share=0.25", *SIZE], tmp_path
+    )
+    assert converted.returncode == 0, converted.stderr
+    chosen = ["--config-dir", str(tmp_path / "five/conf"), "data=five"]
+    assert f"python src/train.py {' '.join(chosen)}" in converted.stdout
+    checked = run_script("check_data.py", [*chosen, "data.batch_size=4", "run_dir=check"], tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert (tmp_path / "check/train.png").is_file()
+    tiny = [argument for argument in tiny_run if not argument.startswith("data")]
+    few = ["data.batch_size=4", "data.num_workers=0"]
+    trained = run_script("train.py", [*chosen, *tiny, *few, f"hydra.run.dir={tmp_path / 'run'}"], tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    best = tmp_path / "run/checkpoints/best.ckpt"
+    evaluated = run_script("eval.py", [f"ckpt_path={best}", "trainer=cpu", f"hydra.run.dir={tmp_path / 'e'}"], tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    (result, *_) = json.loads((tmp_path / "e/predictions.json").read_text())
+    assert len(result["keypoints"]) == 15
+
+
+def test_a_clean_dataset_is_told_from_a_defective_one(
+    synthetic_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["data=synthetic_128x96", f"data.root={synthetic_root}", "data.batch_size=8"]
+    assert check(arguments, tmp_path / "clean")
+    assert json.loads((tmp_path / "clean/report.json").read_text())["errors"] == 0
+    for split in ("train", "val"):
+        height, width = cv2.imread(str(tmp_path / f"clean/{split}.png")).shape[:2]
+        assert height > 256
+        assert width > 256
+    assert not check([*arguments, "data.batch_size=1000", "read_images=false"], tmp_path / "defective")
+    assert "fewer_people_than_a_batch" in capsys.readouterr().out
+
+
+def test_remarks_can_be_made_to_count(synthetic_root: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(synthetic_root, copied)
+    file = copied / "annotations/person_keypoints_train.json"
+    content = json.loads(file.read_text())
+    next(person for person in content["annotations"] if not person["iscrowd"])["num_keypoints"] = 99
+    file.write_text(json.dumps(content))
+    arguments = ["data=synthetic_128x96", f"data.root={copied}", "data.batch_size=8", "read_images=false"]
+    assert check(arguments, tmp_path / "a")
+    assert not check([*arguments, "fail_on=remark"], tmp_path / "b")
+
+
+def test_the_exit_status_of_the_script_is_that_of_the_data(synthetic_root: Path, tmp_path: Path, run_script) -> None:
+    arguments = ["data=synthetic_128x96", f"data.root={synthetic_root}", "data.batch_size=1000", "read_images=false"]
+    done = run_script("check_data.py", arguments, tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    (report,) = tmp_path.glob("runs/check_data/*/report.json")
+    assert json.loads(report.read_text())["errors"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "data is required: give data=<one of conf/data>"),
+        (["data=from_checkpoint"], "data is required"),
+        (["data=coco"], "data=coco: no such choice; did you mean coco_256x192?"),
+        (
+            ["data=coco_256x192", "data.root=nowhere"],
+            "nowhere/annotations/person_keypoints_train2017.json does not exist",
+        ),
+        (["data=coco_256x192", "wrokers=1"], "wrokers=1: no such key; did you mean workers?"),
+        (["data=coco_256x192", "data.rooot=x"], "data.rooot='x': "),
+        (["data=coco_256x192", "splits=[test]"], "splits[0]='test': must be 'train' or 'val'"),
+        (["data=coco_256x192", "splits=[]"], "splits=[]: name train, val or both"),
+    ],
+)
+def test_a_wrong_check_is_refused_in_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        check(arguments, tmp_path / "check")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "check").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "from is required: give from=yolo_pose|points_csv|coco"),
+        (["from=coco"], "source is required: give source=..."),
+        (["from=yolo", "source=a", "to=b"], "from=yolo: no such format; did you mean yolo_pose?"),
+        (["from=coco", "source=a", "to=b", "normalised=true"], "normalised=True is for from=points_csv"),
+        (["from=coco", "source=a.json", "to=b"], "a.json: cannot be read"),
+        (["from=coco", "source=a", "to=b", "codec.height=50"], "crop size 50x192"),
+        (["from=coco", "source=a", "to=b", "codec.sigma=0"], "codec.sigma=0: give a number above 0"),
+        (["from=coco", "source=a", "to=b", "default_sigma=-1"], "default_sigma=-1: give a number above 0"),
+        (["from=coco", "source=a", "to=b", "codec.hieght=64"], "codec.hieght=64: no such key"),
+        (["from=coco", "source=b/a", "to=b"], "to=b holds the source b/a"),
+        (["from=coco", "source=a", "to=coco_256x192"], "is that of conf/data/coco_256x192.yaml"),
+        (["from=coco", "source=a", "to=b", "skeleton=horse"], "no skeleton 'horse'"),
+    ],
+)
+def test_a_wrong_conversion_is_refused_in_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as error:
+        convert(arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_prints_a_refusal_as_one_line_with_status_2(run_script, tmp_path: Path) -> None:
+    done = run_script("convert_data.py", ["from=coco", "source=absent.json", "to=new"], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: absent.json: cannot be read (No such file or directory)")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_skeleton_is_derived_and_its_assumptions_are_told(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convert([*as_coco(pictures), f"to={tmp_path / 'five'}", *SIZE])
+    skeleton = load_skeleton(tmp_path / "five/skeleton.yaml")
+    assert skeleton.sigmas == (0.026, 0.05, 0.05, 0.05, 0.05)
+    assert skeleton.limb_indices.tolist() == [[0, 1], [0, 2]]
+    assert "note: sigma 0.05 is assumed for 4 of 5 keypoints" in capsys.readouterr().out
