@@ -39,7 +39,9 @@ def accepted_by_train(arguments: list[str]) -> None:
         checked_train_config(compose("train", [*accept_any_argument(arguments, GROUPS), "++run_dir=runs/here"]))
 
 
-@pytest.mark.parametrize("arguments", [c for c in commands("train") if "hparams_search" not in c])
+@pytest.mark.parametrize(
+    "arguments", [c for c in commands("train") if not {"hparams_search", "--config-dir"} & set(re.split("[ =]", c))]
+)
 def test_every_training_command_of_the_readme_is_accepted(arguments: str) -> None:
     accepted_by_train(shlex.split(arguments))
 
@@ -49,14 +51,25 @@ def test_every_setting_of_the_readme_is_accepted(setting: str) -> None:
     accepted_by_train([setting])
 
 
-@pytest.mark.parametrize("script", ["eval", "export", "reproduce", "make_synthetic"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "eval",
+        "export",
+        "reproduce",
+        "predict",
+        "check_data",
+        "convert_data",
+        "make_synthetic",
+    ],
+)
 def test_every_other_command_of_the_readme_sets_keys_that_exist(script: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        known = list(compose(script))
+        known = {*compose(script), *GROUPS}
     for arguments in commands(script):
         for argument in shlex.split(arguments):
             name = argument.partition("=")[0]
-            if argument.startswith("--config-name"):
+            if argument.startswith("--config") or "=" not in argument:  # a folder or file of configs
                 continue
             assert name.split(".")[0] in known, argument
 

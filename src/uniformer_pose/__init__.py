@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uniformer_pose.prediction.estimator import PoseEstimator
+    from uniformer_pose.prediction.people import People
     from uniformer_pose.weights.hub import from_pretrained, push_to_hub
     from uniformer_pose.weights.loading import load_network
 
-__all__ = ["from_pretrained", "load_network", "push_to_hub"]
+__all__ = ["People", "PoseEstimator", "from_pretrained", "load_network", "push_to_hub"]
 
 _HOMES = {
+    "People": "uniformer_pose.prediction.people",
+    "PoseEstimator": "uniformer_pose.prediction.estimator",
     "from_pretrained": "uniformer_pose.weights.hub",
     "load_network": "uniformer_pose.weights.loading",
     "push_to_hub": "uniformer_pose.weights.hub",

@@ -1,11 +1,13 @@
 import re
 import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from uniformer_pose.data.images import is_complete_jpeg, read_image
+from uniformer_pose.data.images import is_complete_jpeg, read_image, read_photo
 from uniformer_pose.errors import InputError
 
 HEIGHT, WIDTH = 48, 64
@@ -188,3 +190,105 @@ def test_every_coco_image_is_complete(shared_folder):
     # Without the end marker, only the walk through the segments can tell.
     assert all(is_complete_jpeg(file.read_bytes() + b"tail") for file in files)
     assert not any(is_complete_jpeg(file.read_bytes()[:-2]) for file in files)
+
+
+# Pictures that a person hands in
+
+
+def two_colours(height: int = 40, width: int = 60) -> np.ndarray:
+    """Red on the left, green on the right, darker towards the bottom: no turn or mirror leaves it as it is."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    shade = np.linspace(255, 120, height).astype(np.uint8)[:, None]
+    image[:, : width // 2, 0] = shade
+    image[:, width // 2 :, 1] = shade
+    return image
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda image: image),
+        (2, np.fliplr),
+        (3, lambda image: np.rot90(image, 2)),
+        (4, np.flipud),
+        (5, lambda image: np.transpose(image, (1, 0, 2))),
+        (6, lambda image: np.rot90(image, -1)),
+        (7, lambda image: np.rot90(np.transpose(image, (1, 0, 2)), 2)),
+        (8, np.rot90),
+    ],
+)
+def test_a_photo_is_turned_upright_as_its_exif_says_and_a_training_image_is_not(tmp_path, orientation, upright):
+    path = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(two_colours()).save(path, quality=100, subsampling=0, exif=exif)
+    stored = read_image(path, height=40, width=60)
+    np.testing.assert_array_equal(read_photo(path), upright(stored))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "CMYK", "I;16"])
+def test_any_colour_type_becomes_three_channels_of_eight_bits(tmp_path, mode):
+    if mode == "I;16":
+        path = tmp_path / "photo.png"
+        Image.fromarray(two_colours()[..., 0].astype(np.uint16) * 257).save(path)
+    else:
+        path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
+        Image.fromarray(two_colours()).convert(mode).save(path)
+    photo = read_photo(path)
+    assert photo.shape == (40, 60, 3)
+    assert photo.dtype == np.uint8
+    if mode in ("RGB", "RGBA", "L", "P", "1"):
+        expected = np.asarray(Image.fromarray(two_colours()).convert(mode).convert("RGB"))
+        assert np.abs(photo.astype(int) - expected).max() <= 1
+    if mode == "CMYK":
+        assert np.abs(photo.astype(int) - two_colours()).mean() < 6
+
+
+def test_the_smallest_and_the_widest_pictures_are_read(tmp_path):
+    for height, width in ((1, 1), (1, 20_000), (20_000, 2)):
+        path = tmp_path / f"{width}.png"
+        Image.fromarray(np.full((height, width, 3), 7, dtype=np.uint8)).save(path)
+        assert read_photo(path).shape == (height, width, 3)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "bomb.png"
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0" * 999))]
+    whole = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(whole))
+    with pytest.raises(InputError, match=r"more than the 250000000 pixels that are read") as raised:
+        read_photo(path)
+    assert str(raised.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the image file is empty"),
+        (b"<html>no such page</html>", "holds a web page or XML, not an image"),
+        (b"GIF89a", "no image that OpenCV can decode"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "the JPEG is cut off"),
+        (b"plain text", "no image that OpenCV can decode"),
+    ],
+)
+def test_what_is_no_photo_is_told_in_one_line(tmp_path, content, message):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as raised:
+        read_photo(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp", "tif"])
+def test_a_photo_cut_short_is_refused(tmp_path, ending):
+    path = tmp_path / f"photo.{ending}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=f"photo.{ending}: "):
+        read_photo(path)
+
+
+def test_of_an_animation_the_first_picture_is_taken(tmp_path):
+    first, second = (Image.fromarray(np.full((9, 9, 3), value, dtype=np.uint8)) for value in (10, 200))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert abs(int(read_photo(tmp_path / "a.gif").mean()) - 10) < 3

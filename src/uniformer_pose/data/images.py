@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from uniformer_pose.errors import InputError
+
+MOST_PIXELS = 250_000_000
+"""Of a picture that a person hands in: 750 MB once decoded, more than any camera makes."""
 
 _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
@@ -26,24 +34,7 @@ def read_image(path: str | Path, *, height: int, width: int) -> npt.NDArray[np.u
     decoders accept too.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such image file; check the image folder, or remove the image from the annotation file"
-        ) from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); check the file and its permissions") from error
-    if not data:
-        raise InputError(f"{path}: the image file is empty; fetch it again")
-    if data.startswith(_JPEG_START) and not is_complete_jpeg(data):
-        raise InputError(f"{path}: the JPEG is cut off after {len(data)} bytes; fetch it again")
-    image = _decode(data)
-    if image is None:
-        if data.lstrip()[:1] == b"<":
-            raise InputError(f"{path}: holds a web page or XML, not an image; fetch the image itself")
-        raise InputError(f"{path}: no image that OpenCV can decode, or one that is cut off; fetch or convert it again")
+    image = _decoded(path, _read_bytes(path), cv2.IMREAD_IGNORE_ORIENTATION)
     found_height, found_width = image.shape[:2]
     if (found_height, found_width) != (height, width):
         turned = (found_width, found_height) == (height, width)
@@ -54,6 +45,21 @@ def read_image(path: str | Path, *, height: int, width: int) -> npt.NDArray[np.u
             f"{height}x{width}; {hint}"
         )
     return image
+
+
+def read_photo(path: str | Path, *, most_pixels: int = MOST_PIXELS) -> npt.NDArray[np.uint8]:
+    """(height, width, 3) RGB pixels of a person's own picture, 0 to 255, upright as its EXIF orientation says.
+
+    Any colour type becomes three channels of 8 bits: grey, palette, CMYK, 16 bits; transparency is dropped, and of an
+    animation the first picture is taken. Raises InputError, naming the path, for what is no whole image, and for more
+    than ``most_pixels``, before they are decoded.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    pixels = _claimed_pixels(data)
+    if pixels is not None and pixels > most_pixels:
+        raise InputError(f"{path}: more than the {most_pixels} pixels that are read; make it smaller first")
+    return _decoded(path, data, 0)
 
 
 def is_complete_jpeg(data: bytes) -> bool:
@@ -82,9 +88,41 @@ def is_complete_jpeg(data: bytes) -> bool:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
 
 
-def _decode(data: bytes) -> npt.NDArray[np.uint8] | None:
+def _read_bytes(path: Path) -> bytes:
     try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # for example more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such image file; check the image folder, or remove the image from the annotation file"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); check the file and its permissions") from error
+
+
+def _decoded(path: Path, data: bytes, orientation: int) -> npt.NDArray[np.uint8]:
+    if not data:
+        raise InputError(f"{path}: the image file is empty; fetch it again")
+    if data.startswith(_JPEG_START) and not is_complete_jpeg(data):
+        raise InputError(f"{path}: the JPEG is cut off after {len(data)} bytes; fetch it again")
+    image = None
+    with contextlib.suppress(cv2.error):  # for example more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | orientation)
+    if image is None:
+        if data.lstrip()[:1] == b"<":
+            raise InputError(f"{path}: holds a web page or XML, not an image; fetch the image itself")
+        raise InputError(f"{path}: no image that OpenCV can decode, or one that is cut off; fetch or convert it again")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _claimed_pixels(data: bytes) -> int | None:
+    """How many pixels the header promises; None where Pillow does not know the format."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as header:
+                return header.width * header.height
+    except Image.DecompressionBombError:
+        return sys.maxsize
+    except (OSError, ValueError, SyntaxError):
         return None
-    return None if image is None else np.asarray(image, dtype=np.uint8)

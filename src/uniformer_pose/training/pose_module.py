@@ -25,7 +25,7 @@ from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.accuracy import pck
-from uniformer_pose.keypoints.flip_test import flip_test
+from uniformer_pose.keypoints.flip_test import predicted_heatmaps
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
 from uniformer_pose.training.optimization import scaled_learning_rate, step_schedule
 
@@ -213,11 +213,13 @@ class PoseModule(pl.LightningModule):
         watch = self._stopwatch
         with watch.part("network", crops.device) if watch else nullcontext():
             images = self.normalize(crops)
-            if self.protocol.flip_test:
-                # The unbiased codec's grid is symmetric about its middle: only the plain one needs the shift.
-                heatmaps = flip_test(self.network, images, self.mirror_permutation, shift=not self.codec.unbiased)
-            else:
-                heatmaps = self.network(images)
+            heatmaps = predicted_heatmaps(
+                self.network,
+                images,
+                self.mirror_permutation,
+                with_flip_test=self.protocol.flip_test,
+                shift=not self.codec.unbiased,
+            )
         with watch.part("decoding", crops.device) if watch else nullcontext():
             return self.codec.decode(heatmaps)
 

@@ -1,0 +1,181 @@
+"""Poses of people in pictures, folders and videos: source and weights -> drawn pictures, COCO results, a table.
+
+Exit status: 0 all done, 1 some pictures or videos could not be read, 2 unusable settings, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import hydra
+from omegaconf import DictConfig
+
+from uniformer_pose.config_check import Node
+from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.errors import InputError
+
+if TYPE_CHECKING:
+    from uniformer_pose.prediction.boxes import BoxesOfFile, BoxFinder
+
+
+@dataclass
+class DetectorConfig:
+    """The keys of conf/detector: a detector, and which of its boxes are kept."""
+
+    keep: Node
+    model: Node | None
+
+
+@dataclass
+class PredictConfig:
+    """The keys of conf/predict.yaml."""
+
+    detector: DetectorConfig
+    source: str | int
+    ckpt_path: str
+    output: str | None
+    boxes: str
+    flip_test: bool
+    draw: bool
+    score_threshold: float
+    table: Literal["csv", "parquet"] | None
+    overwrite: bool
+    show: bool
+    track: bool
+    smooth: bool
+    input_size: list[int] | None
+    head_dim: int | None
+    device: str | None
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    batch_size: int
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
+def main(config: DictConfig) -> None:
+    """Check the config before any work, then predict."""
+    with report_input_errors():
+        failed = predict(checked_config(config, PredictConfig))
+    if failed:
+        sys.exit(1)
+
+
+def predict(config: dict[str, Any]) -> dict[str, str]:
+    """Do what a checked, plain config asks for; returns what could not be read, with the reasons."""
+    # Imported here because a misspelt key should not have to wait for torch.
+    from uniformer_pose.prediction.boxes import boxes_of_file
+    from uniformer_pose.prediction.display import window
+    from uniformer_pose.prediction.estimator import PoseEstimator
+    from uniformer_pose.prediction.journal import Journal
+    from uniformer_pose.prediction.run import PoseRun, write_results
+    from uniformer_pose.prediction.sources import find_source
+    from uniformer_pose.prediction.videos import VideoSettings
+
+    source = find_source(str(config["source"]))
+    pictures = [item for item in source.items if item.kind == "picture"]
+    videos = [item for item in source.items if item.kind != "picture"]
+    output = Path(config["output"] or Path("runs") / "predict" / (Path(str(config["source"])).stem or "here"))
+    listed = None if config["boxes"] in ("full", "detector") else boxes_of_file(config["boxes"])
+    if listed is not None:
+        print(listed.summary())
+        if videos:
+            raise InputError(f"boxes={config['boxes']}: a file has boxes of pictures, not of videos; use a detector")
+    with ExitStack() as stack:
+        show = stack.enter_context(window()) if config["show"] else None
+        estimator = PoseEstimator(
+            config["ckpt_path"],
+            input_size=config["input_size"] and tuple(config["input_size"]),
+            head_dim=config["head_dim"],
+            device=config["device"],
+            precision=config["precision"],
+            batch_size=config["batch_size"],
+        )
+        journal = stack.enter_context(
+            Journal(output, _what_poses_depend_on(config, estimator.precision), overwrite=config["overwrite"])
+        )
+        if journal.finished_before:
+            print(f"{output}: {journal.finished_before} of {len(source.items)} were done before")
+        find_boxes = box_finder(config, listed)
+        run = PoseRun(
+            estimator,
+            find_boxes,
+            output,
+            journal,
+            flip_test=config["flip_test"],
+            draw=config["draw"],
+            score_threshold=config["score_threshold"],
+            overwrite=config["overwrite"],
+            show=show,
+        )
+        failed = dict(source.refused)
+        try:
+            failed |= run.pictures([item for item in pictures if item.name not in journal])
+            failed |= run.videos(
+                [item for item in videos if item.name not in journal],
+                VideoSettings(track=config["track"], smooth=config["smooth"]),
+            )
+        except KeyboardInterrupt:
+            print(f"interrupted: {len(journal)} of {len(source.items)} are done, the same command continues")
+            sys.exit(130)
+        numbers = None if listed is None else listed.number_of_name
+        written = write_results(output, journal, estimator.skeleton, table=config["table"], numbers=numbers)
+    for line in [*find_boxes.remarks(), *run.remarks, *written]:
+        print(line)
+    if config["draw"]:
+        print(f"drawn               {output / 'drawn'}")
+    if source.ignored:
+        endings = ", ".join(f"{count} {ending}" for ending, count in sorted(source.ignored.items()))
+        print(f"passed over, neither pictures nor videos: {endings}")
+    if failed:
+        print(f"could not be read: {len(failed)} of {len(source.items) + len(source.refused)}", file=sys.stderr)
+        for name, reason in failed.items():
+            print(f"  {name}: {reason}", file=sys.stderr)
+    return failed
+
+
+def box_finder(config: dict[str, Any], listed: BoxesOfFile | None) -> BoxFinder:
+    """Where the boxes come from: the whole picture, a file, or the detector of the config."""
+    from hydra.utils import instantiate
+
+    from uniformer_pose.prediction.boxes import DetectedBoxes, FullPictures, ListedBoxes
+
+    if listed is not None:
+        return ListedBoxes(listed)
+    if config["boxes"] == "full":
+        return FullPictures()
+    detector = config["detector"]
+    if detector["model"] is None:
+        raise InputError(
+            "detector=none finds nobody; give detector=torchvision, a file detector=<model>.onnx, or boxes="
+        )
+    return DetectedBoxes(
+        instantiate(detector["model"], _convert_="all"), instantiate(detector["keep"], _convert_="all")
+    )
+
+
+def _what_poses_depend_on(config: dict[str, Any], precision: str) -> dict[str, Any]:
+    names = ["source", "ckpt_path", "boxes", "flip_test", "draw", "track", "smooth", "input_size", "head_dim"]
+    names += ["detector"] if config["boxes"] == "detector" else []
+    names += ["score_threshold"] if config["draw"] else []
+    return {**{name: config[name] for name in names}, "precision": precision}
+
+
+def detector_file_as_choice(arguments: list[str]) -> list[str]:
+    """The command line with ``detector=<file>.onnx`` as what Hydra understands: a choice, and the path in it."""
+    given: list[str] = []
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name == "detector" and value.lower().endswith(".onnx"):
+            given += ["detector=onnx", f"detector.model.path={value}"]
+        else:
+            given.append(argument)
+    return given
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = detector_file_as_choice(sys.argv[1:])
+    prepare_command_line(Path(__file__).parents[1] / "conf")
+    main()

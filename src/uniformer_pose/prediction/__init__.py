@@ -1,0 +1,1 @@
+"""Prediction: pictures, folders and video that a person names -> poses, drawn and written."""

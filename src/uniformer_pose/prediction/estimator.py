@@ -1,0 +1,294 @@
+"""Pictures and boxes -> people: the network behind four lines of Python.
+
+estimator = PoseEstimator("zoo:uniformer_s_coco_256x192")
+people = estimator("picture.jpg", boxes=[[48, 20, 120, 300]])
+people.keypoints  # (1, 17, 2) image pixels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as PillowImage
+from PIL import ImageOps
+
+from uniformer_pose.data.crop_geometry import CropGeometry, crop_to_image, fit_boxes
+from uniformer_pose.data.images import read_photo
+from uniformer_pose.data.tensors import CropNormalization
+from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.keypoints.flip_test import predicted_heatmaps
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.prediction.people import People
+from uniformer_pose.saved_model import SavedModel
+from uniformer_pose.weights.loading import load_model
+
+FloatArray = npt.NDArray[np.float64]
+Image = npt.NDArray[np.uint8]
+Picture = Image | PillowImage.Image | str | Path
+Boxes = npt.ArrayLike
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Sigma of the released models; it shapes training targets only, and a codec cannot be without one.
+_SIGMA_UP_TO_256, _SIGMA_ABOVE = 2.0, 3.0
+# Pixels: far beyond any picture, and well within what a crop's arithmetic holds.
+_FARTHEST = 1e7
+
+
+class PoseEstimator:
+    """The poses of people in pictures, given their boxes.
+
+    ``weights``: a file, an https URL, ``zoo:<name>``, ``hf://owner/repo/file``, or a ``SavedModel``. ``input_size`` is
+    the crop's (height, width) for files that do not say it; for others it must agree. ``device`` None is the GPU, if
+    any. ``precision`` ``auto`` is bf16 on a GPU that computes in it, else fp32. ``batch_size`` crops go through the
+    network at once. ``announce`` is given the line that says what was loaded.
+
+    Calls change nothing, so threads may share one estimator. The same person gives the same keypoints alone, among
+    others, or in a video: the crop is the same, and fp32 differs by rounding only.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | SavedModel,
+        *,
+        input_size: tuple[int, int] | None = None,
+        device: str | torch.device | None = None,
+        precision: Precision = "auto",
+        batch_size: int = 32,
+        head_dim: int | None = None,
+        announce: Callable[[str], object] = print,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}: give at least 1 crop")
+        if isinstance(weights, SavedModel):
+            self.model = weights
+        else:
+            self.model, report = load_model(weights, codec=_codec(input_size), head_dim=head_dim)
+            announce(str(report))
+        self.codec = self.model.codec
+        if input_size is not None and tuple(input_size) != (self.codec.height, self.codec.width):
+            raise InputError(
+                f"input_size={tuple(input_size)}: the model was trained at {self.codec.height}x{self.codec.width} "
+                "(height x width); leave input_size out"
+            )
+        self.skeleton = self.model.skeleton
+        self.batch_size = batch_size
+        self.device = _device(device)
+        self.precision = _resolved(precision, self.device)
+        self._network = self.model.network.eval().to(self.device)
+        self._normalize = CropNormalization(self.model.mean, self.model.std).to(self.device)
+        self._mirror = torch.from_numpy(self.skeleton.mirror_permutation).to(self.device)
+
+    def __call__(
+        self,
+        image: Picture,
+        boxes: Boxes | None = None,
+        *,
+        box_scores: npt.ArrayLike | None = None,
+        flip_test: bool = False,
+    ) -> People:
+        """The people of one picture, one per box; see ``predict_batch``."""
+        return self.predict_batch(
+            [image], [boxes], box_scores=None if box_scores is None else [box_scores], flip_test=flip_test
+        )[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[Picture],
+        boxes: Sequence[Boxes | None] | None = None,
+        *,
+        box_scores: Sequence[npt.ArrayLike | None] | None = None,
+        flip_test: bool = False,
+    ) -> list[People]:
+        """The people of each picture; the crops of all of them fill the network's batches together.
+
+        A picture is an RGB uint8 array (H, W, 3), a grey one (H, W), a PIL image, or the path of a file; of the last
+        two the EXIF orientation is applied. ``boxes`` holds for each picture (P, 4) boxes, xywh in image pixels, or
+        None for one person who fills the picture; a box may reach outside. ``box_scores`` (P,), 1 by default, go into
+        the pose's score. ``flip_test`` averages with the mirrored crop: a little better, at twice the time.
+
+        Raises InputError for a picture or a box that cannot be used, DivergedError where the network gives NaN.
+        """
+        given = [None] * len(images) if boxes is None else list(boxes)
+        scores = [None] * len(images) if box_scores is None else list(box_scores)
+        for name, entries in (("boxes", given), ("box_scores", scores)):
+            if len(entries) != len(images):
+                raise InputError(
+                    f"{name} for {len(entries)} pictures, but there are {len(images)}; give one per picture"
+                )
+        pictures = [as_pixels(image) for image in images]
+        checked = [
+            _checked_boxes(number, box, score, picture)
+            for number, (box, score, picture) in enumerate(zip(given, scores, pictures, strict=True))
+        ]
+        fitted = [
+            fit_boxes(box, height=self.codec.height, width=self.codec.width, padding=self.model.box_padding)
+            for box, _ in checked
+        ]
+        keypoints, keypoint_scores = self._poses(pictures, fitted, flip_test)
+        people, start = [], 0
+        for (box, score), (centers, extents) in zip(checked, fitted, strict=True):
+            rows = slice(start, start + len(box))
+            start = rows.stop
+            people.append(
+                People(
+                    keypoints=crop_to_image(
+                        keypoints[rows],
+                        centers,
+                        extents,
+                        height=self.codec.height,
+                        width=self.codec.width,
+                        unbiased=self.codec.unbiased,
+                    ),
+                    scores=keypoint_scores[rows],
+                    boxes=box,
+                    box_scores=score,
+                    areas=extents.prod(axis=1),
+                    skeleton=self.skeleton,
+                )
+            )
+        return people
+
+    def heatmaps(self, image: Picture, box: Boxes | None = None, *, flip_test: bool = False) -> FloatArray:
+        """(K, H/4, W/4) heatmaps of one person, to look at: those that the keypoints are read from."""
+        picture = as_pixels(image)
+        boxes, _ = _checked_boxes(0, None if box is None else np.reshape(np.asarray(box), (1, 4)), None, picture)
+        fitted = fit_boxes(boxes, height=self.codec.height, width=self.codec.width, padding=self.model.box_padding)
+        with torch.inference_mode():
+            return self._heatmaps(self._crops(picture, *fitted), flip_test)[0].double().cpu().numpy()
+
+    def _poses(
+        self, pictures: Sequence[Image], fitted: Sequence[tuple[FloatArray, FloatArray]], flip_test: bool
+    ) -> tuple[FloatArray, FloatArray]:
+        """(N, K, 2) keypoints in crop pixels and (N, K) scores of all boxes of all pictures, one after the other."""
+        waiting: list[npt.NDArray[np.uint8]] = []
+        decoded: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def run(crops: npt.NDArray[np.uint8]) -> None:
+            with torch.inference_mode():
+                decoded.append(self.codec.decode(self._heatmaps(crops, flip_test)))
+
+        for picture, (centers, extents) in zip(pictures, fitted, strict=True):
+            for first in range(0, len(centers), self.batch_size):  # never more crops in memory than two batches
+                rows = slice(first, first + self.batch_size)
+                waiting.extend(self._crops(picture, centers[rows], extents[rows]))
+                while len(waiting) >= self.batch_size:
+                    run(np.stack(waiting[: self.batch_size]))
+                    del waiting[: self.batch_size]
+        if waiting:
+            run(np.stack(waiting))
+        count = self.skeleton.num_keypoints
+        if not decoded:
+            return np.zeros((0, count, 2)), np.zeros((0, count))
+        keypoints = torch.cat([part for part, _ in decoded]).double().cpu().numpy()
+        scores = torch.cat([part for _, part in decoded]).double().cpu().numpy()
+        if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
+            raise DivergedError("the network gives NaN or infinity; try precision=fp32, or other weights")
+        return keypoints, scores
+
+    def _crops(self, picture: Image, centers: FloatArray, extents: FloatArray) -> npt.NDArray[np.uint8]:
+        crops = np.empty((len(centers), self.codec.height, self.codec.width, 3), dtype=np.uint8)
+        for crop, (center_x, center_y), (extent_width, extent_height) in zip(
+            crops, centers.tolist(), extents.tolist(), strict=True
+        ):
+            geometry = CropGeometry(
+                center_x,
+                center_y,
+                extent_width,
+                extent_height,
+                self.codec.height,
+                self.codec.width,
+                unbiased=self.codec.unbiased,
+            )
+            crop[:] = geometry.crop(picture)
+        return crops
+
+    def _heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool) -> torch.Tensor:
+        reduced = _REDUCED.get(self.precision)
+        with nullcontext() if reduced is None else torch.autocast(self.device.type, reduced):
+            images = self._normalize(torch.from_numpy(crops).to(self.device))
+            return predicted_heatmaps(
+                self._network, images, self._mirror, with_flip_test=flip_test, shift=not self.codec.unbiased
+            )
+
+
+def as_pixels(image: Picture) -> Image:
+    """RGB uint8 pixels (H, W, 3) of what may stand for a picture; InputError for anything else."""
+    if isinstance(image, str | Path):
+        return read_photo(image)
+    if isinstance(image, PillowImage.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+    shape, kind = getattr(image, "shape", None), getattr(image, "dtype", type(image).__name__)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        if image.ndim == 2:
+            return np.repeat(image[..., None], 3, axis=2)
+        if image.ndim == 3 and image.shape[2] == 3:
+            return image
+    raise InputError(
+        f"a picture of type {kind} and shape {shape}: give RGB uint8 pixels (height, width, 3), grey ones (height, "
+        "width), a PIL image or the path of a file"
+    )
+
+
+def _codec(input_size: tuple[int, int] | None) -> HeatmapCodec | None:
+    if input_size is None:
+        return None
+    try:
+        height, width = (int(length) for length in input_size)
+    except (TypeError, ValueError):
+        raise InputError(f"input_size={input_size!r}: give (height, width) of the crop, such as (256, 192)") from None
+    return HeatmapCodec(height, width, sigma=_SIGMA_UP_TO_256 if height <= 256 else _SIGMA_ABOVE)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device={device}: not there ({str(error).splitlines()[0]}); give cpu, or cuda") from error
+    return chosen
+
+
+def _resolved(precision: Precision, device: torch.device) -> Precision:
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise InputError(f"precision={precision!r}: choose auto, fp32, bf16 or fp16")
+    if precision != "auto":
+        return precision
+    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if on_gpu else "fp32"
+
+
+def _checked_boxes(
+    number: int, boxes: Boxes | None, scores: npt.ArrayLike | None, picture: Image
+) -> tuple[FloatArray, FloatArray]:
+    height, width = picture.shape[:2]
+    try:
+        array = np.array([[0, 0, width, height]] if boxes is None else boxes, dtype=np.float64)
+        array = array.reshape(0, 4) if array.size == 0 else array
+        chosen = np.ones(len(array)) if scores is None else np.array(scores, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"boxes of picture {number}: not numbers ({error}); give (P, 4), xywh in image pixels"
+        ) from None
+    if array.ndim != 2 or array.shape[1] != 4 or chosen.shape != array.shape[:1]:
+        raise InputError(
+            f"boxes of picture {number} have shape {array.shape}, their scores {chosen.shape}; give boxes (P, 4), xywh "
+            "in image pixels, and scores (P,)"
+        )
+    wrong = ~(np.isfinite(array).all(axis=1) & np.isfinite(chosen) & (array[:, 2:] > 0).all(axis=1))
+    wrong |= (np.abs(array) > _FARTHEST).any(axis=1)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"box {first} of picture {number} is {array[first].tolist()} with score {chosen[first]}: x, y, width and "
+            f"height must be finite and below {_FARTHEST:g} pixels, width and height above 0"
+        )
+    return array, chosen

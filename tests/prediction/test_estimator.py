@@ -1,0 +1,227 @@
+"""Four lines of Python give the poses that the evaluation would, whatever else is in the batch."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import small_model
+from PIL import Image
+
+from uniformer_pose import PoseEstimator
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.model.network import PoseNetwork
+from weights_by_name import weights_by_name
+
+RANDOM = np.random.default_rng(0)
+PICTURES = [RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((90, 120), (60, 50))]
+BOXES = [np.array([[10, 5, 40, 80], [60, 20, 30, 50], [-20, -20, 60, 60]]), np.array([[5, 5, 30, 40]])]
+
+
+@pytest.fixture(scope="module")
+def estimator() -> PoseEstimator:
+    return PoseEstimator(small_model(), device="cpu")
+
+
+@pytest.mark.parametrize("flip_test", [False, True], ids=["plain", "flip test"])
+def test_keypoints_are_those_of_the_reference(shared_folder: Path, tmp_path: Path, flip_test: bool) -> None:
+    with torch.device("meta"):
+        entries = PoseNetwork(17, [3, 4, 8, 3]).state_dict()
+    path = tmp_path / "reference.pth"
+    torch.save(weights_by_name({name: tuple(entry.shape) for name, entry in entries.items()}), path)
+    estimator = PoseEstimator(path, input_size=(256, 192), device="cpu", announce=len)
+    reference = json.loads((shared_folder / "reference" / "image_keypoints_uniformer_s_256x192.json").read_text())
+    images = [shared_folder / "coco_mini" / "train2017" / person["file_name"] for person in reference["people"]]
+    found = estimator.predict_batch(images, [[p["bbox_xywh"]] for p in reference["people"]], flip_test=flip_test)
+    expected = [person["flip_test" if flip_test else "plain"] for person in reference["people"]]
+    distances = np.concatenate(
+        [np.abs(p.keypoints[0] - e["keypoints_xy"]).max(axis=1) for p, e in zip(found, expected, strict=True)]
+    )
+    assert np.mean(distances < 0.01) >= 0.95
+    scores = np.concatenate([np.abs(p.scores[0] - e["scores"]) for p, e in zip(found, expected, strict=True)])
+    assert scores.max() < 5e-3
+
+
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_a_person_has_the_same_pose_alone_and_among_others(estimator: PoseEstimator, flip_test: bool) -> None:
+    together = estimator.predict_batch(PICTURES, BOXES, flip_test=flip_test)
+    for picture, boxes, people in zip(PICTURES, BOXES, together, strict=True):
+        for index, box in enumerate(boxes):
+            alone = estimator(picture, boxes=[box], flip_test=flip_test)
+            np.testing.assert_allclose(alone.keypoints[0], people.keypoints[index], atol=1e-3)
+            np.testing.assert_allclose(alone.scores[0], people.scores[index], atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+def test_the_batch_size_changes_nothing(estimator: PoseEstimator, batch_size: int) -> None:
+    other = PoseEstimator(estimator.model, device="cpu", batch_size=batch_size)
+    for ours, theirs in zip(
+        other.predict_batch(PICTURES, BOXES), estimator.predict_batch(PICTURES, BOXES), strict=True
+    ):
+        np.testing.assert_allclose(ours.keypoints, theirs.keypoints, atol=1e-3)
+
+
+def test_shapes_and_boxes_are_those_asked_for(estimator: PoseEstimator) -> None:
+    first, second = estimator.predict_batch(PICTURES, BOXES, box_scores=[[0.5, 1.0, 0.25], None])
+    assert first.keypoints.shape == (3, 17, 2)
+    assert first.scores.shape == (3, 17)
+    assert np.array_equal(first.boxes, BOXES[0])
+    assert first.box_scores.tolist() == [0.5, 1.0, 0.25]
+    assert second.box_scores.tolist() == [1.0]
+    assert first.areas[0] == pytest.approx((80 * 1.25) ** 2)  # a square crop around the longer side
+
+
+def test_without_boxes_one_person_fills_the_picture(estimator: PoseEstimator) -> None:
+    people = estimator(PICTURES[0])
+    assert people.boxes.tolist() == [[0, 0, 120, 90]]
+    np.testing.assert_array_equal(people.keypoints, estimator(PICTURES[0], [[0, 0, 120, 90]]).keypoints)
+
+
+def test_nobody_is_an_answer(estimator: PoseEstimator) -> None:
+    assert estimator.predict_batch([]) == []
+    nobody, somebody = estimator.predict_batch(PICTURES, [[], BOXES[1]])
+    assert nobody.keypoints.shape == (0, 17, 2)
+    assert len(somebody) == 1
+    assert nobody.plot(PICTURES[0]).shape == PICTURES[0].shape
+    assert nobody.to_coco(1) == []
+
+
+def test_all_forms_of_a_picture_give_the_same(estimator: PoseEstimator, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    Image.fromarray(PICTURES[0]).save(path)
+    expected = estimator(PICTURES[0], BOXES[0]).keypoints
+    for picture in (path, str(path), Image.open(path)):
+        np.testing.assert_array_equal(estimator(picture, BOXES[0]).keypoints, expected)
+
+
+def test_a_grey_picture_counts_as_three_equal_colours(estimator: PoseEstimator) -> None:
+    grey = PICTURES[0][..., 0]
+    np.testing.assert_array_equal(
+        estimator(grey, BOXES[0]).keypoints, estimator(np.stack([grey] * 3, axis=-1), BOXES[0]).keypoints
+    )
+
+
+def test_threads_may_share_an_estimator(estimator: PoseEstimator) -> None:
+    expected = estimator(PICTURES[0], BOXES[0], flip_test=True).keypoints
+    found: list[Any] = [None] * 4
+
+    def work(index: int) -> None:
+        for _ in range(3):
+            found[index] = estimator(PICTURES[0], BOXES[0], flip_test=True).keypoints
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for keypoints in found:
+        np.testing.assert_allclose(keypoints, expected, atol=1e-3)
+
+
+def test_udp_models_map_back_by_their_own_convention() -> None:
+    estimator = PoseEstimator(small_model(method="udp"), device="cpu")
+    keypoints_in_crop, _ = estimator.codec.decode(torch.from_numpy(estimator.heatmaps(PICTURES[0], BOXES[0][0]))[None])
+    geometry = CropGeometry.from_box(BOXES[0][0], height=64, width=64, padding=1.25, unbiased=True)
+    expected = geometry.to_image(keypoints_in_crop[0].numpy())
+    np.testing.assert_allclose(estimator(PICTURES[0], BOXES[0][:1]).keypoints[0], expected, atol=1e-3)
+
+
+def test_heatmaps_are_those_that_keypoints_are_read_from(estimator: PoseEstimator) -> None:
+    heatmaps = estimator.heatmaps(PICTURES[0], BOXES[0][0], flip_test=True)
+    assert heatmaps.shape == (17, 16, 16)
+    people = estimator(PICTURES[0], BOXES[0][:1], flip_test=True)
+    np.testing.assert_allclose(heatmaps.max(axis=(1, 2)), people.scores[0], rtol=1e-5)
+
+
+def test_reduced_precision_gives_nearly_the_same_heatmaps(estimator: PoseEstimator) -> None:
+    reduced = PoseEstimator(estimator.model, device="cpu", precision="bf16")
+    full = estimator.heatmaps(PICTURES[0], BOXES[0][0])
+    difference = np.abs(reduced.heatmaps(PICTURES[0], BOXES[0][0]) - full).max()
+    assert 0 < difference < 0.05 * np.abs(full).max()
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((4, 4, 3), dtype=np.float32), r"type float32 and shape \(4, 4, 3\): give RGB uint8 pixels"),
+        (np.zeros((4, 4, 4), dtype=np.uint8), r"shape \(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), r"shape \(0, 4, 3\)"),
+        (np.zeros((3, 4, 4, 3), dtype=np.uint8), r"shape \(3, 4, 4, 3\)"),
+        (3, "type int"),
+        (None, "type NoneType"),
+        ("nowhere.jpg", "nowhere.jpg: no such image file"),
+    ],
+)
+def test_what_is_no_picture_is_refused(estimator: PoseEstimator, picture: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        estimator(picture)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0, 0, 0, 10],
+        [0, 0, 10, -1],
+        [0, 0, np.nan, 10],
+        [np.inf, 0, 10, 10],
+        [0, 0, 1e9, 10],
+        [-1e300, 0, 10, 10],
+    ],
+)
+def test_a_box_that_cannot_be_is_refused_by_its_place(estimator: PoseEstimator, box: Any) -> None:
+    with pytest.raises(InputError, match=r"box 1 of picture 0 is \[.*width and height above 0") as raised:
+        estimator(PICTURES[0], [[0, 0, 10, 10], box])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("boxes", [[1, 2, 3, 4], [[1, 2, 3]], "abc", [[1, 2, 3, 4], [1, 2]], [["a", 1, 2, 3]]])
+def test_boxes_of_another_form_are_refused(estimator: PoseEstimator, boxes: Any) -> None:
+    with pytest.raises(InputError, match=r"boxes of picture 0"):
+        estimator(PICTURES[0], boxes)
+
+
+def test_boxes_outside_the_picture_give_finite_keypoints(estimator: PoseEstimator) -> None:
+    people = estimator(
+        PICTURES[0], [[5000, 5000, 10, 10], [-500, 0, 20, 20], [-1e6, -1e6, 3e6, 3e6], [1, 1, 0.01, 0.01]]
+    )
+    assert np.isfinite(people.keypoints).all()
+
+
+def test_one_box_list_per_picture_is_needed(estimator: PoseEstimator) -> None:
+    with pytest.raises(InputError, match="boxes for 1 pictures, but there are 2"):
+        estimator.predict_batch(PICTURES, BOXES[:1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_size": (256, 192)}, r"input_size=\(256, 192\): the model was trained at 64x64"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"precision": "int8"}, "precision='int8': choose auto, fp32, bf16 or fp16"),
+        ({"device": "tpu7"}, "device=tpu7"),
+        ({"device": "cuda:99"}, "device=cuda:99: not there"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PoseEstimator(small_model(), **arguments)
+
+
+@pytest.mark.parametrize("size", [256, "256x192", (256,), (256, "a")])
+def test_an_input_size_of_another_form_is_refused(size: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give \\(height, width\\) of the crop"):
+        PoseEstimator(tmp_path / "x.pth", input_size=size)
+
+
+def test_a_network_that_gives_nan_is_said() -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.network.head.final_layer.bias.fill_(torch.nan)
+    with pytest.raises(DivergedError, match="gives NaN or infinity"):
+        PoseEstimator(model, device="cpu")(PICTURES[0])

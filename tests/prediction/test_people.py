@@ -1,0 +1,81 @@
+"""The poses of one picture, handed on in other forms."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.prediction.people import People
+from uniformer_pose.skeleton import load_skeleton
+
+SKELETON = load_skeleton("coco_17")
+
+
+def two_people(ids: bool = False) -> People:
+    random = np.random.default_rng(0)
+    return People(
+        keypoints=random.uniform(0, 100, (2, 17, 2)),
+        scores=random.uniform(0, 1, (2, 17)),
+        boxes=np.array([[0.0, 0, 50, 100], [40, 10, 30, 60]]),
+        box_scores=np.array([0.9, 0.5]),
+        areas=np.array([7812.5, 2812.5]),
+        skeleton=SKELETON,
+        ids=np.array([3, 8]) if ids else None,
+    )
+
+
+def test_coco_results_hold_keypoints_scores_and_box() -> None:
+    people = two_people()
+    first, second = people.to_coco(139)
+    assert (first["image_id"], first["category_id"], first["bbox"]) == (139, 1, [0, 0, 50, 100])
+    assert first["keypoints"][0:3] == [*people.keypoints[0, 0], people.scores[0, 0]]
+    counted = people.scores[1][people.scores[1] > 0.2]
+    assert second["score"] == pytest.approx(0.5 * counted.mean())
+    assert "track_id" not in first
+    assert [result["track_id"] for result in two_people(ids=True).to_coco(1)] == [3, 8]
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_people_survive_json_exactly(ids: bool) -> None:
+    people = two_people(ids)
+    again = People.from_dict(json.loads(json.dumps(people.to_dict())), SKELETON)
+    for name in ("keypoints", "scores", "boxes", "box_scores", "areas"):
+        assert np.array_equal(getattr(again, name), getattr(people, name)), name
+    assert (again.ids is None) == (not ids)
+
+
+def test_nobody_survives_json_too() -> None:
+    nobody = two_people(ids=True).take(np.array([], dtype=int))
+    again = People.from_dict(json.loads(json.dumps(nobody.to_dict())), SKELETON)
+    assert again.keypoints.shape == (0, 17, 2)
+    assert again.boxes.shape == (0, 4)
+
+
+def test_some_of_the_people_keep_all_that_is_theirs() -> None:
+    second = two_people(ids=True).take(np.array([False, True]))
+    assert second.ids is not None
+    assert second.ids.tolist() == [8]
+    assert second.box_scores.tolist() == [0.5]
+
+
+def test_plotting_draws_on_a_copy() -> None:
+    image = np.zeros((100, 100, 3), dtype=np.uint8)
+    assert two_people().plot(image).any()
+    assert not image.any()
+    assert not two_people().plot(image, score_threshold=1.0).any()
+
+
+def test_supervision_gets_the_same_numbers() -> None:
+    supervision = pytest.importorskip("supervision")
+    converted = two_people().to_supervision()
+    assert isinstance(converted, supervision.KeyPoints)
+    np.testing.assert_allclose(converted.xy, two_people().keypoints, rtol=1e-6)
+
+
+def test_a_package_that_is_not_there_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "fiftyone", None)
+    with pytest.raises(InputError, match="fiftyone is not installed; install it with: pip install fiftyone"):
+        two_people().to_fiftyone(height=100, width=100)

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uniformer_pose.prediction.tracking import Tracker
+from uniformer_pose.skeleton import load_skeleton
+
+SIGMAS = load_skeleton("coco_17").oks_sigmas
+# A person of height 1 seen from the front, x from the middle and y from the top, and how far each keypoint swings.
+STANDING = np.array(
+    [
+        *([0, 0.05], [0.03, 0.03], [-0.03, 0.03], [0.06, 0.05], [-0.06, 0.05], [0.13, 0.2], [-0.13, 0.2]),
+        *([0.17, 0.36], [-0.17, 0.36], [0.18, 0.5], [-0.18, 0.5], [0.08, 0.52], [-0.08, 0.52]),
+        *([0.09, 0.75], [-0.09, 0.75], [0.1, 0.95], [-0.1, 0.95]),
+    ]
+)
+SWING = np.array([0, 0, 0, 0, 0, 0, 0, 0.05, -0.05, 0.1, -0.1, 0, 0, -0.07, 0.07, -0.16, 0.16])
+RATE = 30
+
+
+class People:
+    """Walkers of 300 pixels, given by their place (pixels) at time 0 and speed (pixels per second)."""
+
+    def __init__(self, places: list[tuple[float, float]], speeds: list[float], *, noise: float = 3.0) -> None:
+        self.places, self.speeds, self.noise = np.array(places), np.array(speeds), noise
+        self.generator = np.random.default_rng(0)
+
+    def at(self, seconds: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        swing = np.sin(2 * np.pi * seconds + np.arange(len(self.places)))[:, None] * SWING
+        keypoints = 300 * (STANDING + np.stack([swing, np.zeros_like(swing)], axis=-1)) + self.places[:, None]
+        keypoints[..., 0] += self.speeds[:, None] * seconds
+        keypoints += self.generator.normal(0, self.noise, keypoints.shape)
+        low, high = keypoints.min(axis=1) - 15, keypoints.max(axis=1) + 15
+        boxes = np.concatenate([low, high - low], axis=1)
+        return keypoints, np.ones(keypoints.shape[:2]), boxes, boxes[:, 2] * boxes[:, 3]
+
+
+def ids_of(
+    people: People, frames: int, *, rate: float = RATE, hidden: object = None, tracker: Tracker | None = None
+) -> Iterator[list[int]]:
+    """Per frame the number of each person, 0 for the hidden; the people come in another order in each frame."""
+    tracker = tracker or Tracker(SIGMAS)
+    order_of = np.random.default_rng(1)
+    for frame in range(frames):
+        found = people.at(frame / rate)
+        shown = [p for p in range(len(people.places)) if not (callable(hidden) and hidden(frame, p))]
+        order = order_of.permutation(shown).astype(int)
+        ids = tracker.update(*(array[order] for array in found), seconds=frame / rate)
+        assert ids.dtype == np.int64
+        assert len(set(ids.tolist())) == len(order)
+        numbers = dict(zip(order.tolist(), ids.tolist(), strict=True))
+        yield [numbers.get(person, 0) for person in range(len(people.places))]
+
+
+def is_constant(numbers: list[list[int]]) -> bool:
+    return len({tuple(frame) for frame in numbers}) == 1
+
+
+def test_three_people_who_walk_apart_keep_their_numbers_for_300_frames() -> None:
+    people = People([(300, 100), (640, 110), (980, 90)], [-8, 0, 12])
+    numbers = list(ids_of(people, 300))
+    assert is_constant(numbers)
+    assert sorted(numbers[0]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("rate", [30, 15, 10, 5])
+def test_people_keep_their_numbers_at_low_frame_rates(rate: int) -> None:
+    people = People([(300, 100), (640, 110), (980, 90)], [-80, 40, 150])
+    assert is_constant(list(ids_of(people, 5 * rate, rate=rate)))
+
+
+def test_people_who_cross_in_front_of_each_other_keep_their_numbers() -> None:
+    # At walking speed (250 pixels per second for 300 pixels of height); the third stands where they meet.
+    people = People([(200, 100), (1200, 120), (700, 60)], [250, -250, 0])
+    assert is_constant(list(ids_of(people, 4 * RATE)))
+
+
+def test_who_is_hidden_while_crossing_gets_the_old_number_back() -> None:
+    people = People([(200, 100), (1200, 120)], [250, -250])
+    numbers = list(ids_of(people, 4 * RATE, hidden=lambda frame, person: person == 1 and 50 <= frame < 70))
+    first, second = numbers[0]
+    assert all(frame[0] == first for frame in numbers)
+    assert {frame[1] for frame in numbers[:50] + numbers[70:]} == {second}
+
+
+def test_people_missed_in_one_frame_of_five_keep_their_numbers() -> None:
+    people = People([(300, 100), (640, 110), (980, 90)], [-8, 30, 60])
+    missed = np.random.default_rng(2).random((300, 3)) < 0.2
+    numbers = np.array(list(ids_of(people, 300, hidden=lambda frame, person: missed[frame, person])))
+    for person in range(3):
+        assert len(set(numbers[:, person].tolist()) - {0}) == 1
+
+
+def test_frames_without_anybody_forget_nobody_within_the_memory() -> None:
+    people = People([(300, 100), (640, 110)], [0, 10])
+    numbers = list(ids_of(people, 60, hidden=lambda frame, person: 20 <= frame < 40))
+    assert numbers[0] == numbers[-1]
+    assert numbers[30] == [0, 0]
+
+
+def test_who_was_away_longer_than_the_memory_comes_back_as_somebody_new() -> None:
+    people = People([(300, 100), (640, 110)], [0, 0])
+    tracker = Tracker(SIGMAS, memory_seconds=0.5)
+    numbers = list(ids_of(people, 60, hidden=lambda frame, person: person == 0 and 20 <= frame < 40, tracker=tracker))
+    assert numbers[-1][1] == numbers[0][1]
+    assert numbers[-1][0] == 3
+
+
+def test_the_memory_is_counted_in_seconds_not_frames() -> None:
+    people = People([(300, 100)], [0])
+    tracker = Tracker(SIGMAS, memory_seconds=1.0)
+    found = people.at(0)
+    nobody = [array[:0] for array in found]
+    assert tracker.update(*found, seconds=0).tolist() == [1]
+    for frame in range(1, 100):
+        tracker.update(*nobody, seconds=frame / 120)
+    assert tracker.update(*found, seconds=0.9).tolist() == [1]
+    tracker.update(*nobody, seconds=1.0)
+    assert tracker.update(*found, seconds=2.0).tolist() == [2]
+
+
+def test_a_newcomer_gets_a_number_that_nobody_had() -> None:
+    people = People([(300, 100), (640, 110), (980, 90)], [0, 0, 0])
+    numbers = list(ids_of(people, 20, hidden=lambda frame, person: person == 2 and frame < 10))
+    assert numbers[-1][:2] == numbers[0][:2]
+    assert numbers[-1][2] == 3
+
+
+def test_somebody_elsewhere_is_somebody_else() -> None:
+    tracker = Tracker(SIGMAS)
+    assert tracker.update(*People([(300, 100)], [0]).at(0), seconds=0).tolist() == [1]
+    assert tracker.update(*People([(900, 100)], [0]).at(0), seconds=1 / 30).tolist() == [2]
+
+
+def test_keypoints_tell_apart_two_people_with_the_same_box() -> None:
+    keypoints, scores, boxes, areas = People([(300, 100)], [0], noise=0).at(0)
+    mirrored = keypoints.copy()
+    mirrored[..., 1] = 2 * mirrored[..., 1].mean() - mirrored[..., 1]  # standing on the hands
+    both = np.concatenate([keypoints, mirrored])
+    tracker = Tracker(SIGMAS)
+    arguments = (np.repeat(scores, 2, 0), np.repeat(boxes, 2, 0), np.repeat(areas, 2, 0))
+    assert tracker.update(both, *arguments, seconds=0).tolist() == [1, 2]
+    assert tracker.update(both[::-1], *arguments, seconds=1 / 30).tolist() == [2, 1]
+
+
+def test_doubtful_keypoints_do_not_count() -> None:
+    keypoints, scores, boxes, areas = People([(300, 100), (340, 100)], [0, 0], noise=0).at(0)
+    tracker = Tracker(SIGMAS)
+    first = tracker.update(keypoints, scores, boxes, areas, seconds=0).tolist()
+    doubtful = scores.copy()
+    doubtful[:, 5:] = 0.1
+    guessed = keypoints.copy()
+    guessed[:, 5:] = keypoints[::-1, 5:]  # the doubtful ones lie where the other person's are
+    assert tracker.update(guessed, doubtful, boxes, areas, seconds=1 / 30).tolist() == first
+
+
+def test_without_any_certain_keypoint_the_boxes_decide() -> None:
+    keypoints, scores, boxes, areas = People([(300, 100), (500, 100)], [0, 0]).at(0)
+    tracker = Tracker(SIGMAS)
+    first = tracker.update(keypoints, 0 * scores, boxes, areas, seconds=0).tolist()
+    unknown = np.full_like(keypoints, np.nan)
+    assert tracker.update(unknown, scores, boxes, areas, seconds=1 / 30).tolist() == first
+
+
+def test_many_people_keep_their_numbers() -> None:
+    places = [(100.0 * column, 320.0 * row) for row in range(5) for column in range(20)]
+    speeds = np.random.default_rng(3).uniform(-40, 40, 20).tolist() * 5
+    numbers = np.array(list(ids_of(People(places, speeds), 30)))
+    changed = (numbers[1:] != numbers[:-1]).any(axis=0).sum()
+    assert numbers.max() <= 102
+    assert changed <= 2  # they overlap by half
+
+
+def test_times_may_be_left_out() -> None:
+    people = People([(300, 100), (640, 110)], [50, -50])
+    tracker = Tracker(SIGMAS)
+    numbers = [tracker.update(*people.at(frame / 30)).tolist() for frame in range(10)]
+    assert numbers == [[1, 2]] * 10
+
+
+def test_a_time_that_does_not_rise_is_the_callers_mistake() -> None:
+    tracker = Tracker(SIGMAS)
+    found = People([(300, 100)], [0]).at(0)
+    tracker.update(*found, seconds=1.0)
+    with pytest.raises(ValueError, match=r"a frame at 1\.0 s cannot follow one at 1\.0 s"):
+        tracker.update(*found, seconds=1.0)
+
+
+@pytest.mark.parametrize("wrong", range(4))
+def test_arrays_that_do_not_fit_are_the_callers_mistake(wrong: int) -> None:
+    found = list(People([(300, 100), (640, 110)], [0, 0]).at(0))
+    found[wrong] = found[wrong][..., :1] if wrong else found[wrong][:, :5]
+    if wrong == 3:
+        found[wrong] = np.ones((2, 1))
+    with pytest.raises(ValueError, match=r"where .* is needed"):
+        Tracker(SIGMAS).update(*found, seconds=0)
+
+
+def test_what_is_given_is_not_changed_and_not_kept() -> None:
+    found = People([(300, 100)], [0], noise=0).at(0)
+    copies = [array.copy() for array in found]
+    tracker = Tracker(SIGMAS)
+    ids = tracker.update(*found, seconds=0)
+    for array, copy in zip(found, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+        array[:] = -1000.0
+    ids[:] = 77
+    assert tracker.update(*copies, seconds=1 / 30).tolist() == [1]
+
+
+@given(cut=st.integers(0, 39), seed=st.integers(0, 1000))
+@settings(max_examples=6, deadline=None)
+def test_a_tracker_restored_from_json_gives_the_same_numbers(cut: int, seed: int) -> None:
+    people = People([(200, 100), (500, 120), (800, 60)], [250, -100, 0])
+    missed = np.random.default_rng(seed).random((40, 3)) < 0.2
+    frames = [[array[~missed[frame]] for array in people.at(frame / RATE)] for frame in range(40)]
+    whole, first, second = Tracker(SIGMAS), Tracker(SIGMAS), Tracker(SIGMAS)
+    expected = [whole.update(*found, seconds=frame / RATE).tolist() for frame, found in enumerate(frames)]
+    found_ids = [first.update(*frames[frame], seconds=frame / RATE).tolist() for frame in range(cut)]
+    second.restore(json.loads(json.dumps(first.state())))
+    found_ids += [second.update(*frames[frame], seconds=frame / RATE).tolist() for frame in range(cut, 40)]
+    assert found_ids == expected
+
+
+def test_a_skeleton_of_one_keypoint_is_tracked_too() -> None:
+    tracker = Tracker(np.array([0.1]))
+    for frame in range(5):
+        x = np.array([[[10.0 + frame, 50]], [[90.0 - frame, 50]]])
+        boxes = np.concatenate([x[:, 0] - 10, np.full((2, 2), 20.0)], axis=1)
+        ids = tracker.update(x, np.ones((2, 1)), boxes, np.full(2, 400.0), seconds=frame / 30)
+        assert ids.tolist() == [1, 2]
