@@ -93,12 +93,12 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
             precision=config["precision"],
             batch_size=config["batch_size"],
         )
+        find_boxes = box_finder(config, listed)  # which may have to be fetched, before anything is written
         journal = stack.enter_context(
             Journal(output, _what_poses_depend_on(config, estimator.precision), overwrite=config["overwrite"])
         )
         if journal.finished_before:
             print(f"{output}: {journal.finished_before} of {len(source.items)} were done before")
-        find_boxes = box_finder(config, listed)
         run = PoseRun(
             estimator,
             find_boxes,

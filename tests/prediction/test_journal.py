@@ -52,6 +52,22 @@ def test_other_settings_are_named_unless_begun_anew(tmp_path: Path) -> None:
         assert "a" not in journal
 
 
+def test_settings_in_a_group_are_named_without_being_listed(tmp_path: Path) -> None:
+    with opened(tmp_path, detector={"model": {"a": 1}}) as journal:
+        journal.add("a", {})
+    with pytest.raises(InputError, match=r"other settings \(another detector\)"):
+        opened(tmp_path, detector={"model": {"a": 2}}).__enter__()
+
+
+def test_a_run_that_ended_before_anything_was_done_binds_nobody(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    with opened(tmp_path, flip_test=True) as journal:
+        journal.add("a", {})
+    with opened(tmp_path, flip_test=True) as journal:
+        assert "a" in journal
+
+
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("precious\n")
     with pytest.raises(InputError, match="not the journal of a run"):

@@ -391,7 +391,7 @@ _DOWNLOAD = "import sys; from uniformer_pose.weights.download import download; p
 
 
 def test_ctrl_c_leaves_a_part_that_is_continued(server: Server, cache: Path) -> None:
-    page = Page(CONTENT, seconds_between=0.2)
+    page = Page(CONTENT, seconds_between=3.0)
     url = server.serve("/a.pth", page)
     with subprocess.Popen([sys.executable, "-c", _DOWNLOAD, url], stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 20

@@ -99,8 +99,12 @@ class Journal:
             if settings is None:
                 raise InputError(f"{self.path}: not the journal of a run; give output=<another folder>")
             differing = [key for key in {**settings, **self._settings} if settings.get(key) != self._settings.get(key)]
+            if differing and not lines.read(1):  # begun, and ended before anything was done
+                self._overwrite = True
+                self._begin()
+                return
             if differing:
-                described = ", ".join(f"{k} was {settings.get(k)} and is {self._settings.get(k)}" for k in differing)
+                described = ", ".join(_change(key, settings.get(key), self._settings.get(key)) for key in differing)
                 raise InputError(
                     f"{self.path.parent}: holds poses of a run with other settings ({described}); give output=<another "
                     "folder>, or overwrite=true to begin anew"
@@ -124,3 +128,9 @@ class Journal:
         except ValueError:
             return None
         return content if isinstance(content, dict) else None
+
+
+def _change(key: str, before: Any, now: Any) -> str:
+    if isinstance(before, dict) or isinstance(now, dict):
+        return f"another {key}"
+    return f"{key} was {before} and is {now}"
