@@ -106,7 +106,11 @@ def test_a_run_that_was_killed_continues(trained_run: Path, run_script: Any, tmp
     journal = tmp_path / "runs" / "predict" / "photos" / "journal.jsonl"
     for kill in (signal.SIGKILL, signal.SIGINT):
         running = subprocess.Popen(
-            [sys.executable, str(PROJECT / "src" / "predict.py"), *command], cwd=tmp_path, stdout=subprocess.DEVNULL
+            [sys.executable, str(PROJECT / "src" / "predict.py"), *command],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            # Whoever runs the tests in the background hands down a SIGINT that is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         begun = len(journal.read_text().splitlines()) if journal.exists() else 0
         while not journal.exists() or len(journal.read_text().splitlines()) < begun + 20:

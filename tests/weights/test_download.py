@@ -391,9 +391,15 @@ _DOWNLOAD = "import sys; from uniformer_pose.weights.download import download; p
 
 
 def test_ctrl_c_leaves_a_part_that_is_continued(server: Server, cache: Path) -> None:
-    page = Page(CONTENT, seconds_between=3.0)
+    page = Page(CONTENT, seconds_between=1.0)
     url = server.serve("/a.pth", page)
-    with subprocess.Popen([sys.executable, "-c", _DOWNLOAD, url], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", _DOWNLOAD, url],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background hands down a SIGINT that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         deadline = time.monotonic() + 20
         while not any(part.stat().st_size for part in cache.glob("*/*.part")):
             assert time.monotonic() < deadline
