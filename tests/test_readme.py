@@ -59,6 +59,7 @@ def test_every_setting_of_the_readme_is_accepted(setting: str) -> None:
         "reproduce",
         "predict",
         "check_data",
+        "demo",
         "convert_data",
         "make_synthetic",
     ],

@@ -292,3 +292,10 @@ def test_of_an_animation_the_first_picture_is_taken(tmp_path):
     first, second = (Image.fromarray(np.full((9, 9, 3), value, dtype=np.uint8)) for value in (10, 200))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert abs(int(read_photo(tmp_path / "a.gif").mean()) - 10) < 3
+
+
+def test_a_format_whose_size_cannot_be_asked_first_is_refused(tmp_path):
+    path = tmp_path / "photo.pam"
+    path.write_bytes(b"P7\nWIDTH 30000\nHEIGHT 30000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n" + b"\0" * 99)
+    with pytest.raises(InputError, match="no image that OpenCV can decode"):
+        read_photo(path)

@@ -99,7 +99,7 @@ def test_a_folder_with_a_broken_picture_is_done_but_for_that_one(
 @pytest.mark.slow
 def test_a_run_that_was_killed_continues(trained_run: Path, run_script: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    for number in range(400):
+    for number in range(160):
         save_picture(photos / f"{number}.jpg", np.random.default_rng(number).integers(0, 256, (80, 80, 3), np.uint8))
     checkpoint = trained_run / "checkpoints" / "best.ckpt"
     command = [f"source={photos}", f"ckpt_path={checkpoint}", "boxes=full", "device=cpu", "batch_size=1"]
@@ -120,11 +120,11 @@ def test_a_run_that_was_killed_continues(trained_run: Path, run_script: Any, tmp
         assert running.wait(60) == (-signal.SIGKILL if kill == signal.SIGKILL else 130)
     finished = run_script("predict.py", command, tmp_path)
     assert finished.returncode == 0, finished.stderr
-    assert "of 400 were done before" in finished.stdout
+    assert "of 160 were done before" in finished.stdout
     straight = run_script("predict.py", [*command, f"output={tmp_path / 'straight'}"], tmp_path)
     assert straight.returncode == 0
     ours, theirs = (json.loads((p / "poses.json").read_text()) for p in (journal.parent, tmp_path / "straight"))
-    assert len(ours) == 400
+    assert len(ours) == 160
     assert ours == theirs
 
 

@@ -296,6 +296,7 @@ def test_the_table_of_both_sizes_is_made_on_real_coco_images_with_detector_boxes
         tmp_path,
         "models=[uniformer_s_coco_256x192,uniformer_b_coco_256x192]",
         f"data.root={shared_folder / 'coco_mini'}",
+        "data.max_images=2",  # all four images and all six models took half an hour once, by hand
         timeout=280,
     )
     assert list(content["models"]) == ["uniformer_s_coco_256x192", "uniformer_b_coco_256x192"]

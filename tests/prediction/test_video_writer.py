@@ -458,13 +458,13 @@ def test_the_state_is_taken_right_behind_the_last_frame_of_a_segment(tmp_path: P
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     peaks = {}
     with writer_of(tmp_path / "long.mp4", height=120, width=160, segment_frames=250) as writer:
-        for number in range(12_000):
+        for number in range(5_000):
             writer.write(numbered_picture(number, height=120, width=160), number / 30)
-            if number in (1000, 11_999):
+            if number in (1000, 4_999):
                 peaks[number] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert peaks[11_999] - peaks[1000] < 20_000  # KiB
+    assert peaks[4_999] - peaks[1000] < 20_000  # KiB
     before_reading = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert before_reading - peaks[11_999] < 20_000  # joining
+    assert before_reading - peaks[4_999] < 20_000  # joining
     with VideoReader(tmp_path / "long.mp4") as reader:
-        assert sum(1 for _ in reader) == 12_000
+        assert sum(1 for _ in reader) == 5_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_reading < 20_000

@@ -57,7 +57,9 @@ def read_photo(path: str | Path, *, most_pixels: int = MOST_PIXELS) -> npt.NDArr
     path = Path(path)
     data = _read_bytes(path)
     pixels = _claimed_pixels(data)
-    if pixels is not None and pixels > most_pixels:
+    if pixels is None:  # OpenCV may know the format, but who knows how large it claims to be
+        raise _not_decoded(path, data)
+    if pixels > most_pixels:
         raise InputError(f"{path}: more than the {most_pixels} pixels that are read; make it smaller first")
     return _decoded(path, data, 0)
 
@@ -101,18 +103,24 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decoded(path: Path, data: bytes, orientation: int) -> npt.NDArray[np.uint8]:
-    if not data:
-        raise InputError(f"{path}: the image file is empty; fetch it again")
-    if data.startswith(_JPEG_START) and not is_complete_jpeg(data):
-        raise InputError(f"{path}: the JPEG is cut off after {len(data)} bytes; fetch it again")
     image = None
-    with contextlib.suppress(cv2.error):  # for example more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | orientation)
+    if data and (not data.startswith(_JPEG_START) or is_complete_jpeg(data)):
+        with contextlib.suppress(cv2.error):  # for example more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
+            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | orientation)
     if image is None:
-        if data.lstrip()[:1] == b"<":
-            raise InputError(f"{path}: holds a web page or XML, not an image; fetch the image itself")
-        raise InputError(f"{path}: no image that OpenCV can decode, or one that is cut off; fetch or convert it again")
+        raise _not_decoded(path, data)
     return np.asarray(image, dtype=np.uint8)
+
+
+def _not_decoded(path: Path, data: bytes) -> InputError:
+    """What to say of bytes that are no picture."""
+    if not data:
+        return InputError(f"{path}: the image file is empty; fetch it again")
+    if data.startswith(_JPEG_START) and not is_complete_jpeg(data):
+        return InputError(f"{path}: the JPEG is cut off after {len(data)} bytes; fetch it again")
+    if data.lstrip()[:1] == b"<":
+        return InputError(f"{path}: holds a web page or XML, not an image; fetch the image itself")
+    return InputError(f"{path}: no image that OpenCV can decode, or one that is cut off; fetch or convert it again")
 
 
 def _claimed_pixels(data: bytes) -> int | None:
