@@ -85,7 +85,8 @@ def test_every_choice_in_the_table_of_groups_exists_and_none_is_missing() -> Non
 def test_the_file_map_names_every_file_of_the_package_and_no_other() -> None:
     block = README.split("## File map")[1].split("```text\n")[1].split("```")[0]
     named = set(re.findall(r"([\w/]+\.(?:py|yaml))\s", block))
-    files = {path.name for path in (PROJECT / "src").rglob("*.py") if path.name != "__init__.py"}
+    folders = (PROJECT / "src", PROJECT / "notebooks")
+    files = {path.name for folder in folders for path in folder.rglob("*.py") if path.name != "__init__.py"}
     listed = {Path(name).name for name in named if name.endswith(".py")}
     assert listed == files
 
