@@ -264,7 +264,7 @@ def said_by(notebook: NotebookNode, *, with_numbers: bool) -> list[tuple[str, li
     said = []
     for cell in code_cells(notebook):
         kept = [output for output in cell.outputs if output.get("name") != "stderr"]
-        texts = [text_of(output) or "/".join(output.get("data", {})) for output in kept]
+        texts = [text_of(output) or "/".join(sorted(output.get("data", {}))) for output in kept]
         if not with_numbers:
             texts = [re.sub(r"\s+", " ", re.sub(r"[-+]?\d+(\.\d+)?|(?<=\| )-(?= \|)", "#", text)) for text in texts]
         said.append((cell.id, texts))

@@ -53,7 +53,7 @@ def test_keypoints_on_coco_pictures_are_those_of_the_reference(
             "draw=false",
         ],
         tmp_path,
-        OMP_NUM_THREADS="2",
+        OMP_NUM_THREADS="1",
     )
     assert finished.returncode == 0, finished.stderr
     found = json.loads((tmp_path / "out" / "poses.json").read_text())

@@ -62,7 +62,7 @@ def command(video: Path, checkpoint: Path, output: Path) -> Sequence[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(HERE.parents[1] / "src")}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1] / "src")}
 
 
 @pytest.mark.slow

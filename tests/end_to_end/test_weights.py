@@ -250,7 +250,7 @@ def reproduced(run_script: Any, zoo: Path, folder: Path, *arguments: str, timeou
         timeout=timeout,
         UNIFORMER_POSE_ZOO=str(zoo),
         UNIFORMER_POSE_CACHE=str(zoo.parent / "cache"),
-        OMP_NUM_THREADS="2",
+        OMP_NUM_THREADS="1",
     )
     assert finished.returncode == 0, finished.stderr
     (folder / "stdout.txt").write_text(finished.stdout)
@@ -333,7 +333,7 @@ def test_a_zoo_name_is_evaluated_like_a_file(run_script: Any, zoo: Path, shared_
         tmp_path,
         UNIFORMER_POSE_ZOO=str(zoo),
         UNIFORMER_POSE_CACHE=str(zoo.parent / "cache"),
-        OMP_NUM_THREADS="2",
+        OMP_NUM_THREADS="1",
     )
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "run" / "metrics.json").is_file()
