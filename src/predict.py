@@ -52,6 +52,7 @@ class PredictConfig:
     device: str | None
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     batch_size: int
+    engine: Literal["auto", "eager", "folded", "openvino"]
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
@@ -92,6 +93,7 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
             device=config["device"],
             precision=config["precision"],
             batch_size=config["batch_size"],
+            engine=config["engine"],
         )
         find_boxes = box_finder(config, listed)  # which may have to be fetched, before anything is written
         journal = stack.enter_context(

@@ -14,7 +14,7 @@ from uniformer_pose.data.coco_annotations import read_detections, read_ground_tr
 from uniformer_pose.data.crop_dataset import (
     EvaluationImages,
     TrainingCrops,
-    collate_images,
+    as_it_is,
     use_one_opencv_thread,
 )
 from uniformer_pose.data.crop_geometry import CropGeometry
@@ -270,7 +270,7 @@ def test_an_image_with_five_boxes_is_decoded_once(tiny_coco, count_reads):
 def test_every_detection_is_evaluated_once_whatever_the_batches(tiny_coco, count_reads):
     boxes = tiny_coco.read_detections()
     data = EvaluationImages(boxes, **SIZE)
-    loader = DataLoader(data, batch_sampler=pack_images(boxes.boxes_per_image, 3), collate_fn=collate_images)
+    loader = DataLoader(data, batch_sampler=pack_images(boxes.boxes_per_image, 3), collate_fn=as_it_is)
     batches = list(loader)
     assert [batch["instance_index"].tolist() for batch in batches] == [[0, 1, 2], [3]]
     assert sorted(count_reads()) == [entry["file_name"] for entry in tiny_coco.content["images"]]
@@ -289,13 +289,35 @@ def test_a_bad_image_in_evaluation_is_an_error_or_a_sample_without_crops(tiny_co
     with pytest.raises(InputError, match=r"cut off.*\(detection 0 of detections\.json\)"):
         EvaluationImages(boxes, **SIZE)[0]
     data = EvaluationImages(boxes, on_bad_image="skip", **SIZE)
-    batch = collate_images([data[0], data[1]])
+    batch = data.__getitems__([0, 1])
     assert batch["instance_index"].tolist() == [2]
     assert batch["crops"].shape == (1, 64, 48, 3)
     assert [boxes.image_path(i) for i in batch["unreadable_images"]] == [path]
-    only_bad = collate_images([data[0]])
+    only_bad = data[0]
     assert only_bad["crops"].shape == (0, 64, 48, 3)
     assert only_bad["centers_in_image"].shape == (0, 2)
+
+
+def test_a_batch_from_a_worker_lies_in_shared_memory_and_is_that_of_the_main_process(tiny_coco):
+    boxes = tiny_coco.read_detections()
+    data = EvaluationImages(boxes, **SIZE)
+    batches = [[0, 2], [], [1]]
+    loader = DataLoader(data, batch_sampler=batches, collate_fn=as_it_is, num_workers=1)
+    for images, batch in zip(batches, loader, strict=True):
+        assert batch["crops"].is_shared() or not images
+        assert_same(batch, data.__getitems__(images))
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_the_crops_of_an_evaluation_are_those_of_each_box_alone(tiny_coco, unbiased):
+    boxes = tiny_coco.read_detections()
+    batch = EvaluationImages(boxes, unbiased=unbiased, padding=1.1, **SIZE).__getitems__([0, 1, 2])
+    for index, crop in zip(batch["instance_index"], batch["crops"], strict=True):
+        image_index = boxes.image_of_instance[index]
+        height, width = boxes.image_heights[image_index], boxes.image_widths[image_index]
+        image = read_image(boxes.image_path(image_index), height=height, width=width)
+        geometry = CropGeometry.from_box(boxes.boxes_xywh[index], padding=1.1, unbiased=unbiased, **SIZE)
+        assert np.array_equal(crop, geometry.crop(image))
 
 
 def test_an_image_that_does_not_exist_is_an_index_error(tiny_coco):
@@ -361,7 +383,7 @@ def test_all_real_detections_are_cropped(shared_folder, skeleton):
         skeleton,
     )
     data = EvaluationImages(boxes, **SIZE)
-    batch = collate_images([data[index] for index in range(len(data))])
+    batch = data.__getitems__(range(len(data)))
     assert batch["crops"].shape == (118, 64, 48, 3)
     assert batch["instance_index"].tolist() == list(range(118))
     assert batch["crops"].float().mean() > 20

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniformer_pose.data.crop_geometry import CropGeometry, crop_to_image, fit_boxes
+from uniformer_pose.data.crop_geometry import CropGeometry, crop_to_image, fit_boxes, upright_matrices, warp
 from uniformer_pose.errors import InputError
 
 coordinates = st.floats(-2000, 2000)
@@ -328,3 +328,23 @@ def test_extent_must_be_positive() -> None:
 def test_crop_must_have_two_pixels_a_side() -> None:
     with pytest.raises(InputError, match="2x2"):
         CropGeometry(0, 0, 10, 10, 1, 64)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_matrices_of_many_crops_are_those_of_each_to_the_bit(unbiased: bool) -> None:
+    rng = np.random.default_rng(0)
+    many = np.concatenate([rng.uniform(-200, 600, (500, 2)), rng.uniform(0.5, 900, (500, 2))], axis=1)
+    centers, extents = fit_boxes(many, height=256, width=192)
+    matrices = upright_matrices(centers, extents, height=256, width=192, unbiased=unbiased)
+    for box, matrix in zip(many, matrices, strict=True):
+        own = CropGeometry.from_box(box, height=256, width=192, unbiased=unbiased).matrix
+        assert np.array_equal(matrix, own)
+
+
+def test_a_warp_fills_the_given_crop_and_nothing_else() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    crops = np.full((3, 32, 24, 3), 7, dtype=np.uint8)
+    geometry = CropGeometry.from_box([5, 5, 20, 30], height=32, width=24)
+    warp(image, geometry.matrix, into=crops[1])
+    assert np.array_equal(crops[1], geometry.crop(image))
+    assert (crops[[0, 2]] == 7).all()

@@ -281,3 +281,28 @@ def test_the_network_compiles_into_one_graph(checkpointed_blocks: tuple[int, ...
     network = tiny(stage3_attention="hybrid", window_size=3, checkpointed_blocks=checkpointed_blocks)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(images()), network(images()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_recomputing_the_gelu_changes_no_gradient_and_keeps_less(channels_last: bool) -> None:
+    gradients, kept_bytes = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        backbone = UniFormer([1, 1, 1, 1], embed_dims=(8, 8, 16, 16), head_dim=8)
+        for module in backbone.modules():
+            if hasattr(module, "recompute_gelu"):
+                module.recompute_gelu = recompute
+        images = torch.randn(2, 3, 64, 32)
+        kept = []
+
+        def keep(tensor: torch.Tensor, kept: list[int] = kept) -> torch.Tensor:
+            kept.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = backbone(images.contiguous(memory_format=torch.channels_last) if channels_last else images).sum()
+        loss.backward()
+        gradients.append([parameter.grad for parameter in backbone.parameters() if parameter.grad is not None])
+        kept_bytes.append(sum(kept))
+    assert all(torch.equal(plain, recomputed) for plain, recomputed in zip(*gradients, strict=True))
+    assert kept_bytes[1] < 0.9 * kept_bytes[0]

@@ -1,8 +1,12 @@
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
+from torch.nn import Parameter
 from torch.optim.lr_scheduler import LambdaLR
 
-from uniformer_pose.training.optimization import scaled_learning_rate, step_schedule
+from uniformer_pose.training.optimization import fused_where_possible, scaled_learning_rate, step_schedule
 
 
 @pytest.mark.parametrize(("global_batch", "expected"), [(256, 5e-4), (512, 1e-3), (1024, 2e-3), (2, 5e-4 / 128)])
@@ -60,3 +64,31 @@ def test_torch_steps_through_the_schedule_factor_by_factor():
         scheduler.step()
 
     assert rates == pytest.approx([1.0, 1.5, 2.0, 2.0, 0.2])
+
+
+def test_a_fused_optimizer_is_for_gpus_only() -> None:
+    adamw = partial(torch.optim.AdamW, weight_decay=0.01)
+    assert fused_where_possible(adamw, [Parameter(torch.zeros(1))], clipping_scaled_gradients=False) is adamw
+
+
+class OnGpu(Parameter):
+    """A parameter that says it lies on a GPU, where there is none."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "clipping", "fused"),
+    [
+        (torch.optim.AdamW, False, True),
+        (partial(torch.optim.Adam, betas=(0.9, 0.99)), False, True),
+        (torch.optim.AdamW, True, False),
+        (torch.optim.RMSprop, False, False),
+        (partial(torch.optim.AdamW, foreach=True), False, False),
+        (partial(torch.optim.AdamW, fused=False), False, False),
+    ],
+)
+def test_on_a_gpu_an_optimizer_is_fused_where_it_can_be(optimizer: Any, clipping: bool, fused: bool) -> None:
+    made = fused_where_possible(optimizer, [OnGpu(torch.zeros(1))], clipping_scaled_gradients=clipping)
+    assert (isinstance(made, partial) and made.keywords.get("fused") is True) == fused
+    assert fused or made is optimizer

@@ -36,17 +36,13 @@ def test_lines_come_every_so_many_seconds_and_say_what_is_left(tiny, capsys, mon
     tiny.trainer(callbacks=[LineProgress(seconds=0)]).fit(tiny.module(), datamodule=tiny.data(eval_batch_size=2))
 
     lines = lines_of(capsys)
-    assert [line.split("  ")[1] for line in lines[:6]] == ["batch 1/3", "batch 2/3", "batch 3/3", *_batches(1, 2, 3)]
+    assert [line.split("  ")[1] for line in lines[:6]] == ["batch 1/3", "batch 2/3", "batch 3/3"] * 2
     seconds, left = map(int, re.search(r"(\d+) s, (\d+) s left", lines[0]).groups())
     assert left == 2 * seconds
     seconds, left = map(int, re.search(r"(\d+) s, (\d+) s left", lines[1]).groups())
     assert left == seconds // 2
     assert "s, done" in lines[2]
     assert lines[-1].startswith("evaluation done in")
-
-
-def _batches(*numbers):
-    return [f"batch {number}/4" for number in numbers]
 
 
 def test_a_slow_clock_keeps_the_log_short(tiny, capsys):

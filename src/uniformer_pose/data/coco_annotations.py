@@ -3,6 +3,10 @@
 ``read_ground_truth`` and ``read_detections`` stop at the first defect; the functions for single fields are public
 because ``data/checking`` asks them about one entry at a time, to find every defect by the rules of the training.
 
+Large files (150,000 people are 240 MB of JSON, most of it outlines) are read by a parser that passes over the fields
+that nothing here needs, and kept as an index (``annotation_cache``). Where that parser stumbles, Python's reads the
+file, slowly, whose objections are the ones that a user sees.
+
 Two kinds of defect are told apart. What makes a file contradict itself or the skeleton (a missing field, a
 NaN, a repeated id) is an InputError that names the file and the entry. What is ordinary in good files (a
 crowd, a person without labelled keypoints, a box without area) is left out and counted.
@@ -10,23 +14,29 @@ crowd, a person without labelled keypoints, a box without area) is left out and 
 
 from __future__ import annotations
 
+import gc
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from uniformer_pose.data.annotation_cache import WORTH_KEEPING, Arrays, digest_of, remembered_arrays
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+LARGEST_NUMBER = 1e9
+"""Of a coordinate, size or score: single precision would make infinity of 1e39, and no picture is as large."""
 
 DEFAULT_PERSON_CATEGORY = 1  # COCO's, where no category lists keypoints
 
@@ -143,7 +153,13 @@ def read_ground_truth(
     text).
     """
     file = Path(annotation_file)
-    return ground_truth_of(read_annotation_file(file), file, image_folder, skeleton, clip_boxes=clip_boxes)
+    data = _read_bytes(file)
+
+    def read() -> PersonInstances:
+        content = _annotation_object(_needed_fields(data, file, _AnnotationFields), file)
+        return ground_truth_of(content, file, image_folder, skeleton, clip_boxes=clip_boxes)
+
+    return _remembered([data], [skeleton, clip_boxes], read, "annotation", file, image_folder)
 
 
 def ground_truth_of(
@@ -210,13 +226,29 @@ def read_detections(
     category 1 is the person, as in COCO. Raises InputError on a structurally wrong file and on images the
     annotation file does not know.
     """
-    file = Path(detection_file)
+    file, images_file = Path(detection_file), Path(annotation_file)
+    images_data, data = _read_bytes(images_file), _read_bytes(file)
+
+    def read() -> PersonInstances:
+        content = _annotation_object(_needed_fields(images_data, images_file, _ImageFields), images_file)
+        records = _detection_list(_needed_fields(data, file, list[_DetectionRecord]), file)
+        return _detections_of(records, file, content, images_file, image_folder, skeleton, score_threshold)
+
+    return _remembered([images_data, data], [skeleton, score_threshold], read, "detection", file, image_folder)
+
+
+def _detections_of(
+    records: list[Any],
+    file: Path,
+    content: dict[str, Any],
+    images_file: Path,
+    image_folder: str | Path,
+    skeleton: Skeleton,
+    score_threshold: float,
+) -> PersonInstances:
     folder = existing_folder(image_folder)
-    content = read_annotation_file(Path(annotation_file))
-    images = read_images(content, Path(annotation_file))
-    categories = keypoint_categories(content, Path(annotation_file), skeleton) or {DEFAULT_PERSON_CATEGORY}
-    del content
-    records = read_detection_file(file)
+    images = read_images(content, images_file)
+    categories = keypoint_categories(content, images_file, skeleton) or {DEFAULT_PERSON_CATEGORY}
 
     def name(index: int) -> str:
         return f"detection number {index}"
@@ -318,6 +350,69 @@ def _assemble(
     )
 
 
+def _remembered(
+    contents: Sequence[bytes],
+    settings: Sequence[object],
+    read: Callable[[], PersonInstances],
+    record: Literal["annotation", "detection"],
+    file: Path,
+    image_folder: str | Path,
+) -> PersonInstances:
+    """What ``read`` gives, from the index where there is one for these contents and settings; small files as they are.
+
+    Only what has been read without an error is kept. The text of this module is a part of the key, so that other rules
+    make another index.
+    """
+    if sum(map(len, contents)) < WORTH_KEEPING:
+        return read()
+    key = digest_of([*contents, Path(__file__).read_bytes()], [record, *settings])
+    arrays = remembered_arrays(key, lambda: _index_of(read()), _is_index)
+    counts = dict(zip(arrays["reasons"].tolist(), arrays["numbers"].tolist(), strict=True))
+    return PersonInstances(
+        image_folder=existing_folder(image_folder),
+        counts=counts,
+        record=record,
+        source_file=file,
+        **{name: arrays[name] for name in _TYPES_IN_INDEX if name not in ("reasons", "numbers")},
+    )
+
+
+# Of which kind, and with which axes: M images, N instances, K keypoints.
+_TYPES_IN_INDEX = {
+    "image_ids": ("int64", "M"),
+    "file_names": ("U", "M"),
+    "image_heights": ("int32", "M"),
+    "image_widths": ("int32", "M"),
+    "image_of_instance": ("int32", "N"),
+    "instance_ids": ("int64", "N"),
+    "boxes_xywh": ("float64", "N4"),
+    "box_scores": ("float32", "N"),
+    "keypoints_in_image": ("float32", "NK2"),
+    "visibility": ("uint8", "NK"),
+    "reasons": ("U", "C"),
+    "numbers": ("int64", "C"),
+}
+
+
+def _index_of(people: PersonInstances) -> Arrays:
+    counts = {"reasons": np.array(list(people.counts), np.str_), "numbers": np.array([*people.counts.values()], int)}
+    return {name: counts[name] if name in counts else getattr(people, name) for name in _TYPES_IN_INDEX}
+
+
+def _is_index(arrays: Arrays) -> bool:
+    """Whether the arrays have the names, types and axes of an index."""
+    if arrays.keys() != _TYPES_IN_INDEX.keys():
+        return False
+    lengths = {"4": 4, "2": 2}
+    for name, (kind, axes) in _TYPES_IN_INDEX.items():
+        array = arrays[name]
+        if array.ndim != len(axes) or (array.dtype.kind != "U" if kind == "U" else array.dtype != kind):
+            return False
+        if any(lengths.setdefault(axis, length) != length for axis, length in zip(axes, array.shape, strict=True)):
+            return False
+    return True
+
+
 def _leave_out_boxes(
     boxes: FloatArray,
     images: ImageEntries,
@@ -349,23 +444,99 @@ def existing_folder(image_folder: str | Path) -> Path:
     return folder.resolve()
 
 
+class _ImageRecord(TypedDict, total=False):
+    id: Any
+    file_name: Any
+    height: Any
+    width: Any
+
+
+class _PersonRecord(TypedDict, total=False):
+    id: Any
+    image_id: Any
+    category_id: Any
+    iscrowd: Any
+    keypoints: Any
+    bbox: Any
+
+
+class _DetectionRecord(TypedDict, total=False):
+    image_id: Any
+    category_id: Any
+    bbox: Any
+    score: Any
+
+
+class _ImageFields(TypedDict, total=False):
+    """What reading detections needs of an annotation file."""
+
+    images: list[_ImageRecord]
+    categories: Any
+
+
+class _AnnotationFields(_ImageFields, total=False):
+    """What reading people needs of an annotation file."""
+
+    annotations: list[_PersonRecord]
+
+
 def read_json(file: Path) -> Any:
     """What a JSON file holds; InputError where it cannot be read or is no JSON."""
+    return _everything(_read_bytes(file), file)
+
+
+def read_annotation_file(file: Path) -> dict[str, Any]:
+    """What a COCO annotation file holds; InputError where that is no JSON object."""
+    return _annotation_object(read_json(file), file)
+
+
+def read_detection_file(file: Path) -> list[Any]:
+    """The entries of a COCO detection file; InputError where it is no list, or an empty one."""
+    return _detection_list(read_json(file), file)
+
+
+def _read_bytes(file: Path) -> bytes:
     try:
-        with file.open(encoding="utf-8") as stream:
-            return json.load(stream)
+        return file.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{file}: cannot be read ({reason}); give the path of a COCO JSON file") from error
+
+
+def _needed_fields(data: bytes, file: Path, fields: Any) -> Any:
+    """What a JSON text holds, at least the ``fields`` (a type of dicts and lists); the values as Python reads them."""
+    try:
+        with _garbage_collection_paused():
+            return msgspec.json.decode(data, type=fields)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # Not JSON, or with NaN, or not made of the expected lists and objects: Python's parser accepts more, and who
+        # reads its result says what is wrong with which entry.
+        return _everything(data, file)
+
+
+def _everything(data: bytes, file: Path) -> Any:
+    try:
+        with _garbage_collection_paused():
+            return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         # ValueError covers text that is not UTF-8 and JSON that is malformed, cut off, or empty.
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: not valid JSON ({reason}); check that the file is complete") from error
 
 
-def read_annotation_file(file: Path) -> dict[str, Any]:
-    """What a COCO annotation file holds; InputError where that is no JSON object."""
-    content = read_json(file)
+@contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """Looking for cycles among millions of new lists, of which none is garbage, takes as long as making them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _annotation_object(content: Any, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(
             f"{file}: an annotation file is an object with images and annotations, not a "
@@ -375,9 +546,7 @@ def read_annotation_file(file: Path) -> dict[str, Any]:
     return content
 
 
-def read_detection_file(file: Path) -> list[Any]:
-    """The entries of a COCO detection file; InputError where it is no list, or an empty one."""
-    records = read_json(file)
+def _detection_list(records: Any, file: Path) -> list[Any]:
     if not isinstance(records, list):
         raise InputError(
             f"{file}: a detection file is a list of image_id, category_id, bbox and score, not an object; "
@@ -423,7 +592,7 @@ def images_of(records: Sequence[Any], file: Path, *, first_number: int = 1) -> I
     for index, file_name in enumerate(file_names):
         if not isinstance(file_name, str) or not file_name or "\0" in file_name:
             raise InputError(f"{file}: {name(index)} has file_name {file_name!r}; give the name of an image file")
-        if file_name[0] == "/" or ".." in PurePosixPath(file_name).parts:
+        if file_name[0] == "/" or (".." in file_name and ".." in PurePosixPath(file_name).parts):
             raise InputError(
                 f"{file}: {name(index)} has file_name {file_name!r}, which leaves the image folder; "
                 "names must be relative to the folder and without '..'"
@@ -476,7 +645,7 @@ def keypoint_categories(content: dict[str, Any], file: Path, skeleton: Skeleton)
     for entry in with_keypoints:
         names = entry["keypoints"]
         if not isinstance(names, list) or len(names) != skeleton.num_keypoints:
-            found = len(names) if isinstance(names, list) else repr(names)
+            found = len(names) if isinstance(names, list) else f"{names!r:.40} in place of"
             raise InputError(
                 f"{file}: category {entry.get('id')} lists {found} keypoints, skeleton {skeleton.name} has "
                 f"{skeleton.num_keypoints}; choose the skeleton of this data set"
@@ -573,16 +742,16 @@ def number_rows(
         if set(map(type, chain.from_iterable(rows))) - {int, float}:
             raise OverflowError
         numbers = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=len(rows) * length)
-        if not np.isfinite(numbers).all():
+        if not (np.abs(numbers) <= LARGEST_NUMBER).all():
             raise OverflowError
     except OverflowError:
         for index, row in enumerate(rows):
             for value in row:
                 # An integer of 400 digits is a number to Python, and none to numpy; NaN fails the comparison.
-                if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+                if type(value) not in (int, float) or not abs(value) <= LARGEST_NUMBER:
                     raise InputError(
                         f"{file}: {name(index)} has {value!r:.40} in {field_name!r}; it needs finite numbers "
-                        f"({meaning})"
+                        f"below {LARGEST_NUMBER:g} ({meaning})"
                     ) from None
         raise
     return numbers.reshape(len(rows), length)

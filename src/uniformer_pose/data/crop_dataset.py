@@ -6,20 +6,24 @@ traffic of floats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, TypedDict
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco_annotations import PersonInstances
-from uniformer_pose.data.crop_geometry import CropGeometry, fit_boxes
+from uniformer_pose.data.crop_geometry import CropGeometry, fit_boxes, upright_matrices, warp
 from uniformer_pose.data.images import read_image
 from uniformer_pose.data.photometric import PhotometricAugmentation
+from uniformer_pose.data.prepared.shards import PreparedImages
+from uniformer_pose.data.worker_failures import begin_reading, end_reading
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
 
@@ -27,6 +31,7 @@ from uniformer_pose.skeleton import Skeleton
 _MOST_BAD_IMAGES_IN_A_ROW = 100
 
 BadImagePolicy = Literal["error", "skip"]
+Cropping = Callable[[CropGeometry], npt.NDArray[np.uint8]]
 
 
 class TrainingSample(TypedDict):
@@ -46,24 +51,14 @@ class TrainingSample(TypedDict):
     replaced: np.uint8
 
 
-class EvaluationSample(TypedDict):
-    """All boxes of one image (n of them).
-
-    ``crops`` (n, height, width, 3) RGB. ``centers_in_image`` (n, 2) x, y and ``extents_in_image`` (n, 2)
-    width, height of the regions that the crops show, in image pixels. ``instance_index`` (n,).
-    ``unreadable_images``: index of the image if it could not be read, which leaves n = 0 and its people
-    missed, else empty.
-    """
-
-    crops: npt.NDArray[np.uint8]
-    centers_in_image: npt.NDArray[np.float64]
-    extents_in_image: npt.NDArray[np.float64]
-    instance_index: npt.NDArray[np.int64]
-    unreadable_images: npt.NDArray[np.int64]
-
-
 class EvaluationBatch(TypedDict):
-    """The boxes of several images one after the other; the fields of ``EvaluationSample`` as tensors."""
+    """All boxes of some images, one image after the other (n of them).
+
+    ``crops`` (n, height, width, 3) uint8 RGB. ``centers_in_image`` (n, 2) x, y and ``extents_in_image`` (n, 2)
+    width, height of the regions that the crops show, in image pixels. ``instance_index`` (n,).
+    ``unreadable_images``: indices of the images that could not be read, of which there are no crops and whose
+    people are missed.
+    """
 
     crops: torch.Tensor
     centers_in_image: torch.Tensor
@@ -81,6 +76,9 @@ class TrainingCrops(Dataset[TrainingSample]):
 
     ``on_bad_image``: an image that cannot be used is an InputError with its path and the annotation's id, or
     (``skip``) the next person with a good image takes the place, which shows in the sample's ``replaced``.
+
+    ``prepared``: where the images lie as ``src/prepare.py`` stores them; the same pixels as from the files, in less
+    time.
     """
 
     def __init__(
@@ -96,6 +94,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
         on_bad_image: BadImagePolicy = "error",
+        prepared: PreparedImages | None = None,
     ) -> None:
         if len(instances) == 0:
             raise InputError(f"nobody to train on. {instances.summary()}; give a file with annotated people")
@@ -118,6 +117,8 @@ class TrainingCrops(Dataset[TrainingSample]):
         self.geometric = geometric
         self.photometric = photometric
         self.on_bad_image = on_bad_image
+        self.prepared = prepared
+        self._links_followed = np.zeros(instances.num_images, dtype=np.bool_)
         self._mirror_permutation = skeleton.mirror_permutation
 
     def __len__(self) -> int:
@@ -127,13 +128,14 @@ class TrainingCrops(Dataset[TrainingSample]):
         """The sample of one visit; see ``TrainingSample`` for its fields."""
         requested, epoch = index_and_epoch
         rng = np.random.default_rng([self.seed, epoch, requested])
-        index, image = self._read(requested)
+        index, take_crop = self._open(requested)
         keypoints = self.instances.keypoints_in_image[index]
         visibility = self.instances.visibility[index]
         geometry = self._choose_geometry(rng, index)
-        crop = geometry.crop(image)
+        crop = take_crop(geometry)
         if self.photometric is not None:
             crop = self.photometric(crop, rng)
+        end_reading()
         keypoints_in_crop = geometry.to_crop(keypoints)
         if geometry.mirrored:
             keypoints_in_crop = keypoints_in_crop[self._mirror_permutation]
@@ -164,31 +166,58 @@ class TrainingCrops(Dataset[TrainingSample]):
             unbiased=self.unbiased,
         )
 
-    def _read(self, requested: int) -> tuple[int, npt.NDArray[np.uint8]]:
-        """The requested instance and its image, or the next instance of another image that can be read."""
+    def _open(self, requested: int) -> tuple[int, Cropping]:
+        """The requested instance, or the next one of another image that can be read; and what crops its image."""
         bad_images: dict[int, InputError] = {}
         for step in range(len(self.instances)):
             index = (requested + step) % len(self.instances)
             image_index = int(self.instances.image_of_instance[index])
             if image_index in bad_images:
                 continue
+            begin_reading(index)
             try:
-                return index, _read_image(self.instances, image_index, index)
+                return index, self._open_image(image_index, index)
             except InputError as error:
                 if self.on_bad_image == "error":
                     raise
                 bad_images[image_index] = error
+                end_reading()
                 if len(bad_images) == _MOST_BAD_IMAGES_IN_A_ROW:
                     break
         first = next(iter(bad_images.values()))
         raise InputError(f"{len(bad_images)} images in a row cannot be used, the first: {first}") from first
 
+    def _read_image(self, image_index: int, instance_index: int) -> npt.NDArray[np.uint8]:
+        """``read_image`` of an image; following its links costs a twentieth of decoding it, so it is done once."""
+        if not self._links_followed[image_index]:
+            self.instances.image_path(image_index)
+            self._links_followed[image_index] = True
+        path = self.instances.image_folder / str(self.instances.file_names[image_index])
+        height = int(self.instances.image_heights[image_index])
+        width = int(self.instances.image_widths[image_index])
+        try:
+            return read_image(path, height=height, width=width)
+        except InputError as error:
+            raise InputError(f"{error} ({self.instances.describe(instance_index)})") from error
 
-class EvaluationImages(Dataset[EvaluationSample]):
-    """All upright crops of one image, which is decoded once; for an image index as ``pack_images`` gives it.
+    def _open_image(self, image_index: int, instance_index: int) -> Cropping:
+        if self.prepared is None:
+            image = self._read_image(image_index, instance_index)
+            return lambda geometry: geometry.crop(image)
+        try:
+            self.prepared.require_good(image_index)
+        except InputError as error:
+            raise InputError(f"{error} ({self.instances.describe(instance_index)})") from error
+        return partial(self.prepared.crop, image_index)
 
-    ``on_bad_image``: an image that cannot be used is an InputError with its path, or (``skip``) a sample
-    without crops that names the image in ``unreadable_images``.
+
+class EvaluationImages(Dataset[EvaluationBatch]):
+    """All upright crops of some images, each of which is decoded once; for image indices as ``pack_images`` gives them.
+
+    ``on_bad_image``: an image that cannot be used is an InputError with its path, or (``skip``) has no crops
+    and is named in ``unreadable_images``.
+
+    A DataLoader asks for a whole batch at a time, which needs no further collation: ``collate_fn=as_it_is``.
     """
 
     def __init__(
@@ -214,63 +243,77 @@ class EvaluationImages(Dataset[EvaluationSample]):
     def __len__(self) -> int:
         return self.instances.num_images
 
-    def __getitem__(self, image_index: int) -> EvaluationSample:
-        """The sample of one image; see ``EvaluationSample`` for its fields."""
-        if not 0 <= image_index < len(self):
-            raise IndexError(f"image {image_index} of {len(self)}")
-        indices = self._by_image[self._starts[image_index] : self._starts[image_index + 1]]
+    def __getitem__(self, image_index: int) -> EvaluationBatch:
+        """The boxes of one image."""
+        return self.__getitems__([image_index])
+
+    def __getitems__(self, image_indices: Sequence[int]) -> EvaluationBatch:
+        """The boxes of several images; of none, an empty batch."""
+        for image_index in image_indices:
+            if not 0 <= image_index < len(self):
+                raise IndexError(f"image {image_index} of {len(self)}")
+        of_image = [self._by_image[self._starts[image] : self._starts[image + 1]] for image in image_indices]
+        crops = _batch_memory(sum(map(len, of_image)), self.height, self.width)
+        # Every crop is made where the batch will have it; that copies nothing afterwards.
+        places = crops.numpy()
+        kept: list[npt.NDArray[np.intp]] = []
         unreadable: list[int] = []
-        try:
-            image = _read_image(self.instances, image_index, int(indices[0]))
-        except InputError:
-            if self.on_bad_image == "error":
-                raise
-            image = np.zeros((1, 1, 3), dtype=np.uint8)
-            indices, unreadable = indices[:0], [image_index]
-        crops = np.empty((len(indices), self.height, self.width, 3), dtype=np.uint8)
-        for crop, center, extent in zip(crops, self._centers[indices], self._extents[indices], strict=True):
-            geometry = CropGeometry(
-                center_x=float(center[0]),
-                center_y=float(center[1]),
-                extent_width=float(extent[0]),
-                extent_height=float(extent[1]),
+        filled = 0
+        for image_index, indices in zip(image_indices, of_image, strict=True):
+            begin_reading(int(indices[0]))
+            try:
+                image = _read_image(self.instances, image_index, int(indices[0]))
+            except InputError:
+                if self.on_bad_image == "error":
+                    raise
+                unreadable.append(image_index)
+                end_reading()
+                continue
+            matrices = upright_matrices(
+                self._centers[indices],
+                self._extents[indices],
                 height=self.height,
                 width=self.width,
                 unbiased=self.unbiased,
             )
-            crop[:] = geometry.crop(image)
+            for matrix in matrices:
+                warp(image, matrix, into=places[filled])
+                filled += 1
+            kept.append(indices)
+        end_reading()
+        instance_index = np.concatenate([*kept, np.zeros(0, dtype=np.intp)]).astype(np.int64)
         return {
-            "crops": crops,
-            "centers_in_image": self._centers[indices],
-            "extents_in_image": self._extents[indices],
-            "instance_index": indices.astype(np.int64),
-            "unreadable_images": np.array(unreadable, dtype=np.int64),
+            "crops": crops[:filled],
+            "centers_in_image": torch.from_numpy(self._centers[instance_index]),
+            "extents_in_image": torch.from_numpy(self._extents[instance_index]),
+            "instance_index": torch.from_numpy(instance_index),
+            "unreadable_images": torch.tensor(unreadable, dtype=torch.int64),
         }
 
 
-def collate_images(samples: Sequence[EvaluationSample]) -> EvaluationBatch:
-    """One batch from the samples of several images: their boxes one after the other. No samples give an empty batch."""
-    if not samples:
-        nowhere, nobody = torch.zeros((0, 2), dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
-        return {
-            "crops": torch.zeros((0, 0, 0, 3), dtype=torch.uint8),
-            "centers_in_image": nowhere,
-            "extents_in_image": nowhere,
-            "instance_index": nobody,
-            "unreadable_images": nobody,
-        }
-    return {
-        "crops": torch.from_numpy(np.concatenate([sample["crops"] for sample in samples])),
-        "centers_in_image": torch.from_numpy(np.concatenate([s["centers_in_image"] for s in samples])),
-        "extents_in_image": torch.from_numpy(np.concatenate([s["extents_in_image"] for s in samples])),
-        "instance_index": torch.from_numpy(np.concatenate([s["instance_index"] for s in samples])),
-        "unreadable_images": torch.from_numpy(np.concatenate([s["unreadable_images"] for s in samples])),
-    }
+def as_it_is(batch: EvaluationBatch) -> EvaluationBatch:
+    """What ``EvaluationImages`` gives a DataLoader is a batch already. A ``collate_fn``."""
+    return batch
+
+
+def _batch_memory(num_crops: int, height: int, width: int) -> torch.Tensor:
+    """(n, height, width, 3) uint8, not filled; in a DataLoader's worker, in memory that the main process sees too."""
+    if get_worker_info() is None or num_crops == 0:
+        return torch.empty((num_crops, height, width, 3), dtype=torch.uint8)
+    # As torch's own collation does it: otherwise each batch would be copied there once more.
+    shared = torch.UntypedStorage._new_shared(num_crops * height * width * 3)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(num_crops, height, width, 3)
 
 
 def use_one_opencv_thread(_worker_id: int) -> None:
-    """Keep a DataLoader worker to one thread: the workers are the parallelism. A ``worker_init_fn``."""
+    """Keep a DataLoader worker to one thread: the workers are the parallelism. A ``worker_init_fn``.
+
+    What the worker has inherited is also taken out of its garbage collection: a full one, which may come after an hour,
+    writes into every inherited object and so copies 40 MB and more that were shared with the main process.
+    """
     cv2.setNumThreads(0)
+    if get_worker_info() is not None:
+        gc.freeze()
 
 
 def _read_image(instances: PersonInstances, image_index: int, instance_index: int) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -95,10 +96,27 @@ class CropGeometry:
         ``box_xywh``: left, top, width, height in image pixels; it may reach outside the image. Raises
         InputError for a box without area or with a number that is not finite.
         """
-        boxes = np.asarray(box_xywh, dtype=np.float64).reshape(1, 4)
-        centers, extents = fit_boxes(boxes, height=height, width=width, padding=padding)
-        (center_x, center_y), (extent_width, extent_height) = centers[0].tolist(), extents[0].tolist()
-        return cls(center_x, center_y, extent_width, extent_height, height, width, unbiased=unbiased)
+        left, top, box_width, box_height = np.asarray(box_xywh, dtype=np.float64).reshape(4).tolist()
+        if not (
+            math.isfinite(left + top + box_width + box_height)
+            and box_width > 0
+            and box_height > 0
+            and math.isfinite(padding)
+            and padding > 0
+        ):
+            fit_boxes([[left, top, box_width, box_height]], height=height, width=width, padding=padding)  # says why not
+        # The arithmetic of fit_boxes, on plain numbers: for one box a fifth of its time, and the same bits.
+        aspect_ratio = width / height
+        padded_width, padded_height = box_width * padding, box_height * padding
+        return cls(
+            left + box_width / 2,
+            top + box_height / 2,
+            max(padded_width, padded_height * aspect_ratio),
+            max(padded_height, padded_width / aspect_ratio),
+            height,
+            width,
+            unbiased=unbiased,
+        )
 
     @property
     def matrix(self) -> FloatArray:
@@ -113,14 +131,9 @@ class CropGeometry:
                 f"image of shape {image.shape} and type {image.dtype}: a crop needs (height, width, 3) of "
                 "type uint8; convert it first"
             )
-        warped = cv2.warpAffine(
-            image,
-            self.matrix,
-            (self.width, self.height),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-        )
-        return np.asarray(warped, dtype=np.uint8)
+        crop = np.empty((self.height, self.width, 3), dtype=np.uint8)
+        warp(image, self.matrix, into=crop)
+        return crop
 
     def to_crop(self, points_in_image: npt.ArrayLike) -> FloatArray:
         """(..., 2) points (x, y) in crop pixels, from image pixels; they may lie outside the crop."""
@@ -134,21 +147,21 @@ class CropGeometry:
         mapped: FloatArray = ((points - self._middle) / self._scale) @ self._turn + self._center
         return mapped
 
-    @property
+    @cached_property
     def _center(self) -> FloatArray:
         return np.array([self.center_x, self.center_y])
 
-    @property
+    @cached_property
     def _middle(self) -> FloatArray:
         """The crop's middle in crop pixels, where the centre of the region lands."""
         return _unit_lengths(self.height, self.width, self.unbiased) / 2
 
-    @property
+    @cached_property
     def _scale(self) -> FloatArray:
         """Crop pixels per image pixel along the crop's axes."""
         return _unit_lengths(self.height, self.width, self.unbiased) / [self.extent_width, self.extent_height]
 
-    @property
+    @cached_property
     def _turn(self) -> FloatArray:
         """(2, 2) mirroring and then rotation: orthogonal, so its transpose is its inverse."""
         angle = math.radians(self.rotation_degrees if self.unbiased else -self.rotation_degrees)
@@ -156,7 +169,7 @@ class CropGeometry:
         rotation = np.array([[cosine, -sine], [sine, cosine]])
         return rotation * [-1.0, 1.0] if self.mirrored else rotation
 
-    @property
+    @cached_property
     def _linear(self) -> FloatArray:
         return self._scale[:, None] * self._turn
 
@@ -187,6 +200,32 @@ def fit_boxes(
     extent_width = np.maximum(padded[:, 0], padded[:, 1] * aspect_ratio)
     extent_height = np.maximum(padded[:, 1], padded[:, 0] / aspect_ratio)
     return centers, np.stack([extent_width, extent_height], axis=1)
+
+
+def upright_matrices(
+    centers: npt.ArrayLike, extents: npt.ArrayLike, *, height: int, width: int, unbiased: bool
+) -> FloatArray:
+    """(N, 2, 3) affine matrices from image pixels to the pixels of N upright, unmirrored crops of one size.
+
+    ``centers`` and ``extents`` as ``fit_boxes`` gives them; row ``i`` is ``CropGeometry.matrix`` of crop ``i``.
+    """
+    scales = _unit_lengths(height, width, unbiased) / np.asarray(extents, dtype=np.float64)
+    matrices = np.zeros((len(scales), 2, 3))
+    matrices[:, 0, 0], matrices[:, 1, 1] = scales.T
+    matrices[:, :, 2] = _unit_lengths(height, width, unbiased) / 2 - scales * np.asarray(centers, dtype=np.float64)
+    return matrices
+
+
+def warp(image: npt.NDArray[np.uint8], matrix: FloatArray, *, into: npt.NDArray[np.uint8]) -> None:
+    """Fill a (height, width, 3) crop from an (H, W, 3) image by a (2, 3) matrix: bilinear, zeros outside the image."""
+    cv2.warpAffine(
+        image,
+        matrix,
+        (into.shape[1], into.shape[0]),
+        dst=into,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+    )
 
 
 def crop_to_image(

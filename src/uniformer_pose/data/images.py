@@ -34,7 +34,12 @@ def read_image(path: str | Path, *, height: int, width: int) -> npt.NDArray[np.u
     decoders accept too.
     """
     path = Path(path)
-    image = _decoded(path, _read_bytes(path), cv2.IMREAD_IGNORE_ORIENTATION)
+    return decode_image(path, read_file(path), height=height, width=width)
+
+
+def decode_image(path: str | Path, data: bytes | bytearray, *, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """What ``read_image`` makes of a file's bytes; ``path`` is for messages."""
+    image = _decoded(path, data, cv2.IMREAD_IGNORE_ORIENTATION)
     found_height, found_width = image.shape[:2]
     if (found_height, found_width) != (height, width):
         turned = (found_width, found_height) == (height, width)
@@ -55,7 +60,7 @@ def read_photo(path: str | Path, *, most_pixels: int = MOST_PIXELS) -> npt.NDArr
     than ``most_pixels``, before they are decoded.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = read_file(path)
     pixels = _claimed_pixels(data)
     if pixels is None:  # OpenCV may know the format, but who knows how large it claims to be
         raise _not_decoded(path, data)
@@ -64,7 +69,7 @@ def read_photo(path: str | Path, *, most_pixels: int = MOST_PIXELS) -> npt.NDArr
     return _decoded(path, data, 0)
 
 
-def is_complete_jpeg(data: bytes) -> bool:
+def is_complete_jpeg(data: bytes | bytearray) -> bool:
     """Whether a JPEG has its end marker after the start of its picture data.
 
     Decoders differ on cut-off files: OpenCV fills the missing rows with grey from a file, Pillow raises. The
@@ -90,7 +95,8 @@ def is_complete_jpeg(data: bytes) -> bool:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file; InputError that names it where it cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -102,7 +108,7 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({reason}); check the file and its permissions") from error
 
 
-def _decoded(path: Path, data: bytes, orientation: int) -> npt.NDArray[np.uint8]:
+def _decoded(path: str | Path, data: bytes | bytearray, orientation: int) -> npt.NDArray[np.uint8]:
     image = None
     if data and (not data.startswith(_JPEG_START) or is_complete_jpeg(data)):
         with contextlib.suppress(cv2.error):  # for example more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
@@ -112,7 +118,7 @@ def _decoded(path: Path, data: bytes, orientation: int) -> npt.NDArray[np.uint8]
     return np.asarray(image, dtype=np.uint8)
 
 
-def _not_decoded(path: Path, data: bytes) -> InputError:
+def _not_decoded(path: str | Path, data: bytes | bytearray) -> InputError:
     """What to say of bytes that are no picture."""
     if not data:
         return InputError(f"{path}: the image file is empty; fetch it again")

@@ -159,6 +159,12 @@ class UniFormer(nn.Module):
         self.blocks4 = attention_stage(embed_dims[3], [None] * depths[3])
         self.norm4 = nn.LayerNorm(embed_dims[3], eps=_LAST_NORM_EPS)
 
+        for blocks, checkpointed in zip(
+            (self.blocks1, self.blocks2, self.blocks3, self.blocks4), checkpointed_blocks, strict=True
+        ):
+            for block in blocks[:checkpointed]:  # they recompute everything already
+                if isinstance(block, ConvolutionBlock | AttentionBlock):
+                    block.mlp.recompute_gelu = False
         for module in self.modules():
             # Convolutions keep PyTorch's default, as in the original.
             if isinstance(module, nn.Linear):
@@ -352,10 +358,11 @@ class ConvolutionMLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Conv2d(dim, hidden, kernel_size=1)
         self.fc2 = nn.Conv2d(hidden, dim, kernel_size=1)
+        self.recompute_gelu = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) -> same shape."""
-        mixed: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        mixed: Tensor = _after_gelu(self.fc2, self.fc1(x), recompute=self.recompute_gelu)
         return mixed
 
 
@@ -366,10 +373,11 @@ class LinearMLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
+        self.recompute_gelu = True
 
     def forward(self, cells: Tensor) -> Tensor:
         """Cells (..., C) -> same shape."""
-        mixed: Tensor = self.fc2(F.gelu(self.fc1(cells)))
+        mixed: Tensor = _after_gelu(self.fc2, self.fc1(cells), recompute=self.recompute_gelu)
         return mixed
 
 
@@ -401,6 +409,29 @@ def from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
     """Windows of ``to_windows`` -> cells (B, rows * size, columns * size, C), the filled border still on."""
     grid = windows.view(-1, rows, columns, *windows.shape[1:])
     return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def _after_gelu(layer: nn.Module, hidden: Tensor, *, recompute: bool) -> Tensor:
+    """``layer(gelu(hidden))``; with ``recompute`` the GELU's result is computed again in the backward pass, not kept.
+
+    It is the largest tensor of a block beside ``hidden``, and cheap: the same operation on the same numbers, so
+    gradients stay what they were. The compiler decides by itself what to keep.
+    """
+    if not recompute or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        plain: Tensor = layer(F.gelu(hidden))
+        return plain
+    activated, source = F.gelu(hidden), hidden.detach()
+    address, count = activated.data_ptr(), activated.numel()
+
+    def pack(tensor: Tensor) -> Tensor | torch.Size:
+        return tensor.shape if tensor.data_ptr() == address and tensor.numel() == count else tensor
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        return F.gelu(source).view(kept) if isinstance(kept, torch.Size) else kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        mixed: Tensor = layer(activated)
+    return mixed
 
 
 def _is_global(stage3_attention: Stage3Attention, block_index: int) -> bool:

@@ -24,6 +24,7 @@ from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.prediction.engines import Engine, inference_network
 from uniformer_pose.prediction.people import People
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.weights.loading import load_model
@@ -47,7 +48,9 @@ class PoseEstimator:
     ``weights``: a file, an https URL, ``zoo:<name>``, ``hf://owner/repo/file``, or a ``SavedModel``. ``input_size`` is
     the crop's (height, width) for files that do not say it; for others it must agree. ``device`` None is the GPU, if
     any. ``precision`` ``auto`` is bf16 on a GPU that computes in it, else fp32. ``batch_size`` crops go through the
-    network at once. ``announce`` is given the line that says what was loaded.
+    network at once. ``engine`` computes the heatmaps (see ``inference_network``); all give the same up to rounding, and
+    ``auto`` is the fastest. ``announce`` is given the line that says what was loaded, and one if ``auto`` found
+    something missing.
 
     Calls change nothing, so threads may share one estimator. The same person gives the same keypoints alone, among
     others, or in a video: the crop is the same, and fp32 differs by rounding only.
@@ -62,6 +65,7 @@ class PoseEstimator:
         precision: Precision = "auto",
         batch_size: int = 32,
         head_dim: int | None = None,
+        engine: Engine = "auto",
         announce: Callable[[str], object] = print,
     ) -> None:
         if batch_size < 1:
@@ -81,7 +85,17 @@ class PoseEstimator:
         self.batch_size = batch_size
         self.device = _device(device)
         self.precision = _resolved(precision, self.device)
-        self._network = self.model.network.eval().to(self.device)
+        self._network = inference_network(
+            self.model.network.eval(),
+            engine=engine,
+            device=self.device,
+            reduced_precision=self.precision in _REDUCED,
+            height=self.codec.height,
+            width=self.codec.width,
+        )
+        self.engine = self._network.engine
+        if self._network.remark is not None:
+            announce(self._network.remark)
         self._normalize = CropNormalization(self.model.mean, self.model.std).to(self.device)
         self._mirror = torch.from_numpy(self.skeleton.mirror_permutation).to(self.device)
 

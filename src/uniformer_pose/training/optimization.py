@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import nn
+from torch.optim import Optimizer
 
 
 def scaled_learning_rate(learning_rate_per_256: float, global_batch_size: int) -> float:
@@ -36,3 +41,20 @@ def step_schedule(
         return warmup * decay
 
     return factor
+
+
+def fused_where_possible(
+    optimizer: Callable[..., Optimizer], parameters: Sequence[nn.Parameter], *, clipping_scaled_gradients: bool
+) -> Callable[..., Optimizer]:
+    """The optimizer with one kernel for all parameters, where it has such (``fused``), or as it was.
+
+    Only on GPUs, where launching a kernel per parameter costs; a given ``fused`` is left alone. A fused optimizer
+    unscales fp16 gradients itself, so they cannot be clipped before it: ``clipping_scaled_gradients`` forbids it.
+    """
+    given = optimizer.keywords if isinstance(optimizer, partial) else {}
+    chosen = given.keys() & {"fused", "foreach", "differentiable"}
+    takes_it = "fused" in inspect.signature(optimizer).parameters
+    on_gpu = bool(parameters) and all(p.is_cuda and p.is_floating_point() for p in parameters)
+    if chosen or not takes_it or not on_gpu or clipping_scaled_gradients:
+        return optimizer
+    return partial(optimizer, fused=True)

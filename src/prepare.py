@@ -1,0 +1,95 @@
+"""Stores the training images so that a crop decodes only what it shows: data config -> prepared folder.
+
+Exit status: 0 done, 1 some images cannot be read, 2 unusable input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from uniformer_pose.config_check import SomeArgumentsOf
+from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.errors import InputError
+
+
+@dataclass
+class PrepareConfig:
+    """The keys of conf/prepare.yaml."""
+
+    to: str | None
+    workers: int
+    images_per_shard: int
+    uncompressed_gb: float | None
+    data: Annotated[dict[str, Any] | None, SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops")] = None
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
+def main(config: DictConfig) -> None:
+    """Check the config before any work, then prepare."""
+    try:
+        with report_input_errors():
+            complete = prepare(checked_config(config, PrepareConfig))
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again, it continues", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0 if complete else 1)
+
+
+def prepare(config: dict[str, Any]) -> bool:
+    """Prepare what a checked, plain config asks for; returns whether every image could be read."""
+    data = config.get("data")
+    if data is None or data.get("codec") is None:  # none was chosen, or one that only changes another
+        raise InputError("data is required: give data=<one of conf/data>, such as data=coco_256x192")
+    # Imported here because a misspelt key should not have to wait for the libraries.
+    from uniformer_pose.data.coco_annotations import read_ground_truth
+    from uniformer_pose.data.prepared.preparation import prepare_images
+    from uniformer_pose.skeleton import load_skeleton
+    from uniformer_pose.work_progress import work_progress
+
+    root = Path(data["root"]).expanduser()
+    annotations, images = root / data["train_annotations"], root / data["train_images"]
+    for path in (annotations, images):
+        if not path.exists():
+            raise InputError(f"{path} does not exist; {data.get('if_missing') or 'set data.root=<folder>'}")
+    people = read_ground_truth(annotations, images, load_skeleton(data["skeleton"]))
+    if data.get("max_images") is not None:
+        people = people.first_images(data["max_images"])
+    if not len(people):
+        raise InputError(f"nobody to train on. {people.summary()}; give a file with annotated people")
+    print(people.summary())
+    folder = root / "prepared" if config["to"] is None else Path(config["to"]).expanduser()
+    started = time.monotonic()
+    with work_progress("images") as on_progress:
+        result = prepare_images(
+            people,
+            folder,
+            workers=config["workers"],
+            images_per_shard=config["images_per_shard"],
+            uncompressed_gb=config["uncompressed_gb"],
+            on_progress=on_progress,
+        )
+    print(
+        f"{folder}: {result.images} images in {result.made + result.reused} shards, {result.bytes / 1e6:.1f} MB (their "
+        f"files: {result.source_bytes / 1e6:.1f} MB); {result.uncompressed} images uncompressed; "
+        f"{result.reused} shards were there already; "
+        f"{time.monotonic() - started:.1f} s"
+    )
+    for reason, count in result.whole.most_common():
+        print(f"{count} files are stored as they are, and read no faster: {reason}")
+    if result.bad:
+        print(f"{len(result.bad)} images cannot be read; data.on_bad_image=skip trains without them. The first:")
+        print("\n".join(list(result.bad.values())[:5]))
+    print(f"to train with it    python src/train.py ... data.prepared={folder}")
+    return not result.bad
+
+
+if __name__ == "__main__":
+    prepare_command_line(Path(__file__).parents[1] / "conf")
+    main()
