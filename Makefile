@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint types format lock clean
+.PHONY: help install demo test lint types audit format lock clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+audit: install ## known vulnerabilities of what is locked (asks a service on the network)
+	@.ci/audit
 
 format: install ## put the code into the project's format
 	$(BIN)/ruff check --fix .

@@ -29,6 +29,7 @@ class EvalConfig:
     name: str
     run_dir: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    engine: Literal["auto", "eager", "folded", "openvino"]
     float32_matmul_precision: Literal["highest", "high", "medium"]
 
 
@@ -51,12 +52,15 @@ def evaluate(config: dict[str, Any]) -> float:
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
+    from uniformer_pose.data.worker_failures import explained_worker_failures
     from uniformer_pose.evaluation.report import metrics_table, text_table, write_json, write_report
     from uniformer_pose.evaluation.submission import write_submission
     from uniformer_pose.evaluation.timing import format_seconds
+    from uniformer_pose.prediction.engines import inference_network
     from uniformer_pose.run_record import record_run
     from uniformer_pose.saved_model import data_arguments
     from uniformer_pose.training.callbacks import Pictures
+    from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.pose_module import PoseModule, PosePredictor
     from uniformer_pose.training.precision import lightning_precision
     from uniformer_pose.training.progress import progress_callback
@@ -84,20 +88,33 @@ def evaluate(config: dict[str, Any]) -> float:
         data.setup("validate")
 
     pictures = Pictures(str(run_dir / "pictures"))
+    precision = lightning_precision(config["precision"], config["trainer"]["accelerator"])
     trainer = instantiate(config["trainer"], _partial_=True, _convert_="all")(
-        precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),
+        precision=precision,
         callbacks=[pictures, progress_callback()],
         logger=False,
         enable_checkpointing=False,
     )
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
+    computed = inference_network(
+        model.network,
+        engine=config["engine"],
+        device=trainer.strategy.root_device,
+        reduced_precision=precision != "32-true",
+        height=model.codec.height,
+        width=model.codec.width,
+    )
+    if computed.remark is not None:
+        rank_zero_info(computed.remark)
     average_precision, all_metrics = float("nan"), {}
     for name, data in datasets.items():
         folder = run_dir / name if len(datasets) > 1 else run_dir
         pictures.folder = folder / "pictures"
         module = (PosePredictor if config["split"] == "test" else PoseModule)(model, protocol)
-        trainer.validate(module, datamodule=data, verbose=False)
+        module.inference_network = computed
+        with explained_out_of_memory(trainer, data), explained_worker_failures(data.loaders):
+            trainer.validate(module, datamodule=data, verbose=False)
         average_precision = float(trainer.callback_metrics.get("val/AP", float("nan")))
         if trainer.is_global_zero:
             print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +15,15 @@ from uniformer_pose.config_check import AlsoReads, Node
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, check_network_stride
+from uniformer_pose.run_directory import (
+    CHECKPOINTS,
+    finished_training,
+    folder_of_first_process,
+    is_first_process,
+    only_training_in,
+    register_run_folder,
+    write_finished,
+)
 
 
 @dataclass
@@ -30,11 +40,17 @@ class TrainConfig:
     logger: dict[str, Node | None]
     evaluation: Node
     name: str
+    run_id: str | int | None
+    resume: Literal["auto"] | None
     run_dir: str
     seed: int
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     float32_matmul_precision: Literal["highest", "high", "medium"]
     ckpt_path: str | None
+
+
+# A launcher of sweeps may send this class to another machine by value, where the names in its annotations mean nothing.
+TrainConfig.__annotations__ = get_type_hints(TrainConfig, include_extras=True)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -55,24 +71,45 @@ def checked_train_config(config: DictConfig) -> dict[str, Any]:
 
 
 def train(config: dict[str, Any]) -> float:
-    """Run the training that a checked, plain config describes; returns the best model's AP."""
+    """Run the training that a checked, plain config describes, or the rest of it; returns the best model's AP."""
+    run_dir = folder_of_first_process(Path(config["run_dir"]), config, sys.argv, os.environ)
+    max_epochs = config["trainer"].get("max_epochs")
+    finished = finished_training(run_dir) if config["resume"] == "auto" else None
+    if finished is not None and max_epochs is not None and max_epochs <= finished[0]:
+        if is_first_process(os.environ):
+            print(
+                f"{run_dir}: finished (trainer.max_epochs={finished[0]}), AP {finished[1]:.4f}; for a new run give "
+                "name=<another> or run_id=<another>, to train longer a larger trainer.max_epochs"
+            )
+        return finished[1]
+    with only_training_in(run_dir, is_first_process=is_first_process(os.environ)):
+        return _train(config, run_dir)
+
+
+def _train(config: dict[str, Any], run_dir: Path) -> float:
     # Imported here because a misspelt key should not have to wait for torch and Lightning.
     import lightning.pytorch as pl
     import torch
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_info
 
+    from uniformer_pose.data.worker_failures import explained_worker_failures
     from uniformer_pose.entry_point import one_of_each, refuse_unlaunchable_sweep
     from uniformer_pose.evaluation.report import write_report
-    from uniformer_pose.run_record import library_versions, record_run, without_secrets
+    from uniformer_pose.redaction import without_secrets
+    from uniformer_pose.run_record import library_versions, record_run
     from uniformer_pose.saved_model import SavedModel
     from uniformer_pose.training.callbacks import Pictures
+    from uniformer_pose.training.checkpoint_files import DurableCheckpoints, require_space
+    from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.precision import lightning_precision
     from uniformer_pose.training.progress import progress_callback
-    from uniformer_pose.weights.loading import load_into, require_resumable
+    from uniformer_pose.training.resume import keep_replaced_config, same_logger_runs
+    from uniformer_pose.training.safe_logging import forgiving
+    from uniformer_pose.weights.loading import load_into
 
     quiet_lightning()
-    run_dir = Path(config["run_dir"])
+    resumed_from = _checkpoint_to_resume(config, run_dir)
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     if config["trainer"].get("overfit_batches"):
@@ -106,18 +143,28 @@ def train(config: dict[str, Any]) -> float:
         optimizer=instantiate(config["optimizer"], _convert_="all"),
     )
     callbacks = one_of_each(config["callbacks"])
-    trainer = instantiate(config["trainer"], _partial_=True, _convert_="all")(
+    loggers = same_logger_runs(config["logger"], run_dir) if is_first_process(os.environ) else config["logger"]
+    checkpoint_files = DurableCheckpoints()
+    trainer_config = dict(config["trainer"])
+    plugins = instantiate(trainer_config.pop("plugins", None) or [], _convert_="all")
+    trainer = instantiate(trainer_config, _partial_=True, _convert_="all")(
+        plugins=[checkpoint_files, *plugins],
         precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),
         callbacks=[*callbacks.values(), progress_callback()],
-        logger=list(one_of_each(config["logger"]).values()),
+        logger=[forgiving(logger) for logger in one_of_each(loggers).values()],
     )
     refuse_unlaunchable_sweep(trainer)
     if trainer.is_global_zero:
+        require_space(
+            run_dir / CHECKPOINTS,
+            sum(parameter.numel() for parameter in network.parameters()),
+            averaged="ema" in callbacks,
+        )
+        keep_replaced_config(run_dir)
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
-    if config["ckpt_path"] is not None:
-        require_resumable(config["ckpt_path"])  # whole and harmless, or one line says what is wrong
 
-    trainer.fit(module, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
+    with explained_out_of_memory(trainer, data), explained_worker_failures(data.loaders):
+        trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
 
     # The callback's word, not a look at the disk: all processes must agree on whether to evaluate once more.
     best_checkpoint = callbacks.get("best_checkpoint")
@@ -136,8 +183,54 @@ def train(config: dict[str, Any]) -> float:
         print(f"pictures            {run_dir / 'pictures'}")
     if best and trainer.is_global_zero:
         print(f"best checkpoint     {best}\nto evaluate it      python src/eval.py ckpt_path={best}")
-    return float(trainer.callback_metrics.get("val/AP", float("nan")))
+    average_precision = float(trainer.callback_metrics.get("val/AP", float("nan")))
+    if checkpoint_files.failures:
+        failed = "; ".join(f"{path} ({reason})" for path, reason in checkpoint_files.failures.items())
+        raise InputError(
+            f"the training is complete, but not all of it is on the disk: {failed}; free some space, then the same "
+            "command with resume=auto repeats what is missing"
+        )
+    if trainer.is_global_zero and not trainer.fast_dev_run:
+        write_finished(run_dir, max_epochs=trainer.max_epochs, average_precision=average_precision)
+    return average_precision
 
+
+def _checkpoint_to_resume(config: dict[str, Any], run_dir: Path) -> Path | None:
+    """The whole checkpoint to continue from, if any, with a line that says so and names what has changed since."""
+    from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+    from uniformer_pose.training.checkpoint_files import newest_whole_checkpoint
+    from uniformer_pose.training.csv_log import cut_log
+    from uniformer_pose.training.resume import changed_settings, logged_step
+    from uniformer_pose.weights.loading import require_resumable
+
+    if config["resume"] is None:
+        if config["run_id"] is not None and any((run_dir / CHECKPOINTS).glob("*.ckpt")):
+            raise InputError(
+                f"run_id={config['run_id']}: {run_dir} holds a run already; continue it with resume=auto, or give "
+                "another run_id"
+            )
+        if config["ckpt_path"] is None:
+            return None
+        require_resumable(config["ckpt_path"])  # whole and harmless, or one line says what is wrong
+        return Path(config["ckpt_path"])
+    if config["ckpt_path"] is not None:
+        raise InputError(f"ckpt_path={config['ckpt_path']} and resume=auto: give one of them")
+    checkpoint = newest_whole_checkpoint(run_dir / CHECKPOINTS)
+    if checkpoint is None:
+        rank_zero_info(f"resume=auto: no checkpoint to continue from in {run_dir}, so this is a new run")
+        return None
+    changes = changed_settings(run_dir, config)
+    if changes:
+        rank_zero_warn(f"resuming {run_dir}, but {', '.join(changes)}: this is no longer the interrupted run")
+    rank_zero_info(f"resuming from {checkpoint}")
+    if is_first_process(os.environ):
+        last_step, evaluation_pending = logged_step(checkpoint)
+        cut_log(run_dir / "csv" / "metrics.csv", last_step=last_step, evaluation_pending=evaluation_pending)
+    return checkpoint
+
+
+register_run_folder()
 
 if __name__ == "__main__":
     prepare_command_line(Path(__file__).parents[1] / "conf")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ from uniformer_pose.entry_point import (
 )
 from uniformer_pose.errors import DivergedError, InputError
 
+PROJECT = Path(__file__).parents[1]
 GROUPS = {"model": {"uniformer_s", "uniformer_b"}, "data": {"coco"}, "debug": {"overfit"}, "trainer/extra": {"a"}}
 
 
@@ -120,6 +123,40 @@ def test_the_command_line_is_rewritten_in_place(tmp_path: Path, monkeypatch: pyt
     assert sys.argv == ["train.py", "model=a", "++seed=1"]
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_lists_the_choices_and_then_lets_hydra_print_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("small", "large", "_part"):
+        (tmp_path / "model" / f"{name}.yaml").write_text("")
+    monkeypatch.setattr("sys.argv", ["src/train.py", "model=small", flag])
+    prepare_command_line(tmp_path)
+    assert "model: large, small" in capsys.readouterr().out.splitlines()
+    assert sys.argv == ["src/train.py", "model=small", "--cfg", "job"]
+    prepare_command_line(tmp_path)
+    assert capsys.readouterr().out == ""
+    assert sys.argv == ["src/train.py", "model=small", "--cfg", "job"]
+
+
+def seconds_of_cpu(command: list[str]) -> float:
+    before = os.times()
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def test_help_imports_nothing_heavy_and_takes_less_than_two_seconds() -> None:
+    command = [sys.executable, "-X", "importtime", "src/train.py", "--help"]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=PROJECT)
+    assert "coco_256x192" in finished.stdout
+    assert "learning_rate_per_256: 0.0005" in finished.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in finished.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "lightning", "cv2", "numpy", "albumentations", "timm", "wandb"}
+    assert seconds_of_cpu([sys.executable, str(PROJECT / "src" / "train.py"), "--help"]) < 2
+
+
 def test_an_unknown_choice_on_the_command_line_ends_with_status_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +184,8 @@ def test_in_a_sweep_a_mistake_is_told_and_handed_on_so_that_the_other_runs_are_m
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
-    monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(mode=RunMode.MULTIRUN))
+    settings = SimpleNamespace(mode=RunMode.MULTIRUN, output_subdir=None, sweep=SimpleNamespace(dir="nowhere"))
+    monkeypatch.setattr(HydraConfig, "get", lambda: settings)
     with pytest.raises(CompactHydraException, match=r"^no folder$"), report_input_errors():
         raise InputError("no folder")
     assert capsys.readouterr().err == "error: no folder\n"

@@ -15,7 +15,8 @@ import yaml
 
 from uniformer_pose import run_record
 from uniformer_pose.errors import InputError
-from uniformer_pose.run_record import git_revision, library_versions, record_run, without_secrets
+from uniformer_pose.redaction import argument_without_secrets, without_secrets
+from uniformer_pose.run_record import git_revision, library_versions, record_run
 
 COMMAND = ["src/train.py", "seed=0", "tags=[a, b]"]
 
@@ -97,7 +98,7 @@ def test_the_login_in_an_address_is_not_written(tmp_path: Path) -> None:
     ],
 )
 def test_secrets_among_the_arguments_are_not_written(argument: str, expected: str) -> None:
-    assert run_record._redact_argument(argument) == expected
+    assert argument_without_secrets(argument) == expected
 
 
 def test_the_command_can_be_pasted_into_a_shell_and_a_resumed_run_adds_a_line(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read when OpenCV is loaded; its own limit lets a PNG of 50 kB take 2 GB and a minute. As data.images.MOST_PIXELS.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(250_000_000))
 
 if TYPE_CHECKING:
     from uniformer_pose.prediction.estimator import PoseEstimator

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from uniformer_pose.config_check import check_config
-from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.errors import InputError, RunFailedError
 from uniformer_pose.nearest_name import did_you_mean
+from uniformer_pose.redaction import redact_hydra_records, redact_log_messages, text_without_secrets
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -30,23 +31,26 @@ if TYPE_CHECKING:
 def report_input_errors() -> Iterator[None]:
     """Print one line instead of a traceback: for a user's mistake (exit status 2), and a training that diverged (1).
 
-    In a sweep the line is printed too, but the error goes on to Hydra, so that the other runs are still made.
+    In a sweep the line is printed too, but the error goes on to Hydra, so that the other runs are still made. What
+    Hydra has recorded of the command is cleared of secrets first.
     """
     try:
+        redact_hydra_records()
         yield
     except Exception as error:
         line = _one_line(error)
         if line is None:
             raise
+        line = text_without_secrets(line)
         print(f"error: {line}", file=sys.stderr)
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise CompactHydraException(line) from error  # of which Hydra prints no traceback either
-        raise SystemExit(1 if isinstance(error, DivergedError) else 2) from None
+        raise SystemExit(1 if isinstance(error, RunFailedError) else 2) from None
 
 
 def _one_line(error: Exception) -> str | None:
     """The line for the user; None for an error of ours, whose traceback somebody has to see."""
-    if isinstance(error, DivergedError):
+    if isinstance(error, RunFailedError):
         return str(error)
     if type(error).__module__.startswith("wandb."):  # no account, no network
         return f"{' '.join(str(error).split())} Or record without an account: logger.wandb.offline=true"
@@ -68,14 +72,37 @@ def _users_mistake(error: BaseException | None) -> str | None:
 
 def prepare_command_line(config_folder: Path) -> None:
     """Check and rewrite ``sys.argv`` before Hydra reads it; called twice it changes nothing more."""
+    redact_log_messages()
     groups = config_groups(config_folder)
     with report_input_errors():
         refuse_unknown_choices(sys.argv[1:], groups)
     sys.argv[1:] = accept_any_argument(sys.argv[1:], groups)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        # Hydra's own help copies the whole list of defaults for every group there is, which takes over a second.
+        sys.stdout.write(_help(groups) + "\n")
+        sys.argv[1:] = [*(argument for argument in sys.argv[1:] if argument not in ("-h", "--help")), "--cfg", "job"]
     # Under torchrun and SLURM every process composes a time-stamped run directory of its own; only the first one's is
     # written to, so the others get none.
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) > 0:
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+
+
+def _help(groups: Mapping[str, Collection[str]]) -> str:
+    """What stands above the composed config in the answer to ``--help``."""
+    program = f"python {sys.argv[0]}"
+    choices = (f"{group}: {', '.join(sorted(groups[group]))}" for group in sorted(groups))
+    return "\n".join(
+        [
+            f"{program} group=choice ... key.of.it=value ...",
+            f"{program} -m key=value,other    one run for each value",
+            f"{program} --hydra-help          options of Hydra, which composes the config",
+            "",
+            "Groups and their choices:",
+            *choices,
+            "",
+            "The config as composed from this command line; any value of it can be given:",
+        ]
+    )
 
 
 def config_groups(config_folder: Path) -> dict[str, set[str]]:

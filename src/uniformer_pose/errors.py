@@ -5,19 +5,33 @@ class InputError(ValueError):
     """Something the user provided cannot be used.
 
     The message is a single line: it names the value or file, says what is allowed, and what to do. Entry
-    points print it without a traceback and exit with status 2.
+    points print it without a traceback and exit with status 2. Names out of files may be part of it, so what would
+    steer a terminal is escaped.
     """
 
+    def __init__(self, message: str = "") -> None:
+        # Not the line breaks: a data worker's error arrives with its traceback in front.
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
-class DivergedError(RuntimeError):
-    """Numbers of a network stopped being finite; the message is a single line, with what to try.
+
+class RunFailedError(RuntimeError):
+    """A run came to an end that is neither the user's mistake nor ours; the message is a single line, with what to try.
 
     Entry points print it without a traceback and exit with status 1.
     """
 
 
+class DivergedError(RunFailedError):
+    """Numbers of a network stopped being finite."""
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, and others that no terminal should get, are written as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def one_line(error: BaseException) -> str:
     """An error in at most 300 characters of one line."""
     text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if len(text) <= 300 else text[:300] + " ..."

@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.redaction import command_without_secrets, without_secrets
 
 _DISTRIBUTIONS = (
     "uniformer-pose",
@@ -36,11 +35,6 @@ _DISTRIBUTIONS = (
     "timm",
 )
 _GIT_SECONDS = 10.0  # a checkout on a slow network disk must not hold up the run
-_REDACTED = "<redacted>"
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_SECRET_WORD = re.compile(r"(?:api|access|auth|private|secret)*(?:token|key|password|passwd|secret|credential)s?")
-_ASSIGNMENT = re.compile(r"(?P<name>[\w.-]+)(?P<sign>\s*[:=]\s*)(?P<value>'[^']*'|\"[^\"]*\"|[^\s,{}\[\]]+)")
-_URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 
 
 def record_run(run_directory: str | Path, *, config_yaml: str, command: Sequence[str]) -> None:
@@ -61,7 +55,7 @@ def record_run(run_directory: str | Path, *, config_yaml: str, command: Sequence
         (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
         (directory / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
         with (directory / "command.txt").open("a", encoding="utf-8") as file:
-            file.write(shlex.join(_redact_argument(argument) for argument in command) + "\n")
+            file.write(shlex.join(command_without_secrets(command)) + "\n")
     except OSError as error:
         raise InputError(
             f"cannot write the record of the run into {directory} ({error.strerror or error}); "
@@ -100,20 +94,6 @@ def git_revision(folder: str | Path = Path(__file__).parent) -> str:
     return f"{revision} with uncommitted changes" if changes else revision
 
 
-def without_secrets(value: Any, name: str = "") -> Any:
-    """A plain configuration without the values whose name says that they are secret, and without logins in URLs.
-
-    ``name`` is the key that the value stands under. What is null, true or false gives nothing away and stays.
-    """
-    if _is_secret(name) and value is not None and not isinstance(value, bool):
-        return _REDACTED
-    if isinstance(value, Mapping):
-        return {key: without_secrets(child, str(key)) for key, child in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(child) for child in value]
-    return _URL_LOGIN.sub(_REDACTED, value) if isinstance(value, str) else value
-
-
 def _git(git: str, folder: str | Path, *arguments: str) -> str | None:
     """What git prints, or None where it fails."""
     command = [git, "--no-optional-locks", "-C", str(folder), *arguments]
@@ -124,20 +104,3 @@ def _git(git: str, folder: str | Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return finished.stdout.strip()
-
-
-def _is_secret(name: str) -> bool:
-    """Whether a whole word of a name is one for secrets: ``api_key`` and ``authToken``, but not ``keypoints``."""
-    return any(_SECRET_WORD.fullmatch(word.lower()) for word in _WORD.findall(name))
-
-
-def _redact_argument(argument: str) -> str:
-    """One argument of a command, such as ``logger.wandb.api_key=...`` or ``logger={api_key: ...}``."""
-    name, equals, _ = argument.partition("=")
-    if equals and "{" not in name and _is_secret(name):
-        return f"{name}={_REDACTED}"
-
-    def without_secret(found: re.Match[str]) -> str:
-        return f"{found['name']}{found['sign']}{_REDACTED}" if _is_secret(found["name"]) else found[0]
-
-    return _ASSIGNMENT.sub(without_secret, _URL_LOGIN.sub(_REDACTED, argument))

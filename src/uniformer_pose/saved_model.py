@@ -7,8 +7,11 @@ normalisation, the data and the composed config, all as plain dicts, lists, stri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 RECORD_KEY = "uniformer_pose"
 FORMAT = 1
+_NOT_ITS_WEIGHTS = "the weights are not of the network that the file itself describes"
 
 # What building an object from numbers that make no sense may raise, in our code or in torch's.
 _WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -61,20 +65,23 @@ def saved_record(model: SavedModel) -> dict[str, Any]:
     }
 
 
-def model_of_record(record: Mapping[str, Any], source: str) -> SavedModel:
+def model_of_record(record: Mapping[str, Any], source: str, tensor_sizes: Sequence[int] | None = None) -> SavedModel:
     """The model that a record describes, its weights still random, in eval mode on the CPU.
 
-    Raises InputError, naming ``source``, for a record of another version or one that makes no sense.
+    ``tensor_sizes`` are how many values each tensor beside the record has: a much larger network is not built. Raises
+    InputError, naming ``source``, for a record of another version or one that makes no sense.
     """
     if record.get("format") != FORMAT:
         raise InputError(
             f"{source}: format {record.get('format')!r}, this version reads {FORMAT}; update uniformer-pose"
         )
     try:
+        if tensor_sizes is not None:
+            _require_no_larger(record["network"], tensor_sizes)
         # Building draws initial weights: the caller's random state is none of their business.
         with torch.random.fork_rng(devices=[]):
             network = PoseNetwork(**record["network"])
-        return SavedModel(
+        model = SavedModel(
             network=network.eval(),
             codec=HeatmapCodec.from_dict(record["codec"]),
             skeleton=Skeleton.from_dict(record["skeleton"], source=source),
@@ -84,8 +91,35 @@ def model_of_record(record: Mapping[str, Any], source: str) -> SavedModel:
             config=dict(record["config"]),
             versions=dict(record["versions"]),
         )
+        _require_usable(model)
+        return model
     except _WRONG_VALUES as error:
         raise InputError(f"{source}: its {RECORD_KEY!r} entry is damaged ({one_line(error)})") from error
+
+
+def _require_no_larger(network: Mapping[str, Any], tensor_sizes: Sequence[int]) -> None:
+    """InputError for a network that could not come from these tensors: a few digits may ask for all memory there is.
+
+    Counted are the matrices, which are nearly all of a network; what is no number here, the network itself refuses.
+    """
+    arguments = {name: p.default for name, p in inspect.signature(PoseNetwork).parameters.items()} | dict(network)
+    depths, dims, deconv = arguments["depths"], arguments["embed_dims"], arguments["deconv_channels"]
+    if sum(depths) + len(dims) + len(deconv) > len(tensor_sizes):
+        raise InputError(f"{_NOT_ITS_WEIGHTS}: more layers than its {len(tensor_sizes)} tensors can fill")
+    in_blocks = sum(depth * 2 * arguments["mlp_ratio"] * dim**2 for depth, dim in zip(depths, dims, strict=True))
+    between = sum(4 * before * after for before, after in pairwise(dims))
+    in_head = sum(16 * before * after for before, after in pairwise([dims[-1], *deconv]))
+    claimed = in_blocks + between + in_head + arguments["num_keypoints"] * deconv[-1]
+    if not claimed <= 2 * sum(tensor_sizes) + 1_000_000:
+        raise InputError(f"{_NOT_ITS_WEIGHTS}: {claimed:.3g} weights or more, and there are {sum(tensor_sizes)}")
+
+
+def _require_usable(model: SavedModel) -> None:
+    """ValueError for numbers with which every crop would be NaN, or empty."""
+    if len(model.mean) != 3 or len(model.std) != 3 or not all(map(math.isfinite, (*model.mean, *model.std))):
+        raise ValueError("mean and std must be three finite numbers each")
+    if not (all(x > 0 for x in model.std) and 0 < model.box_padding < math.inf):
+        raise ValueError("std and box_padding must be above 0")
 
 
 @dataclass

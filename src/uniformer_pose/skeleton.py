@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from uniformer_pose.errors import InputError
+from uniformer_pose.errors import InputError, one_line, printable
 
 _SHIPPED = Path(__file__).parent / "skeletons"
 _FIELDS = ("name", "keypoints", "left_right_pairs", "upper_body", "lower_body", "limbs")
@@ -48,7 +48,8 @@ class Skeleton:
                 if name not in self.keypoint_names:
                     known = ", ".join(self.keypoint_names)
                     raise InputError(
-                        f"skeleton {self.name!r}: {field} names {name!r}, which is none of its keypoints ({known})"
+                        f"skeleton {self.name!r:.80}: {field} names {name!r:.80}, which is none of its keypoints "
+                        f"({known})"
                     )
         in_pairs = [name for pair in self.left_right_pairs for name in pair]
         repeated = sorted({name for name in in_pairs if in_pairs.count(name) > 1})
@@ -132,11 +133,11 @@ class Skeleton:
                 lower_body=tuple(map(str, fields["lower_body"])),
                 limbs=tuple(_pair(limb) for limb in fields["limbs"]),
             )
-        except (TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise InputError(
-                f"{source}: not a skeleton ({error}); compare with {_SHIPPED.name}/coco_17.yaml"
+                f"{source}: not a skeleton ({printable(str(error))[:300]}); compare with {_SHIPPED.name}/coco_17.yaml"
             ) from error
 
 
@@ -150,9 +151,15 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
         raise InputError(f"no skeleton {str(name_or_path)!r}; give one of {shipped}, or the path of a YAML file")
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
-    return Skeleton.from_dict(fields, source=str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise InputError(f"{path}: not valid YAML ({one_line(error)}); compare with coco_17.yaml") from error
+    try:
+        return Skeleton.from_dict(fields, source=str(path))
+    except InputError as error:
+        line = str(error)
+        raise InputError(line if line.startswith(str(path)) else f"{path}: {line}") from error
 
 
 def _pair(names: Sequence[str]) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import torch
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
+from uniformer_pose.data.prepared.preparation import prepare_images
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 
@@ -360,3 +361,18 @@ def test_images_without_annotations_are_evaluated_with_detector_boxes(make_data,
     data.setup("validate")
 
     assert list(chain.from_iterable(evaluated(data))) == [0, 1, 2, 3]
+
+
+def test_prepared_images_give_the_training_batches_of_the_files(make_data, tiny_coco, tmp_path):
+    prepare_images(tiny_coco.read(), tmp_path / "prepared", workers=0)
+    batches = []
+    for prepared in (None, str(tmp_path / "prepared")):
+        data = make_data(geometric=GeometricAugmentation(), prepared=prepared, batch_size=4)
+        data.setup("fit")
+        batches.append(next(iter(data.train_dataloader())))
+    assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
+
+
+def test_a_prepared_folder_that_is_none_stops_before_training(make_data, tmp_path):
+    with pytest.raises(InputError, match=r"data\.prepared=.*holds no prepared images; run python src/prepare.py"):
+        make_data(prepared=str(tmp_path / "nowhere")).setup("fit")

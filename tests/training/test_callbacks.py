@@ -2,77 +2,11 @@ import cv2
 import lightning.pytorch as pl
 import numpy as np
 import pytest
-import torch
 
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image
 from uniformer_pose.training import callbacks
-from uniformer_pose.training.callbacks import Pictures, SaveWhenInterrupted, evaluation_sheet
-from uniformer_pose.weights.loading import load_model
-
-
-class Stop(pl.Callback):
-    """A person who presses Ctrl-C, or an error, at one moment of the training."""
-
-    def __init__(self, error, step=None, evaluation=None):
-        self.error, self.step, self.evaluation = error, step, evaluation
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise self.error
-
-    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-        if trainer.current_epoch == self.evaluation:
-            raise self.error
-
-
-def train(tiny, *extra, **settings):
-    module = tiny.module()
-    settings.setdefault("max_epochs", 3)
-    trainer = tiny.trainer(callbacks=list(extra), **settings)
-    trainer.fit(module, datamodule=tiny.data(), ckpt_path=settings.get("ckpt_path"))
-    return module
-
-
-@pytest.mark.parametrize(
-    ("when", "steps_done", "epoch_and_batch"),
-    [({"step": 4}, 4, (1, 1)), ({"step": 3}, 3, (1, 0)), ({"evaluation": 1}, 6, (2, 0))],
-)
-def test_an_interrupted_training_can_be_taken_up_where_it_stood(tiny, when, steps_done, epoch_and_batch):
-    with pytest.raises(SystemExit) as stopped:
-        train(tiny, SaveWhenInterrupted(str(tiny.folder)), Stop(KeyboardInterrupt(), **when))
-    assert stopped.value.code == 1
-
-    path = tiny.folder / "interrupted.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint["global_step"] == steps_done
-    position = checkpoint["PersonCrops"]
-    assert (position["epoch"], position["batch"]) == epoch_and_batch
-    assert load_model(path)[0].skeleton == tiny.skeleton
-
-    straight, resumed = train(tiny), tiny.module()
-    trainer = tiny.trainer(max_epochs=3)
-    trainer.fit(resumed, datamodule=tiny.data(), ckpt_path=path, weights_only=True)
-    assert trainer.global_step == 9
-    for name, weight in straight.network.state_dict().items():
-        assert torch.equal(weight, resumed.network.state_dict()[name]), name
-
-
-def test_an_error_leaves_no_interrupted_checkpoint(tiny):
-    with pytest.raises(ValueError, match="a bug"):
-        train(tiny, SaveWhenInterrupted(str(tiny.folder)), Stop(ValueError("a bug"), step=1))
-
-    assert not (tiny.folder / "interrupted.ckpt").exists()
-
-
-def test_an_interrupted_evaluation_alone_leaves_no_checkpoint(tiny):
-    stop = Stop(KeyboardInterrupt(), evaluation=0)
-    trainer = tiny.trainer(callbacks=[SaveWhenInterrupted(str(tiny.folder)), stop])
-
-    with pytest.raises(SystemExit):
-        trainer.validate(tiny.module(), datamodule=tiny.data(), verbose=False)
-
-    assert not (tiny.folder / "interrupted.ckpt").exists()
+from uniformer_pose.training.callbacks import Pictures, evaluation_sheet
 
 
 def test_the_folder_of_pictures_shows_the_first_batch_and_every_evaluation(tiny):

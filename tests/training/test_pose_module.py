@@ -17,7 +17,8 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation import coco_metrics
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
-from uniformer_pose.training.pose_module import DivergedError, PosePredictor, keypoint_mse
+from uniformer_pose.training.pose_module import DivergedError, PosePredictor
+from uniformer_pose.training.step_loss import keypoint_mse
 
 # What Lightning says of every resumed training: about callbacks, folders, and loaders it does not know.
 pytestmark = [
@@ -284,31 +285,22 @@ class NanFrom(pl.Callback):
             pl_module.normalize.std.fill_(float("nan"))
 
 
-@pytest.mark.parametrize(
-    ("log_every_n_steps", "check_val_every_n_epoch", "message"),
-    [
-        (1, 1, "the loss became NaN or infinite in epoch 1, before step 5; try precision=fp32"),
-        (50, 3, "the loss became NaN or infinite in epoch 1, before step 6; try precision=fp32"),
-        (50, 1, "6 of 6 predictions are not finite, so nothing is scored; try precision=fp32"),
-    ],
-)
-def test_a_loss_that_becomes_nan_stops_the_training_and_spares_the_checkpoints(
-    tiny, log_every_n_steps, check_val_every_n_epoch, message
-):
+@pytest.mark.parametrize("check_val_every_n_epoch", [1, 3])
+def test_a_loss_that_becomes_nan_stops_the_training_and_spares_the_checkpoints(tiny, check_val_every_n_epoch):
     to_folder = {"dirpath": tiny.folder / "checkpoints", "enable_version_counter": False}
     best = pl.callbacks.ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **to_folder)
     last = pl.callbacks.ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **to_folder)
     trainer = tiny.trainer(
         max_epochs=6,
         callbacks=[best, last, NanFrom(step=4)],
-        log_every_n_steps=log_every_n_steps,
+        log_every_n_steps=50,
         check_val_every_n_epoch=check_val_every_n_epoch,
     )
 
     with pytest.raises(DivergedError) as raised:
         trainer.fit(tiny.module(), datamodule=tiny.data())
 
-    assert message in str(raised.value)
+    assert "the loss or a gradient became NaN or infinite in epoch 1 at step 4; the weights are" in str(raised.value)
     assert "\n" not in str(raised.value)
     written = {path.stem: torch.load(path, weights_only=True) for path in (tiny.folder / "checkpoints").iterdir()}
     assert set(written) == ({"best", "last"} if check_val_every_n_epoch == 1 else {"last"})
@@ -435,7 +427,7 @@ def test_an_image_may_have_more_people_than_a_batch(tiny):
 
     tiny.trainer().validate(module, datamodule=data, verbose=False)
 
-    assert sizes == [3, 3, 1, 1]
+    assert sizes == [3, 3, 2]  # the rest of the crowd shares its round with the other image
     assert len(module.evaluation.predictions) == 8
 
 
@@ -563,11 +555,11 @@ def test_the_step_of_the_last_complete_evaluation_is_remembered(tiny):
 
 def test_a_slow_loader_and_a_slow_network_are_told_apart(tiny, monkeypatch):
     module, data = tiny.module(), tiny.data()
-    read = EvaluationImages.__getitem__
-    monkeypatch.setattr(EvaluationImages, "__getitem__", lambda *arguments: (sleep(0.05), read(*arguments))[1])
+    read = EvaluationImages.__getitems__
+    monkeypatch.setattr(EvaluationImages, "__getitems__", lambda *arguments: (sleep(0.1), read(*arguments))[1])
     module.network.register_forward_hook(lambda *_: sleep(0.2))
 
-    tiny.trainer().validate(module, datamodule=data, verbose=False)  # four images, two batches
+    tiny.trainer().validate(module, datamodule=data, verbose=False)  # two batches
 
     assert 0.2 <= module.evaluation.seconds["loading"] < 0.4
     assert module.evaluation.seconds["network"] >= 0.4

@@ -16,16 +16,19 @@ from uniformer_pose.data.coco_annotations import PersonInstances, read_detection
 from uniformer_pose.data.crop_dataset import (
     EvaluationImages,
     TrainingCrops,
-    collate_images,
+    as_it_is,
     use_one_opencv_thread,
 )
 from uniformer_pose.data.photometric import PhotometricAugmentation
+from uniformer_pose.data.prepared.shards import PreparedImages
 from uniformer_pose.data.sampling import EpochSampler, pack_images
+from uniformer_pose.data.worker_failures import WatchedLoader, require_shared_memory
+from uniformer_pose.data.worker_signals import outlive_stop_signals
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
-_WORKER_TIMEOUT_SECONDS = 300  # a hung worker would otherwise hang the training for ever
+_PREFETCHED = 2  # batches that each worker keeps ready
 
 
 class PersonCrops(pl.LightningDataModule):
@@ -35,6 +38,8 @@ class PersonCrops(pl.LightningDataModule):
     detector boxes (below root, or a path that exists as it stands). The ``test_`` arguments name images without ground
     truth, None where there are none; ``evaluation_arguments`` puts them in the place of ``val_``. ``codec`` owns the
     crop's size and convention.
+    ``prepared`` is a folder that ``src/prepare.py`` has written, from which the training images are read; None reads
+    the image files. ``worker_timeout``: seconds after which a training that gets no batch ends, 0 for never.
     ``if_missing`` is what an error message tells a user who does not have the data.
 
     A training batch: ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K) in
@@ -71,8 +76,12 @@ class PersonCrops(pl.LightningDataModule):
         seed: int = 0,
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
+        prepared: str | None = None,
+        worker_timeout: float = 300.0,
     ) -> None:
         super().__init__()
+        if worker_timeout < 0:
+            raise InputError(f"data.worker_timeout={worker_timeout}: give seconds, or 0 to wait for ever")
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise InputError(f"data.{name}={value}: must be at least 1")
@@ -91,8 +100,12 @@ class PersonCrops(pl.LightningDataModule):
         self.if_missing = if_missing
         self.seed = seed
         self.geometric, self.photometric = geometric, photometric
+        self.prepared = prepared
+        self.worker_timeout = worker_timeout
+        self.loaders: list[WatchedLoader] = []  # of training and evaluation, once they are made
         self.train_people: PersonInstances | None = None
         self.val_people: PersonInstances | None = None
+        self._prepared_images: PreparedImages | None = None
         self._next_epoch, self._next_batch = 0, 0
         self._resumed: dict[str, int] = {}
 
@@ -111,10 +124,17 @@ class PersonCrops(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the annotations that the stage needs; every process reads its own copy."""
         if stage == "fit" and self.train_people is None:
-            annotations, images = self._existing(self.train_annotations), self._existing(self.train_images)
+            annotations = self._existing(self.train_annotations)
+            images = self.root / self.train_images
+            if self.prepared is not None and not images.exists():
+                images = self.root  # the pixels come from the shards, so the files need not be at hand
+            else:
+                images = self._existing(self.train_images)
             people = read_ground_truth(annotations, images, self.skeleton)
             rank_zero_info(people.summary())  # what was left out, and why
             self.train_people = people if self.max_images is None else people.first_images(self.max_images)
+            if self.prepared is not None:
+                self._prepared_images = PreparedImages(self.prepared, self.train_people)
             if self.train_batches < 1:
                 _rank, processes = self._rank_and_world_size()
                 raise InputError(
@@ -153,6 +173,7 @@ class PersonCrops(pl.LightningDataModule):
             geometric=self.geometric,
             photometric=self.photometric,
             on_bad_image=self.on_bad_image,
+            prepared=self._prepared_images,
         )
         rank, world_size = self._rank_and_world_size()
         self._require_same_steps()
@@ -160,7 +181,8 @@ class PersonCrops(pl.LightningDataModule):
         # Lightning asks for an iterator before it tells the sampler the epoch (Lightning #21938), so a resumed run
         # would repeat epoch 0's order; the position comes from the checkpoint instead.
         sampler.resume_at(self._next_epoch, self._next_batch * self.batch_size)
-        return self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
+        self._check_shared_memory(self.batch_size)
+        return self._loader(dataset, dataset.instances, sampler=sampler, batch_size=self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every evaluation box exactly once over all processes, whole images together."""
@@ -177,7 +199,8 @@ class PersonCrops(pl.LightningDataModule):
         batches = pack_images(people.boxes_per_image, self.eval_batch_size, rank=rank, world_size=world_size)
         # Lightning lets a process without a batch skip the evaluation, and the others wait for it for ever: an empty
         # batch keeps it with them.
-        return self._loader(dataset, batch_sampler=batches or [[]], collate_fn=collate_images)
+        self._check_shared_memory(max(self.eval_batch_size, int(people.boxes_per_image.max(initial=0))))
+        return self._loader(dataset, people, batch_sampler=batches or [[]], collate_fn=as_it_is)
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands in its data: the epoch, and the batches of it already learnt from."""
@@ -219,22 +242,37 @@ class PersonCrops(pl.LightningDataModule):
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
+    def _check_shared_memory(self, crops_per_batch: int) -> None:
+        line = require_shared_memory(
+            crops_per_batch * self.codec.height * self.codec.width * 3,
+            num_workers=self.num_workers,
+            prefetched=_PREFETCHED,
+            processes=getattr(self.trainer, "num_devices", 1),  # of this machine
+        )
+        if line is not None:
+            rank_zero_warn(line)
+
+    def _loader(self, dataset: Any, people: PersonInstances, **options: Any) -> DataLoader[Any]:
+        def describe(instance_index: int) -> str:
+            file = people.file_names[people.image_of_instance[instance_index]]
+            return f"{people.image_folder / str(file)} ({people.describe(instance_index)})"
+
         workers: dict[str, Any] = {}
         if self.num_workers > 0:
-            workers = {
-                "worker_init_fn": use_one_opencv_thread,
-                "persistent_workers": True,
-                "timeout": _WORKER_TIMEOUT_SECONDS,
-            }
-        return DataLoader(
+            workers = {"persistent_workers": True, "prefetch_factor": _PREFETCHED}
+        loader = WatchedLoader(
             dataset,
+            describe=describe,
             num_workers=self.num_workers,
+            timeout=self.worker_timeout,
+            worker_init_fn=_prepare_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.seed),  # else iterating would draw from the global generator
             **workers,
             **options,
         )
+        self.loaders.append(loader)
+        return loader
 
 
 def evaluation_arguments(
@@ -265,6 +303,11 @@ def evaluation_arguments(
     if changed["val_boxes"] is None:
         raise InputError(f"split={split}: the data names no boxes for it; give boxes=<file of detections>")
     return changed
+
+
+def _prepare_worker(worker_id: int) -> None:
+    use_one_opencv_thread(worker_id)
+    outlive_stop_signals()
 
 
 def _read(people: PersonInstances | None) -> PersonInstances:

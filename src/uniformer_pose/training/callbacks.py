@@ -1,4 +1,4 @@
-"""What happens beside the training: pictures to look at, and a checkpoint when a person presses Ctrl-C."""
+"""What happens beside the training: pictures to look at."""
 
 from __future__ import annotations
 
@@ -10,35 +10,19 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image
+from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import keypoint_similarities
 from uniformer_pose.pictures.drawing import save_picture
 from uniformer_pose.pictures.sheets import prediction_sheet, training_sheet
 from uniformer_pose.training.pose_module import PoseModule
+from uniformer_pose.training.safe_logging import failures_of
 
 Image = npt.NDArray[np.uint8]
-
-
-class SaveWhenInterrupted(Callback):
-    """Writes ``interrupted.ckpt`` into ``folder`` on Ctrl-C, so that at most the current step is lost."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
-
-    def on_exception(self, trainer: pl.Trainer, _module: pl.LightningModule, exception: BaseException) -> None:
-        """Save, if it was a person who stopped the training; an error's state is not worth keeping.
-
-        Also during an evaluation between two epochs: the epoch before it may not have been saved yet.
-        """
-        in_training = trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        if isinstance(exception, KeyboardInterrupt) and in_training:
-            path = self.folder / "interrupted.ckpt"
-            trainer.save_checkpoint(path)
-            rank_zero_info(f"interrupted; to go on: ckpt_path={path}")
 
 
 class Pictures(Callback):
@@ -88,12 +72,16 @@ class Pictures(Callback):
             shutil.copyfile(self._last_predictions, self.folder / "predictions.png")
 
     def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> None:
-        save_picture(self.folder / f"{file}.png", sheet)
+        try:
+            save_picture(self.folder / f"{file}.png", sheet)
+        except InputError as error:  # the disk is full, say: a picture less is no reason to stop
+            rank_zero_warn(f"{error}; training goes on without this picture")
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image(title, [sheet], step=trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(title, sheet, trainer.global_step, dataformats="HWC")
+            with failures_of(logger):
+                if isinstance(logger, WandbLogger):
+                    logger.log_image(title, [sheet], step=trainer.global_step)
+                elif isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(title, sheet, trainer.global_step, dataformats="HWC")
 
 
 def evaluation_sheet(module: PoseModule, num_people: int) -> Image:

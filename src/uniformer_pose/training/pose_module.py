@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -24,20 +25,13 @@ from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
-from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
-from uniformer_pose.training.optimization import scaled_learning_rate, step_schedule
-
-
-def keypoint_mse(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Mean squared error over all (B, K, h, w) cells, those of keypoints with weight 0 counted as zero.
-
-    In fp32 whatever the heatmaps' type: typical values are 1e-3, and fp16 would lose their differences. Both the
-    original ``JointsMSELoss`` and MMPose's ``KeypointMSELoss`` reduce to this for weights 0 and 1.
-    """
-    squared = (heatmaps.float() - targets).square()
-    return (squared * weights[:, :, None, None]).mean()
+from uniformer_pose.training.collapse import CollapseWatch
+from uniformer_pose.training.non_finite import NonFiniteGuard, NonFinitePolicy
+from uniformer_pose.training.optimization import fused_where_possible, scaled_learning_rate, step_schedule
+from uniformer_pose.training.sharding import shard
+from uniformer_pose.training.step_loss import CompileStep, StepLoss
 
 
 class PoseModule(pl.LightningModule):
@@ -45,7 +39,11 @@ class PoseModule(pl.LightningModule):
 
     ``model`` holds the network and what goes with it. ``optimizer`` is called with the parameters and ``lr``: the rate
     stated for 256 images, scaled by the true global batch (devices x batch x accumulation). ``milestones`` are
-    epochs; ``warmup_steps`` optimizer steps.
+    epochs; ``warmup_steps`` optimizer steps. ``compile_step``: see ``StepLoss``. ``on_non_finite`` and
+    ``most_skipped_steps``: see ``NonFiniteGuard``.
+
+    ``inference_network``, where it is set, computes the heatmaps of evaluations instead of the network: for weights
+    that no longer change.
     """
 
     mirror_permutation: Tensor
@@ -60,6 +58,9 @@ class PoseModule(pl.LightningModule):
         warmup_start_factor: float = 0.001,
         milestones: Sequence[int] = (170, 200),
         decay_factor: float = 0.1,
+        compile_step: CompileStep = "auto",
+        on_non_finite: NonFinitePolicy = "stop",
+        most_skipped_steps: int = 100,
     ) -> None:
         super().__init__()
         self.model = model
@@ -74,49 +75,78 @@ class PoseModule(pl.LightningModule):
         self.learning_rate_per_256 = learning_rate_per_256
         self.warmup_steps, self.warmup_start_factor = warmup_steps, warmup_start_factor
         self.milestones, self.decay_factor = tuple(milestones), decay_factor
+        self.compile_step: CompileStep = compile_step
+        self._step_loss: StepLoss | None = None
+        self.inference_network: Callable[[Tensor], Tensor] | None = None
         self.evaluation: Evaluation | None = None
         self.evaluated_at_step: int | None = None  # of the last complete evaluation, on every process
         self._ground_truth: CocoGroundTruth | None = None
         self._decoded: list[dict[str, Tensor]] = []
         self._unreadable: list[Tensor] = []
         self._stopwatch: Stopwatch | None = None
-        # No buffers: DDP would overwrite each process's with those of the first, at every step.
-        self._finite: Tensor | None = None
+        self.guard = NonFiniteGuard(on_non_finite, most_skipped_steps)
+        self._collapse = CollapseWatch()
+        # No buffer: DDP would overwrite each process's with that of the first, at every step.
         self._replaced: Tensor | None = None
 
     # ---------------------------------------------------------------- training
 
     def on_fit_start(self) -> None:
         """Forget what an earlier training of this object left."""
-        self._finite = self._replaced = None
+        self._replaced = None
+        self._step_loss = None
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
         """The loss of one batch; nothing here waits for the device."""
-        targets, weights = self.codec.encode(batch["keypoints_in_crop"], batch["visibility"])
-        heatmaps = self.network(self.normalize(batch["crops"]))
-        loss = keypoint_mse(heatmaps, targets, weights)
+        if self._step_loss is None:
+            # A single batch is not worth minutes of compiling.
+            trying = self._trainer is not None and bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+            auto_off = trying and self.compile_step == "auto"
+            self._step_loss = StepLoss(False if auto_off else self.compile_step, self.device)
+        loss, accuracy = self._step_loss(
+            self.network, self.normalize, self.codec, batch["crops"], batch["keypoints_in_crop"], batch["visibility"]
+        )
         with torch.no_grad():
-            finite, replaced = torch.isfinite(loss), batch["replaced"].sum(dtype=torch.int64)
-            self._finite = finite if self._finite is None else self._finite & finite
+            replaced = batch["replaced"].sum(dtype=torch.int64)
             self._replaced = replaced if self._replaced is None else self._replaced + replaced
-            accuracy = pck(heatmaps, targets, weights)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/pck", accuracy, prog_bar=True)
-        return loss
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._collapse.add(loss, self.codec, batch["keypoints_in_crop"], batch["visibility"])
+        return self.guard.guarded(loss)
 
-    def on_train_batch_start(self, _batch: Any, _batch_index: int) -> None:
+    def configure_model(self) -> None:
+        """Spread the network over the processes, where the strategy is one that does; called more than once."""
+        mesh = self._device_mesh
+        if mesh is not None and not isinstance(self.network, FSDPModule):
+            shard(self.network, mesh["data_parallel"])
+
+    def on_train_start(self) -> None:
+        """What the network holds now is what a first bad step must not spoil."""
+        self.guard.start(self.network)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Keep gradients that are not finite from the weights."""
+        self.guard.before_update(self, optimizer)
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], _batch_index: int) -> None:
         """Log the learning rate of the step to come, if Lightning is going to log that step."""
+        self.guard.batch_begins(self, batch)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(self, _outputs: Any, _batch: Any, _batch_index: int) -> None:
-        """Look whether the loss is still finite, as often as anything is logged."""
+        """Ask the loss scaler how it fares, as often as anything is logged."""
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._require_finite_losses()
+            self.guard.report_scaler(self)
 
     def on_train_epoch_end(self) -> None:
         """A diverged epoch must not reach the checkpoints, and people who could not be read are not kept silent."""
-        self._require_finite_losses()
+        self.guard.settle(self)
+        self.guard.report_scaler(self)
+        collapsed = self._collapse.verdict(past_warmup=self.global_step > self.warmup_steps)
+        if collapsed is not None:
+            rank_zero_warn(f"epoch {self.current_epoch}: {collapsed}")
         if self._replaced is None:
             return
         replaced = int(self.trainer.strategy.reduce(self._replaced, reduce_op="sum"))
@@ -125,15 +155,6 @@ class PoseModule(pl.LightningModule):
             rank_zero_warn(
                 f"epoch {self.current_epoch}: {replaced} people stood in for others whose image could not be read "
                 "(data.on_bad_image=skip; data.on_bad_image=error names the first such file)"
-            )
-
-    def _require_finite_losses(self) -> None:
-        finite = self._finite is None or bool(self._finite)
-        # All processes stop together; one alone would leave the others waiting for its gradients.
-        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
-            raise DivergedError(
-                f"the loss became NaN or infinite in epoch {self.current_epoch}, before step {self.global_step}; "
-                "try precision=fp32, a lower training.learning_rate_per_256 or trainer.gradient_clip_val=1"
             )
 
     def configure_optimizers(self) -> Any:
@@ -153,7 +174,12 @@ class PoseModule(pl.LightningModule):
                 f"(training.milestones={list(self.milestones)})"
             )
         trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        optimizer = self.optimizer(trainable, lr=learning_rate)
+        make = fused_where_possible(
+            self.optimizer,
+            trainable,
+            clipping_scaled_gradients=self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val),
+        )
+        optimizer = make(trainable, lr=learning_rate)
         schedule = step_schedule(
             steps_per_epoch=max(1, -(-self._batches_per_epoch() // accumulation)),
             warmup_steps=self.warmup_steps,
@@ -175,6 +201,7 @@ class PoseModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last pass."""
+        self.guard.settle(self)  # an evaluation in mid-epoch
         self._decoded.clear()
         self._unreadable.clear()
         self.evaluation = None
@@ -214,7 +241,7 @@ class PoseModule(pl.LightningModule):
         with watch.part("network", crops.device) if watch else nullcontext():
             images = self.normalize(crops)
             heatmaps = predicted_heatmaps(
-                self.network,
+                self.inference_network or self.network,
                 images,
                 self.mirror_permutation,
                 with_flip_test=self.protocol.flip_test,
@@ -330,6 +357,7 @@ class PoseModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model from the file alone; never write weights that are not finite."""
+        self.guard.settle(self)
         broken = [
             name
             for name, tensor in checkpoint["state_dict"].items()
@@ -341,6 +369,11 @@ class PoseModule(pl.LightningModule):
                 "continue from an older one with a lower training.learning_rate_per_256"
             )
         checkpoint[RECORD_KEY] = saved_record(self.model)
+        checkpoint["skipped_steps"] = self.guard.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The limit on skipped steps counts those of the whole training."""
+        self.guard.skipped = int(checkpoint.get("skipped_steps", 0))
 
     @property
     def data(self) -> PersonCrops:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from uniformer_pose.errors import InputError
+from uniformer_pose.errors import InputError, printable
 
 Layout = Literal["uniformer-pose model", "MMPose pose model", "original pose model", "ImageNet classifier"]
 
@@ -140,6 +140,6 @@ def _without_common_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor
 
 
 def shortened(names: Sequence[str], shown: int = 3) -> str:
-    """The first names and the number of the others."""
+    """The first names, of a file that may hold anything, and the number of the others."""
     rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(printable(name)[:200] for name in names[:shown]) + (f" and {rest} more" if rest > 0 else "")

@@ -107,9 +107,15 @@ def load_model(
             "src/train.py model.pretrained=<file>"
         )
     if file.record is not None:
-        model = model_of_record(file.record, source=str(file.path))
+        model = model_of_record(file.record, str(file.path), _tensor_sizes(file))
         _require_head_dim(file, head_dim, model.network.arguments["head_dim"])
-        return model, _fill(model.network, file)
+        report = _fill(model.network, file)
+        found, described = model.network.arguments["num_keypoints"], model.skeleton.num_keypoints
+        if found != described:
+            raise InputError(
+                f"{file.path}: weights of {found} keypoints beside a skeleton of {described}; export it again"
+            )
+        return model, report
     network = _built(file, head_dim, None)
     if isinstance(file.published, PublishedModel):
         published = file.published
@@ -189,7 +195,7 @@ def _read(address: str | Path) -> _WeightFile:
 def _built(file: _WeightFile, head_dim: int | None, num_keypoints: int | None) -> PoseNetwork:
     """A network of the file's size, its weights still random."""
     if file.record is not None:
-        model = model_of_record(file.record, source=str(file.path))
+        model = model_of_record(file.record, str(file.path), _tensor_sizes(file))
         _require_head_dim(file, head_dim, model.network.arguments["head_dim"])
         return model.network
     known = _head_dim_of(file)
@@ -201,6 +207,10 @@ def _built(file: _WeightFile, head_dim: int | None, num_keypoints: int | None) -
             return PoseNetwork(**arguments, head_dim=head_dim or known or _USUAL_HEAD_DIM)
     except InputError as error:
         raise InputError(f"{file.path}: {error}") from error
+
+
+def _tensor_sizes(file: _WeightFile) -> list[int]:
+    return [tensor.numel() for tensor in file.weights.tensors.values()]
 
 
 def _arguments_in(file: _WeightFile) -> dict[str, Any]:

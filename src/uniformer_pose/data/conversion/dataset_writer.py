@@ -120,9 +120,11 @@ def write_dataset(
         problems.refuse()
         for split, one in written.items():
             if not one.labelled:
+                left_out = problems.sentences
+                because = f" (left out: {len(left_out)}, first {left_out[0]})" if left_out else ""
                 raise InputError(
-                    f"{split}: {one.images} images, {one.people} people, none with a labelled keypoint; nobody could "
-                    "be trained on or evaluated"
+                    f"{split}: {one.images} images, {one.people} people, none with a labelled keypoint{because}; "
+                    "nobody could be trained on or evaluated"
                 )
         summary = ConversionSummary(
             images={split: one.images for split, one in written.items()},
@@ -215,7 +217,12 @@ def _write_split(
             written.copied += _place_image(image, image_folder / file_name, image_files)
             for person in image.people:
                 entry = _annotation(person, written.next_annotation_id, image_id, area_of_box)
-                file.write((",\n" if written.people else "\n") + json.dumps(entry, allow_nan=False))
+                try:
+                    text = json.dumps(entry, allow_nan=False)
+                except ValueError:
+                    problems.add(f"{image.path}: annotation {entry['id']} has NaN or infinity in a field that is kept")
+                    continue
+                file.write((",\n" if written.people else "\n") + text)
                 written.next_annotation_id += 1
                 written.people += 1
                 written.labelled += entry["num_keypoints"] > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ SplitName = Literal["train", "val"]
 Exif = Literal["displayed", "stored"]
 
 _MOST_PROBLEMS = 100  # so many are a wrong setting, not some bad lines
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux
 _MIRRORING_ORIENTATIONS = frozenset({2, 4, 5, 7})
 
 
@@ -121,6 +123,8 @@ def path_inside(folder: Path, name: str) -> Path:
     path = folder / relative
     if "\0" in name or not name.strip():
         raise InputError(f"{name!r} is no file name")
+    if len(os.fsencode(path)) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in relative.parts):
+        raise InputError(f"{name[:40]!r}... is too long for a file name")
     if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(folder):
         raise InputError(f"{name!r} leads out of {folder}")
     return path

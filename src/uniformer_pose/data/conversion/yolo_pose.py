@@ -42,6 +42,7 @@ from uniformer_pose.skeleton import Skeleton
 
 _IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _LARGEST_FRACTION = 1.01  # rounding
+_MOST_KEYPOINTS, _MOST_CLASSES = 1_000, 100_000  # more are a mistake, or meant to fill the memory
 _SPLITS: tuple[SplitName, SplitName] = ("train", "val")
 
 
@@ -202,9 +203,16 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _keypoint_shape(content: dict[str, Any], file: Path) -> tuple[int, int]:
     shape = content.get("kpt_shape")
     if not (
-        isinstance(shape, list) and len(shape) == 2 and type(shape[0]) is int and shape[0] > 0 and shape[1] in (2, 3)
+        isinstance(shape, list)
+        and len(shape) == 2
+        and type(shape[0]) is int
+        and 0 < shape[0] <= _MOST_KEYPOINTS
+        and shape[1] in (2, 3)
     ):
-        raise InputError(f"{file}: kpt_shape is {shape!r:.40}; a pose dataset has [number of keypoints, 2 or 3] there")
+        raise InputError(
+            f"{file}: kpt_shape is {shape!r:.40}; a pose dataset has [number of keypoints, 2 or 3] there, with at most "
+            f"{_MOST_KEYPOINTS} keypoints"
+        )
     return shape[0], int(shape[1])
 
 
@@ -212,7 +220,7 @@ def _chosen_class(content: dict[str, Any], file: Path, category: str | None) -> 
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if names is None and type(content.get("nc")) is int:
+    if names is None and type(content.get("nc")) is int and content["nc"] <= _MOST_CLASSES:
         names = {index: str(index) for index in range(content["nc"])}
     if not isinstance(names, dict) or not names or not all(type(index) is int for index in names):
         raise InputError(f"{file}: 'names' must list the classes, as a list or as number: name")
@@ -278,7 +286,7 @@ def _listed_images(root: Path, entry: object, place: str) -> list[Path]:
                 _listed(root, path, line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
             }
         else:
-            raise InputError(f"{place}: {path} is neither a folder nor a list of images (.txt)")
+            raise InputError(f"{place}: {str(path)!r} is neither a folder nor a list of images (.txt)")
     if not found:
         raise InputError(f"{place}: no images there ({', '.join(sorted(_IMAGE_SUFFIXES))})")
     return sorted(found)

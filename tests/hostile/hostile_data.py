@@ -1,0 +1,468 @@
+"""Attempts on what reads data: annotations, detections, pictures, skeletons, foreign formats, videos."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import random
+import string
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from mutations import broken_bytes, broken_json, broken_value
+from PIL import Image
+from watching import Attempt
+
+from uniformer_pose.data.checking.dataset_check import SplitFiles, check_dataset
+from uniformer_pose.data.checking.image_check import examine_image, read_header
+from uniformer_pose.data.coco_annotations import PersonInstances, read_detections, read_ground_truth
+from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
+from uniformer_pose.data.conversion.dataset_writer import write_dataset
+from uniformer_pose.data.conversion.points_table import read_points_table
+from uniformer_pose.data.conversion.source import SourceDataset
+from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
+from uniformer_pose.data.images import read_image, read_photo
+from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.prediction.boxes import boxes_of_file
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+
+HEIGHT, WIDTH = 24, 32
+CODEC = {"height": 256, "width": 192, "sigma": 2.0}
+
+
+@functools.cache
+def coco_17() -> Skeleton:
+    return load_skeleton("coco_17")
+
+
+def annotation_document() -> dict[str, Any]:
+    num_keypoints = coco_17().num_keypoints
+    keypoints = [value for index in range(num_keypoints) for value in (2 + index, 3 + index / 2, index % 3)]
+    return {
+        "info": {"year": 2026},
+        "images": [
+            {"id": 3, "file_name": "a.png", "height": HEIGHT, "width": WIDTH},
+            {"id": 9, "file_name": "sub/b.png", "height": HEIGHT, "width": WIDTH},
+        ],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": 1,
+                "bbox": [1.5, 2, 20, 18.25],
+                "area": 300.5,
+                "iscrowd": int(number == 4),
+                "num_keypoints": 11,
+                "segmentation": [[1, 2, 3, 4, 5, 6]],
+                "keypoints": keypoints,
+            }
+            for number, image_id in ((1, 3), (2, 9), (3, 3), (4, 9))
+        ],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(coco_17().keypoint_names), "skeleton": [[1, 2]]}],
+    }
+
+
+def detection_document() -> list[dict[str, Any]]:
+    return [
+        {"image_id": image_id, "category_id": category, "bbox": [1.0, 2.5, 9, 12], "score": score}
+        for image_id, category, score in ((3, 1, 0.9), (9, 1, 0.5), (9, 2, 0.4), (3, 1, 1))
+    ]
+
+
+def annotations(chance: random.Random, folder: Path) -> Attempt:
+    """A broken annotation file, read as training does."""
+    data, what = broken_json(annotation_document(), chance)
+    file = _written(folder / "annotations.json", data)
+
+    def run() -> None:
+        people = read_ground_truth(file, folder, coco_17(), clip_boxes=chance.random() < 0.5)
+        _require_sound(people, len(json.loads(data.decode(errors="replace"))["annotations"]))
+
+    return Attempt(what, (file.name,), run)
+
+
+def detections(chance: random.Random, folder: Path) -> Attempt:
+    """Broken detector results, read as evaluation does."""
+    known = _written(folder / "known.json", json.dumps(annotation_document()).encode())
+    data, what = broken_json(detection_document(), chance)
+    file = _written(folder / "detections.json", data)
+
+    def run() -> None:
+        people = read_detections(file, known, folder, coco_17(), score_threshold=0.0)
+        _require_sound(people, len(json.loads(data.decode(errors="replace"))))
+
+    return Attempt(what, (file.name,), run)
+
+
+def listed_boxes(chance: random.Random, folder: Path) -> Attempt:
+    """Broken boxes= of src/predict.py, in either form."""
+    document: Any = detection_document() if chance.random() < 0.5 else annotation_document()
+    data, what = broken_json(document, chance)
+    file = _written(folder / "boxes.json", data)
+
+    def run() -> None:
+        boxes = boxes_of_file(file)
+        content = json.loads(data)
+        kept = [*boxes.by_name.values(), *boxes.by_number.values()]
+        read = len(content if isinstance(content, list) else content["annotations"])
+        counted = sum(map(len, kept)) + sum(boxes.left_out.values())
+        assert counted == read, f"{counted} of {read} entries accounted for"
+        assert all(np.isfinite(people.boxes_xywh).all() for people in kept)
+        assert boxes.summary().isprintable()
+        for name in ("a.png", "sub/b.png", "000000000003.jpg", "../x", "9" * 30 + ".png"):
+            boxes.of_picture(name)
+
+    return Attempt(what, (file.name,), run)
+
+
+def whole_dataset(chance: random.Random, folder: Path) -> Attempt:
+    """A broken annotation file and broken boxes, as src/check_data.py finds everything that is wrong with them."""
+    data, what = broken_json(annotation_document(), chance)
+    boxes, what_too = broken_json(detection_document(), chance)
+    split = SplitFiles("val", _written(folder / "val.json", data), folder, _written(folder / "val_boxes.json", boxes))
+
+    def run() -> None:
+        report = check_dataset([split], coco_17(), read_images=False, workers=1)
+        text = json.dumps(report.to_dict(), allow_nan=False)
+        assert json.loads(text)["splits"]
+
+    return Attempt(f"{what} | {what_too}", ("val.json", "val_boxes.json"), run)
+
+
+def predictions(chance: random.Random, _folder: Path) -> Attempt:
+    """Broken records of predicted poses."""
+    records, what = broken_value(_prediction_records(), chance)
+
+    def run() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            poses = PosePredictions.from_records(records).sorted_unique()
+            poses.reject_unusable()
+        for name in ("keypoints_in_image", "keypoint_scores", "areas", "box_scores", "boxes_xywh"):
+            assert np.isfinite(getattr(poses, name)).all(), name
+
+    return Attempt(what, ("prediction",), run)
+
+
+def pictures(chance: random.Random, folder: Path) -> Attempt:
+    """A broken picture, as training, prediction and the dataset check read it."""
+    suffix = chance.choice(sorted(_picture_files()))
+    data, what = broken_bytes(_picture_files()[suffix], chance)
+    file = _written(folder / f"picture{suffix}", data)
+    reader = chance.choice(["training", "photo", "check"])
+
+    def run() -> None:
+        if reader == "training":
+            assert read_image(file, height=HEIGHT, width=WIDTH).shape == (HEIGHT, WIDTH, 3)
+        elif reader == "photo":
+            image = read_photo(file, most_pixels=100_000)
+            assert image.dtype == np.uint8
+            assert image.shape[2] == 3
+            assert image.shape[0] * image.shape[1] <= 100_000
+        else:
+            header = read_header(file)
+            assert header is None or min(header.height, header.width) > 0
+            examine_image(file, folder.resolve(), height=HEIGHT, width=WIDTH)
+
+    return Attempt(f"{suffix} {reader}: {what}", (file.name,), run)
+
+
+def skeletons(chance: random.Random, folder: Path) -> Attempt:
+    """A broken skeleton file."""
+    document = _small_skeleton()
+    kind = chance.random()
+    if kind < 0.7:
+        broken, what = broken_value(document, chance)
+        text = yaml.safe_dump(broken)
+    elif kind < 0.8:
+        what = chance.choice(sorted(_YAML_ATTACKS))
+        text = _YAML_ATTACKS[what]
+    else:
+        data, what = broken_bytes(yaml.safe_dump(document).encode(), chance)
+        text = data.decode("latin-1")
+    file = folder / "skeleton.yaml"
+    file.write_text(text, encoding="latin-1" if kind >= 0.8 else "utf-8", errors="surrogatepass")
+
+    def run() -> None:
+        skeleton = load_skeleton(file)
+        there = skeleton.mirror_permutation
+        assert skeleton.num_keypoints == len(there) > 0
+        assert (there[there] == np.arange(len(there))).all()
+        assert skeleton.limb_indices.shape[1] == 2
+        assert np.isfinite(skeleton.oks_sigmas).all()
+        assert Skeleton.from_dict(json.loads(json.dumps(skeleton.to_dict()))) == skeleton
+
+    return Attempt(what, (file.name,), run)
+
+
+def yolo_labels(chance: random.Random, folder: Path) -> Attempt:
+    """A broken YOLO-pose dataset, converted whole."""
+    root = folder / "yolo"
+    line = "0 0.5 0.5 0.4 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0"
+    description: Any = {
+        "path": ".",
+        "train": "images/train",
+        "val": "images/val",
+        "kpt_shape": [3, 3],
+        "flip_idx": [0, 2, 1],
+        "names": {0: "horse"},
+    }
+    for name in ("train/a.png", "train/b.png", "val/c.png"):
+        _written(root / "images" / name, _picture_files()[".png"])
+        _written((root / "labels" / name).with_suffix(".txt"), f"{line}\n{line}\n".encode())
+    if chance.random() < 0.5:
+        description, what = broken_value(description, chance)
+        _written(root / "data.yaml", yaml.safe_dump(description).encode())
+    else:
+        _written(root / "data.yaml", yaml.safe_dump(description).encode())
+        label, what = _broken_words(f"{line}\n{line}\n", chance)
+        _written(root / "labels" / "train" / "a.txt", label)
+
+    def run() -> None:
+        _convert(read_yolo_pose(root, name="horses"), folder / "converted")
+
+    return Attempt(what, ("data.yaml", ".txt", ".png", "flip_idx", "train: ", "val: "), run)
+
+
+def points_tables(chance: random.Random, folder: Path) -> Attempt:
+    """A broken CSV of points, converted whole."""
+    by_point = "image,person,keypoint,x,y,visibility,split\n" + "".join(
+        f"{image},{person},{keypoint},{x},{x / 2},2,{split}\n"
+        for image, split in (("a.png", "train"), ("b.png", "val"))
+        for person in (1, 2)
+        for x, keypoint in ((3, "nose"), (9.5, "left_hand"), (20, "right_hand"))
+    )
+    by_person = "image,split,nose_x,nose_y,left_hand_x,left_hand_y,box_x,box_y,box_width,box_height\n" + "".join(
+        f"{image},{split},3,4,9.5,6,1,2,20,18\n" for image, split in (("a.png", "train"), ("b.png", "val"))
+    )
+    for name in ("a.png", "b.png"):
+        _written(folder / name, _picture_files()[".png"])
+    data, what = _broken_words(chance.choice([by_point, by_person]), chance)
+    file = _written(folder / "points.csv", data)
+
+    def run() -> None:
+        _convert(read_points_table(file, name="hands"), folder / "converted")
+
+    return Attempt(what, (file.name, "train: ", "val: ", "keypoint names", "images cannot be divided"), run)
+
+
+def coco_sources(chance: random.Random, folder: Path) -> Attempt:
+    """A broken COCO file of somebody else's, converted whole."""
+    for name in ("a.png", "sub/b.png"):
+        _written(folder / name, _picture_files()[".png"])
+    data, what = broken_json(annotation_document(), chance)
+    file = _written(folder / "theirs.json", data)
+
+    def run() -> None:
+        dataset = read_coco_keypoints(file, name="theirs", images=folder, val_share=0.5)
+        _convert(dataset, folder / "converted")
+
+    return Attempt(what, (file.name, "train: ", "val: ", "keypoint names", "images cannot be divided"), run)
+
+
+def videos(chance: random.Random, folder: Path) -> Attempt:
+    """A broken video, read to its end."""
+    from uniformer_pose.prediction.video import VideoReader
+
+    data, what = broken_bytes(_video_file(), chance)
+    file = _written(folder / "video.mp4", data)
+
+    def run() -> None:
+        with VideoReader(file, max_pixels=10_000) as reader:
+            last = -1.0
+            for frame in reader:
+                assert frame.image.shape == (reader.height, reader.width, 3)
+                assert frame.seconds > last
+                last = frame.seconds
+                assert frame.index < 1000, "an endless video"
+            assert all(remark.isprintable() for remark in reader.remarks())
+
+    return Attempt(what, (file.name,), run)
+
+
+def _prediction_records() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": number,
+            "image_id": 3,
+            "bbox_xywh": [1.0, 2.0, 8.0, 9.0],
+            "bbox_score": 0.5,
+            "area": 72.0,
+            "keypoints": [[1.0, 2.0], [3.0, 4.5]],
+            "keypoint_scores": [0.5, 1.0],
+        }
+        for number in (1, 2, 3)
+    ]
+
+
+def _small_skeleton() -> dict[str, Any]:
+    return {
+        "name": "hand",
+        "keypoints": {name: {"sigma": 0.05, "colour": [1, 2, 250]} for name in ("wrist", "left_tip", "right_tip")},
+        "left_right_pairs": [["left_tip", "right_tip"]],
+        "upper_body": ["wrist", "left_tip"],
+        "lower_body": ["right_tip"],
+        "limbs": [["wrist", "left_tip"], ["wrist", "right_tip"]],
+    }
+
+
+def _laughs(levels: int) -> str:
+    """YAML whose few lines stand for 10 to the power of ``levels`` values."""
+    lines = [f"{string.ascii_lowercase[0]}: &a [x, x, x, x, x, x, x, x, x, x]"]
+    for here, before in zip(string.ascii_lowercase[1 : levels + 1], string.ascii_lowercase, strict=False):
+        lines.append(f"{here}: &{here} [{', '.join([f'*{before}'] * 10)}]")
+    return "\n".join(lines) + "\n"
+
+
+_HAND = yaml.safe_dump(_small_skeleton())
+_YAML_ATTACKS = {
+    "an object": "!!python/object/apply:os.system ['touch MARKER']\n",
+    "a name": "name: !!python/name:os.system\n",
+    "aliases that grow": _laughs(9),
+    "aliases that grow in a field": _HAND.replace("limbs:", _laughs(9) + "limbs:").replace("name: hand\n", ""),
+    "aliases that grow as names": _laughs(9)
+    + "name: hand\nkeypoints: {p: {sigma: 1, colour: [1, 1, 1]}}\nleft_right_pairs: *j\nupper_body: []\n"
+    "lower_body: []\nlimbs: []\n",
+    "an alias of itself": "&a [*a]\n",
+    "a mapping in itself": "&a {name: *a}\n",
+    "nested too deeply": "[" * 3000,
+    "two documents": _HAND + "---\n" + _HAND,
+    "an unknown tag": "!secret x\n",
+    "a tab": "name:\t\tx\n\tkeypoints: 1\n",
+    "a date": "2026-11-22\n",
+}
+
+
+def _broken_words(text: str, chance: random.Random) -> tuple[bytes, str]:
+    """A table with words exchanged for hostile ones, or with broken bytes."""
+    if chance.random() < 0.3:
+        return broken_bytes(text.encode(), chance)
+    separator = "," if "," in text else " "
+    lines = [line.split(separator) for line in text.splitlines()]
+    done = []
+    for _ in range(chance.choice([1, 1, 2, 3])):
+        row = chance.randrange(len(lines))
+        column = chance.randrange(len(lines[row]))
+        word = chance.choice(
+            [
+                "",
+                "nan",
+                "inf",
+                "-1",
+                "1e999",
+                "9" * 400,
+                "../a.png",
+                "/etc/passwd",
+                '"',
+                "\x1b[2J",
+                "\ufeff",
+                "a\x00b",
+                "x" * 200000,
+                "0x10",
+                "1_0",
+                "٣",
+                "3,3",
+                "nose",
+                "train",
+                "=cmd()",
+                "\u2028",
+                "1e-400",
+                "7",
+            ]
+        )
+        lines[row][column] = word
+        done.append(f"{row}:{column} = {word!r:.20}")
+    ending = chance.choice(["\n", "\r\n", "\r"])
+    return ending.join(separator.join(line) for line in lines).encode(), "; ".join(done)
+
+
+def _convert(dataset: SourceDataset, to: Path) -> None:
+    """Write the dataset without its problems; every image is converted, or listed as left out."""
+    summary = write_dataset(
+        dataset,
+        to,
+        name="theirs",
+        codec=CODEC,
+        area_of_box=0.5,
+        overwrite=True,
+        on_problem="skip",
+        made_from={"from": "a test"},
+    )
+    assert all(sentence.isprintable() for sentence in summary.left_out), summary.left_out
+    for split, number in summary.images.items():
+        assert number <= len(dataset.images[split])
+        assert number == len(dataset.images[split]) or summary.left_out
+        file = to / "annotations" / f"{split}.json"
+        written = json.loads(file.read_text(encoding="utf-8"))
+        assert len(written["images"]) == number
+        if any(sum(annotation["keypoints"][2::3]) for annotation in written["annotations"]):
+            skeleton = load_skeleton(to / "skeleton.yaml")
+            people = read_ground_truth(file, to / "images" / split, skeleton)
+            _require_sound(people, len(written["annotations"]))
+
+
+def _require_sound(people: PersonInstances, num_records: int) -> None:
+    counts = dict(people.counts)
+    read, kept = counts.pop("read"), counts.pop("kept")
+    assert read == num_records, f"read {read} of {num_records}"
+    assert kept == len(people), f"kept {kept}, has {len(people)}"
+    assert kept + sum(counts.values()) == read, f"unaccounted: {people.counts}"
+    assert np.isfinite(people.boxes_xywh).all()
+    assert np.isfinite(people.keypoints_in_image).all(), "keypoints that are not finite"
+    assert (people.boxes_xywh[:, 2:] > 0).all()
+    assert np.isin(people.visibility, (0, 1, 2)).all()
+    assert (people.image_of_instance < people.num_images).all()
+    assert people.summary().isprintable()
+    for name in people.file_names.tolist():
+        assert ".." not in Path(name).parts, name
+        assert not Path(name).is_absolute(), name
+
+
+def _written(file: Path, data: bytes) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+@functools.cache
+def _picture_files() -> dict[str, bytes]:
+    """One sound picture of each kind by its ending."""
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    files = {}
+    for suffix in (".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif"):
+        files[suffix] = cv2.imencode(suffix, pixels)[1].tobytes()
+    saved: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
+        ".gif": lambda image, stream: image.save(stream, "GIF"),
+        ".turned.jpg": lambda image, stream: image.save(
+            stream, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+        ),
+        ".palette.png": lambda image, stream: image.quantize(16).save(stream, "PNG"),
+        ".cmyk.jpg": lambda image, stream: image.convert("CMYK").save(stream, "JPEG"),
+        ".progressive.jpg": lambda image, stream: image.save(stream, "JPEG", progressive=True),
+    }
+    for suffix, save in saved.items():
+        stream = io.BytesIO()
+        save(Image.fromarray(pixels), stream)
+        files[suffix] = stream.getvalue()
+    return files
+
+
+@functools.cache
+def _video_file() -> bytes:
+    import av
+
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for number in range(6):
+            picture = np.full((48, 64, 3), 40 * number, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode(None))
+    return stream.getvalue()

@@ -1,0 +1,421 @@
+"""Attempts on what reads models and settings: weight files, ONNX files, the command line."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import pickle
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from mutations import HOSTILE_VALUES, broken_bytes, broken_json, broken_value
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+from watching import Attempt
+
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.prediction.onnx_file import read_onnx_file
+from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
+from uniformer_pose.skeleton import load_skeleton
+from uniformer_pose.weights.loading import load_model
+
+
+class _Calls:
+    """Pickles as a call of ``function``, which unpickling would make."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.function, self.arguments
+
+
+def weight_files(chance: random.Random, folder: Path) -> Attempt:
+    """A broken or malicious weight file, loaded as evaluation does."""
+    kind = chance.choice(
+        ["bytes", "bytes", "record", "record", "record", "tensors", "tensors", "call", "archive", "json"]
+    )
+    container = chance.choice(["archive", "old", "safetensors"])
+    file = folder / ("model.safetensors" if container == "safetensors" else "model.ckpt")
+    beside = folder / "model.json"
+    beside.unlink(missing_ok=True)
+    contents = small_checkpoint()
+    what = kind
+    if kind == "record":
+        contents[RECORD_KEY], what = broken_value(contents[RECORD_KEY], chance)
+        what = f"record: {what}"
+    elif kind == "tensors":
+        what = f"tensors: {_break_tensors(contents['state_dict'], chance)}"
+    data = _saved(contents, container, beside)
+    if kind == "call" and container != "safetensors":
+        what, data = _with_a_call(folder, container, chance)
+    elif kind == "json" and container == "safetensors":
+        entries, what = broken_json(json.loads(beside.read_text(encoding="utf-8")), chance)
+        beside.write_bytes(entries)
+    elif kind == "archive" and container == "archive":
+        what, data = _odd_archive(data, chance)
+    elif kind in ("bytes", "call", "json", "archive"):
+        data, what = broken_bytes(data, chance)
+    file.write_bytes(data)
+
+    def run() -> None:
+        before = torch.random.get_rng_state()
+        model, report = load_model(file)
+        assert str(report).isprintable()
+        assert torch.equal(before, torch.random.get_rng_state())
+        assert all(torch.isfinite(value).all() for value in model.network.state_dict().values())
+        assert model.network.arguments["num_keypoints"] == model.skeleton.num_keypoints
+        assert np.isfinite(model.mean).all()
+        assert np.isfinite(model.std).all()
+        assert min(model.std) > 0
+        assert 0 < model.box_padding < float("inf")
+        with torch.inference_mode():
+            image = torch.zeros(1, 3, 64, 64)
+            assert model.network(image).shape == (1, model.skeleton.num_keypoints, 16, 16)
+
+    return Attempt(f"{container} {what}", (file.name, beside.name), run)
+
+
+def onnx_files(chance: random.Random, folder: Path) -> Attempt:
+    """A broken ONNX file, or one that reaches for code or files."""
+    model = onnx.ModelProto()
+    model.ParseFromString(_onnx_model())
+    what = ""
+    kind = chance.choice(["bytes", "bytes", "outside", "operator", "nested", "type"])
+    if kind == "outside":
+        tensor = model.graph.initializer[0]
+        location = chance.choice(
+            ["../secret", "/etc/passwd", "a\0b", "", "x" * 5000, ".", "..", "\x1b[2J", "sub/../../x"]
+        )
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", location
+        what = f"outside {location!r:.40}"
+    elif kind == "operator":
+        model.graph.node[0].domain = what = chance.choice(
+            ["evil", "\x1b[2J", "x" * 5000, "com.microsoft.extra", "ai.onnx "]
+        )
+    elif kind == "nested":
+        graph = model.graph
+        for _ in range(chance.choice([1, 30, 90])):
+            node = helper.make_node("If", ["c"], ["o"], then_branch=graph, else_branch=graph)
+            graph = helper.make_graph([node], "g", [], [])
+            if len(graph.SerializeToString()) > 300_000:
+                break
+        model.graph.CopyFrom(graph)
+        what = "nested"
+    elif kind == "type":
+        model.graph.node[0].op_type = what = chance.choice(["EPContext", "", "Loop", "\u202e", "Conv"])
+    data = model.SerializeToString()
+    if kind == "bytes":
+        data, what = broken_bytes(data, chance)
+    file = folder / "detector.onnx"
+    file.write_bytes(data)
+
+    def run() -> None:
+        graph = read_onnx_file(file)
+        assert graph.operators
+        assert "EPContext" not in graph.operators
+
+    return Attempt(f"{kind}: {what!r:.80}", (file.name,), run)
+
+
+# Keys of every kind: of a group, of a node's argument, of the top level, of Hydra, unknown.
+_KEYS = [
+    "model",
+    "data",
+    "trainer",
+    "logger",
+    "experiment",
+    "seed",
+    "name",
+    "precision",
+    "ckpt_path",
+    "model.depths",
+    "model.embed_dims",
+    "model.head_dim",
+    "model._target_",
+    "data.root",
+    "data.batch_size",
+    "data.codec",
+    "data.codec.height",
+    "data.codec.sigma",
+    "data.skeleton",
+    "trainer.max_epochs",
+    "trainer.devices",
+    "training.milestones",
+    "optimizer._target_",
+    "logger.csv",
+    "logger.csv.api_key",
+    "callbacks.pictures",
+    "evaluation.nms_mode",
+    "lr",
+    "model.pretrained",
+    "callbacks",
+    "augmentation.photometric",
+    "run_dir",
+    "hydra.run.dir",
+    "",
+    ".",
+    "a.b.c",
+    "model..x",
+]
+_TEXTS = [
+    "",
+    "null",
+    "1",
+    "-1",
+    "1e400",
+    "nan",
+    "inf",
+    "true",
+    "[]",
+    "{}",
+    "[1,2",
+    "{a:",
+    "{a:1}",
+    "'",
+    '"x',
+    "a b",
+    "a,b",
+    "(1)",
+    "$",
+    "${",
+    "${x}",
+    "${seed}",
+    "${oc.env:HOME}",
+    "${oc.env:NO_SUCH_VARIABLE}",
+    "${hydra:runtime.cwd}",
+    "???",
+    "\\",
+    "=",
+    "a=b",
+    "os.system",
+    "subprocess.Popen",
+    "builtins.eval",
+    "torch.load",
+    "{_target_:os.system,command:'touch MARKER'}",
+    "{_target_:builtins.eval}",
+    "[0,0,0,0]",
+    "[1,2,3,99999999]",
+    "../../x",
+    "/dev/null",
+    "uniformr_b",
+    "uniformer_b",
+    "\x1b[2J",
+    "\u202e",
+    "x" * 3000,
+    "choice(1,2)",
+    "range(1,9)",
+    "glob(*)",
+    "int('1')",
+    "file:///etc/passwd",
+    "https://user:password@example.org/x?token=abc",
+    "zoo:nothing",
+    "hf://a/b/c",
+    "-",
+    "~",
+    "@",
+    "1_000",
+    "0x10",
+    "[[[[[[[[]]]]]]]]",
+]
+
+
+def command_lines(chance: random.Random, _folder: Path) -> Attempt:
+    """Arguments of src/train.py, up to the checked config."""
+    from command_line import checked_command_line
+
+    arguments = []
+    for _ in range(chance.choice([1, 1, 2])):
+        key, value = chance.choice(_KEYS), chance.choice(_TEXTS)
+        prefix = chance.choice(["", "", "", "", "+", "++", "~"])
+        arguments.append(f"{prefix}{key}={value}" if chance.random() < 0.95 else f"{prefix}{key}")
+
+    def run() -> None:
+        config = checked_command_line(arguments)
+        assert config.keys() >= {"model", "data", "trainer", "seed"}  # targets are the user's own choice
+
+    keys = [part for argument in arguments for part in argument.lstrip("+~").partition("=")[0].split(".") if part]
+    return Attempt(repr(arguments)[:200], (*keys, *arguments, "_target_", "argument"), run)
+
+
+@functools.cache
+def _saved_model_bytes() -> bytes:
+    skeleton = load_skeleton("coco_17")
+    network = PoseNetwork(
+        skeleton.num_keypoints,
+        depths=[1, 1, 1, 1],
+        embed_dims=[8, 8, 8, 8],
+        head_dim=4,
+        deconv_channels=[4, 4, 4],
+    )
+    model = SavedModel(
+        network,
+        HeatmapCodec(height=64, width=64, sigma=1.5),
+        skeleton,
+        (123.7, 116.3, 103.5),
+        (58.4, 57.1, 57.4),
+        1.25,
+        {"data": {"root": "data", "batch_size": 8}},
+        {"torch": "2"},
+    )
+    stream = io.BytesIO()
+    state = {f"model.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state, RECORD_KEY: saved_record(model)}, stream)
+    return stream.getvalue()
+
+
+def small_checkpoint() -> dict[str, Any]:
+    """A sound checkpoint of a network that is as small as can be."""
+    contents = torch.load(io.BytesIO(_saved_model_bytes()), weights_only=True)
+    state = {name.removeprefix("model."): value for name, value in contents["state_dict"].items()}
+    return {"state_dict": state, RECORD_KEY: contents[RECORD_KEY]}
+
+
+def _saved(contents: dict[str, Any], container: str, beside: Path) -> bytes:
+    stream = io.BytesIO()
+    if container != "safetensors":
+        try:
+            torch.save(contents, stream, _use_new_zipfile_serialization=container == "archive")
+        except (OverflowError, ValueError):  # what a pickle cannot hold is no input
+            return b""
+        return stream.getvalue()
+    tensors = {
+        str(name): value.clone().contiguous()
+        for name, value in contents["state_dict"].items()
+        if isinstance(value, Tensor) and not value.is_sparse and value.numel() < 10**6
+    }
+    data = save_safetensors(tensors)
+    entries = {name: value for name, value in contents.items() if name != "state_dict"}
+    beside.write_text(json.dumps(entries, default=str), encoding="utf-8")
+    return data
+
+
+def _break_tensors(state: dict[str, Any], chance: random.Random) -> str:
+    name = chance.choice(list(state))
+    value = state[name]
+    changes: dict[str, Any] = {
+        "nan": torch.full_like(value.float(), float("nan")),
+        "inf": torch.full_like(value.float(), float("inf")),
+        "transposed": value.reshape(1, -1),
+        "empty": torch.zeros(0),
+        "integers": torch.zeros_like(value, dtype=torch.int64),
+        "complex": torch.zeros_like(value, dtype=torch.complex64),
+        "expanded": torch.zeros(1).expand(10**9),
+        "half": value.half() if value.is_floating_point() else value,
+        "scalar": torch.tensor(1.0),
+    }
+    what = chance.choice([*changes, "removed", "renamed", "hostile", "strange key", "sparse"])
+    if what == "removed":
+        del state[name]
+    elif what == "renamed":
+        state[f"{name}.\x1b[2J"] = state.pop(name)
+    elif what == "hostile":
+        state[name] = chance.choice(HOSTILE_VALUES)
+    elif what == "strange key":
+        state[chance.choice([1, None, ("a",), "x" * 3000])] = value
+    elif what == "sparse":
+        state[name] = torch.zeros(3, 3).to_sparse()
+    else:
+        state[name] = changes[what]
+    return f"{name} {what}"
+
+
+def _with_a_call(folder: Path, container: str, chance: random.Random) -> tuple[str, bytes]:
+    """A file that would call something; where it could, it would leave MARKER in the folder."""
+    import builtins
+    import os
+    import runpy
+    import shutil
+    import subprocess
+
+    marker = str(folder / "MARKER")
+    calls: list[tuple[Any, tuple[Any, ...]]] = [
+        (os.system, (f"touch {marker}",)),
+        (subprocess.Popen, (["touch", marker],)),
+        (subprocess.check_output, (["touch", marker],)),
+        (builtins.eval, (f"open({marker!r}, 'w')",)),
+        (builtins.exec, (f"open({marker!r}, 'w')",)),
+        (builtins.open, (marker, "w")),
+        (builtins.__import__, ("antigravity",)),
+        (builtins.getattr, (os, "system")),
+        (os.mkdir, (marker,)),
+        (shutil.rmtree, (marker,)),
+        (runpy.run_path, (marker,)),
+        (torch.load, (marker,)),
+        (torch.hub.load, ("owner/repo", "x")),
+        (np.load, (marker,)),
+        (Path.write_text, (Path(marker), "x")),
+        (pickle.loads, (b"cos\nsystem\n(S'true'\ntR.",)),
+        (torch.storage._load_from_bytes, (b"cos\nsystem\n(S'true'\ntR.",)),
+        (functools.partial, (os.system, f"touch {marker}")),
+    ]
+    function, arguments = chance.choice(calls)
+    malicious = _Calls(function, arguments)
+    contents: Any = small_checkpoint()
+    place = chance.choice(["beside", "as a tensor", "in the record", "as the whole", "as a key"])
+    if place == "beside":
+        contents["callbacks"] = malicious
+    elif place == "as a tensor":
+        contents["state_dict"]["backbone.x"] = malicious
+    elif place == "in the record":
+        contents[RECORD_KEY]["config"]["data"] = malicious
+    elif place == "as a key":
+        contents[(malicious,)] = 1
+    else:
+        contents = malicious
+    stream = io.BytesIO()
+    try:
+        torch.save(contents, stream, _use_new_zipfile_serialization=container == "archive")
+    except (TypeError, pickle.PicklingError):  # a module is an argument: a sound file is read instead
+        torch.save(small_checkpoint(), stream)
+    return f"calls {getattr(function, '__qualname__', function)} {place}", stream.getvalue()
+
+
+def _odd_archive(data: bytes, chance: random.Random) -> tuple[str, bytes]:
+    """A zip archive rebuilt as ``torch.save`` would never write it."""
+    what = chance.choice(["compressed", "twice", "outside", "two pickles", "no pickle", "huge names", "swapped"])
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(stream, "w") as target:
+        entries = [(name, source.read(name)) for name in source.namelist()]
+        if what == "swapped":
+            entries = [(name, entries[-index - 1][1]) for index, (name, _) in enumerate(entries)]
+        for name, content in entries:
+            if what == "no pickle" and name.endswith("data.pkl"):
+                continue
+            method = zipfile.ZIP_DEFLATED if what == "compressed" else zipfile.ZIP_STORED
+            target.writestr(f"../../{name}" if what == "outside" else name, content, method)
+            if what == "twice" and name.endswith("data.pkl"):
+                target.writestr(name[:-1] + "l", content)
+        if what == "two pickles":
+            target.writestr("other/data.pkl", b"cos\nsystem\n(S'true'\ntR.")
+        if what == "huge names":
+            target.writestr("x" * 60_000, b"")
+    return f"archive {what}", stream.getvalue()
+
+
+@functools.cache
+def _onnx_model() -> bytes:
+    weights = numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float32), "weights")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["images", "weights"], ["features"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["features"], ["output"]),
+        ],
+        "graph",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 4, 16, 16])],
+        [weights],
+    )
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()

@@ -1,0 +1,154 @@
+"""Sound documents and files, broken at random in the ways that carelessness and malice break them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+HOSTILE_VALUES: list[Any] = [
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    0.5,
+    -1e308,
+    1e308,
+    10**400,
+    -(2**63),
+    2**63,
+    2**31,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    "",
+    "17",
+    "nan",
+    "../../outside.png",
+    "/etc/passwd",
+    "a\0b",
+    "line\nline",
+    "\x1b[31mred\x1b[0m",
+    "\u202etxt.exe",
+    "\ud800",
+    "x" * 5000,
+    "$(touch MARKER)",
+    "${oc.env:HOME}",
+    [],
+    [[]],
+    [None],
+    [1, [2, [3]]],
+    {},
+    {"id": 1},
+    {"_target_": "os.system", "command": "touch MARKER"},
+]
+
+
+def broken_value(document: Any, chance: random.Random) -> tuple[Any, str]:
+    """A copy of a document of dicts, lists and values with one to three places changed, and what was done to them."""
+    document = copy.deepcopy(document)
+    done = [_break_one_place(document, chance) for _ in range(chance.choice([1, 1, 1, 2, 3]))]
+    return document, "; ".join(done)
+
+
+def broken_bytes(data: bytes, chance: random.Random) -> tuple[bytes, str]:
+    """A copy of a file cut short, lengthened, or with some bytes exchanged, and what was done to it."""
+    changed = bytearray(data)
+    position = chance.randrange(len(changed)) if changed else 0
+    kind = chance.choice(["cut", "flip", "flip", "flips", "zeros", "insert", "remove", "repeat", "append", "head"])
+    if kind == "cut":
+        del changed[position:]
+    elif kind == "flip":
+        changed[position] ^= 1 << chance.randrange(8)
+    elif kind == "flips":
+        for _ in range(chance.randrange(2, 40)):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+    elif kind == "zeros":
+        length = min(chance.randrange(1, 200), len(changed) - position)
+        changed[position : position + length] = bytes(length)
+    elif kind == "insert":
+        changed[position:position] = chance.randbytes(chance.randrange(1, 50))
+    elif kind == "remove":
+        del changed[position : position + chance.randrange(1, 200)]
+    elif kind == "repeat":
+        changed[position:position] = changed[position : position + chance.randrange(1, 500)]
+    elif kind == "append":
+        changed += chance.choice([chance.randbytes(200), data, b"\0" * 300])
+    else:  # a length or a size in the header
+        start = chance.randrange(min(len(changed), 64))
+        width = chance.choice([1, 2, 4, 8])
+        changed[start : start + width] = chance.choice([b"\xff", b"\x7f", b"\0"]) * width
+    return bytes(changed), f"{kind} at {position} of {len(data)} bytes"
+
+
+def broken_json(document: Any, chance: random.Random) -> tuple[bytes, str]:
+    """A JSON text of the document with something wrong in its structure or in its letters, and what was done."""
+    if chance.random() < 0.75:
+        document, what = broken_value(document, chance)
+        return json.dumps(document).encode(), what
+    text = json.dumps(document)
+    changes: dict[str, Callable[[], bytes]] = {
+        "byte order mark": lambda: b"\xef\xbb\xbf" + text.encode(),
+        "UTF-16": lambda: text.encode("utf-16"),
+        "not UTF-8": lambda: text.encode().replace(b"0", b"\xff", 1),
+        "nested too deeply": lambda: b"[" * 100_000,
+        "object nested too deeply": lambda: b'{"images":' * 50_000,
+        "two documents": lambda: (text + text).encode(),
+        "single quotes": lambda: text.replace('"', "'").encode(),
+        "a comment": lambda: ("// made by hand\n" + text).encode(),
+        "a key twice": lambda: text.replace('"id": ', '"id": 7, "id": ', 1).encode(),
+        "a trailing comma": lambda: text.replace("]", ",]", 1).encode(),
+        "a number of many digits": lambda: text.replace(": 1", f": {'9' * 5000}", 1).encode(),
+        "an exponent": lambda: text.replace(": 1", ": 1e999", 1).encode(),
+        "empty": lambda: b"",
+        "null": lambda: b"null",
+        "a web page": lambda: b"<!DOCTYPE html><html><body>404</body></html>",
+    }
+    if chance.random() < 0.4:
+        return broken_bytes(text.encode(), chance)
+    what = chance.choice(list(changes))
+    return changes[what](), what
+
+
+def _break_one_place(document: Any, chance: random.Random) -> str:
+    place, key = chance.choice(_places(document) or [({"": document}, "")])
+    where = f"{key!r}"
+    kind = chance.choice(["replace", "replace", "replace", "remove", "repeat", "exchange", "add"])
+    if kind == "remove":
+        del place[key]
+    elif kind == "repeat" and isinstance(place, list):
+        place.insert(key, copy.deepcopy(place[key]))
+    elif kind == "exchange":
+        other = chance.choice(list(range(len(place))) if isinstance(place, list) else list(place))
+        place[key], place[other] = place[other], place[key]
+    elif kind == "add" and isinstance(place, dict):
+        place[chance.choice(["_target_", "extra", "", "__class__", "\x1b[2J", "segmentation"])] = _hostile(chance)
+    else:
+        place[key] = value = _hostile(chance)
+        return f"{where} = {value!r:.40}"
+    return f"{kind} {where}"
+
+
+def _hostile(chance: random.Random) -> Any:
+    return copy.deepcopy(chance.choice(HOSTILE_VALUES))
+
+
+def _places(document: Any) -> list[tuple[Any, Any]]:
+    """Every container of the document with each of its keys; of long lists of numbers only the ends."""
+    found: list[tuple[Any, Any]] = []
+    if isinstance(document, dict):
+        keys: list[Any] = list(document)
+    elif isinstance(document, list):
+        keys = list(range(len(document)))
+        if len(keys) > 8:
+            keys = keys[:3] + keys[-3:]
+    else:
+        return []
+    for key in keys:
+        found.append((document, key))
+        found += _places(document[key])
+    return found

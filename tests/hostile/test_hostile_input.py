@@ -1,0 +1,63 @@
+"""Hundreds of broken and malicious inputs, each of which ends in a sound result or in one line that names it."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import hostile_data
+import hostile_programs
+import pytest
+from watching import Attempt, complaint
+
+SEED = 0
+TRIALS = {
+    hostile_data.annotations: 110,
+    hostile_data.detections: 70,
+    hostile_data.listed_boxes: 60,
+    hostile_data.whole_dataset: 40,
+    hostile_data.predictions: 50,
+    hostile_data.pictures: 120,
+    hostile_data.skeletons: 60,
+    hostile_data.yolo_labels: 40,
+    hostile_data.points_tables: 40,
+    hostile_data.coco_sources: 25,
+    hostile_data.videos: 12,
+    hostile_programs.weight_files: 60,
+    hostile_programs.onnx_files: 50,
+    hostile_programs.command_lines: 10,
+}
+"""How many inputs of each kind; for a longer run by hand raise them and change ``SEED``."""
+
+
+def campaign(
+    make: Callable[[random.Random, Path], Attempt], folder: Path, *, trials: int, seed: int
+) -> tuple[list[str], int]:
+    """The complaints about ``trials`` inputs of one kind, and how many inputs were refused."""
+    complaints, num_refused = [], 0
+    for number in range(trials):
+        chance = random.Random(zlib.crc32(f"{make.__name__} {seed} {number}".encode()))
+        problem, refused = complaint(make(chance, folder), folder)
+        num_refused += refused
+        if problem:
+            complaints.append(f"{make.__name__} {seed} {number}: {problem}")
+        if list(folder.rglob("MARKER")):
+            complaints.append(f"{make.__name__} {seed} {number}: ran what the input holds")
+            break
+    return complaints, num_refused
+
+
+@pytest.mark.parametrize("make", TRIALS, ids=lambda make: make.__name__)
+def test_every_input_ends_in_a_sound_result_or_in_one_line_that_names_it(
+    make: Callable[[random.Random, Path], Attempt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    complaints, num_refused = campaign(make, tmp_path, trials=TRIALS[make], seed=SEED)
+    assert complaints == []
+    assert num_refused > TRIALS[make] // 10, "the inputs are hardly broken"
+
+
+def test_there_are_more_than_five_hundred_inputs() -> None:
+    assert sum(TRIALS.values()) >= 500
