@@ -58,7 +58,7 @@ class PoseModule(pl.LightningModule):
         warmup_start_factor: float = 0.001,
         milestones: Sequence[int] = (170, 200),
         decay_factor: float = 0.1,
-        compile_step: CompileStep = "auto",
+        compile_step: CompileStep = False,
         on_non_finite: NonFinitePolicy = "stop",
         most_skipped_steps: int = 100,
     ) -> None:
