@@ -97,6 +97,7 @@ def test_a_folder_with_a_broken_picture_is_done_but_for_that_one(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_killed_continues(trained_run: Path, run_script: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for number in range(160):

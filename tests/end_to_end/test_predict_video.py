@@ -97,6 +97,7 @@ def test_three_people_keep_their_numbers_and_a_kill_half_way_changes_nothing(tra
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_length_of_a_video(trained_run: Path, tmp_path: Path) -> None:
     peaks = []
     for frames in (60, 240):

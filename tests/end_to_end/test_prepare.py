@@ -2,7 +2,10 @@
 
 import shutil
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_prepared_dataset_trains_like_its_files_and_goes_stale_with_them(
     run_script, tiny_run, synthetic_root, tmp_path
 ):

@@ -18,7 +18,7 @@ def weights_hash(checkpoint: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "deterministic"), [(1, "warn"), (2, "true")])
+@pytest.mark.parametrize(("workers", "deterministic"), [pytest.param(1, "warn", marks=pytest.mark.long), (2, "true")])
 def test_the_number_of_workers_changes_no_weight_and_deterministic_kernels_suffice_on_a_cpu(
     tiny_run: list[str],
     synthetic_root: Path,

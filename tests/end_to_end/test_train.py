@@ -296,10 +296,12 @@ def test_a_sweep_of_runs_that_need_two_processes_is_refused_in_one_sentence(
     "choice",
     [
         ["callbacks=ema"],
-        ["callbacks=early_stopping", "trainer.gradient_clip_val=1"],
+        pytest.param(["callbacks=early_stopping", "trainer.gradient_clip_val=1"], marks=pytest.mark.long),
         ["precision=bf16", "augmentation=strong"],
-        ["debug=profiler"],
-        ["optimizer=adam", "augmentation=original", "model.checkpointed_blocks=[1,0,1,0]"],
+        pytest.param(["debug=profiler"], marks=pytest.mark.long),
+        pytest.param(
+            ["optimizer=adam", "augmentation=original", "model.checkpointed_blocks=[1,0,1,0]"], marks=pytest.mark.long
+        ),
         ["data.codec.method=udp", "model.frozen_batchnorm=true", "model.stage3_attention=window"],
     ],
     ids=lambda choice: choice[0],

@@ -88,6 +88,7 @@ def training_process_below(torchrun: subprocess.Popen[bytes]) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the training's process in Linux's /proc")
 def test_a_killed_process_on_one_of_two_hosts_restarts_both_from_the_last_checkpoint(
     two_hosts: list[Host], tiny_run: list[str], synthetic_root: Path, tmp_path: Path

@@ -287,6 +287,7 @@ def test_a_released_model_is_fetched_evaluated_and_set_beside_its_published_numb
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_table_of_both_sizes_is_made_on_real_coco_images_with_detector_boxes(
     run_script: Any, zoo: Path, shared_folder: Path, tmp_path: Path
 ) -> None:

@@ -35,7 +35,7 @@ def test_the_first_loss_and_gradient_norm_are_the_reference_s(shared_folder: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("name", [pytest.param("adam", marks=pytest.mark.long), "adamw"])
 def test_ten_steps_follow_the_reference(shared_folder: Path, name: str) -> None:
     reference = np.load(shared_folder / "reference" / REFERENCE)
     images, targets, weights = batch(reference)

@@ -263,7 +263,7 @@ def test_stochastic_depth_drops_a_scaled_branch_as_a_whole() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointed_blocks", [(0, 0, 0, 0), (0, 0, 2, 0)])
+@pytest.mark.parametrize("checkpointed_blocks", [pytest.param((0, 0, 0, 0), marks=pytest.mark.long), (0, 0, 2, 0)])
 def test_every_variant_compiles_into_one_graph(checkpointed_blocks: tuple[int, ...]) -> None:
     network = tiny(**VARIANTS["everything"], checkpointed_blocks=checkpointed_blocks)
     compiled: nn.Module = torch.compile(network, backend="aot_eager", fullgraph=True)

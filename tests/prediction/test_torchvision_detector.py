@@ -93,7 +93,7 @@ def detector(folder: Path) -> TorchvisionDetector:
     [SMALLEST, FAST]
     # One of each other family; all thirteen were compared once.
     + [
-        pytest.param(name, marks=pytest.mark.slow)
+        pytest.param(name, marks=[pytest.mark.slow, pytest.mark.long])
         for name in ("fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn", "ssd300_vgg16")
     ],
 )

@@ -530,7 +530,7 @@ def written(entries: Entries, container: str, folder: Path) -> Path:
 CONTAINERS = ["torch archive", "old torch file", "safetensors"]
 
 
-@pytest.mark.parametrize("size", ["s", pytest.param("b", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", ["s", pytest.param("b", marks=[pytest.mark.slow, pytest.mark.long])])
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("kind", ["mmpose", "original_pose"])
 def test_a_released_pose_file_in_any_container_gives_the_reference_heatmaps_by_every_call(
