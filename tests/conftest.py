@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,12 @@ def shared_folder() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no {SHARED}: reference numbers and images are kept beside the project, not in it")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def lightnings_log_level() -> Iterator[None]:
+    """Entry points that run in this process make Lightning quieter, or louder, than the next test expects."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    yield
+    logger.setLevel(before)

@@ -63,6 +63,7 @@ def train(
     check_val_every_n_epoch: int = 1,
     grace_seconds: float = 15.0,
     epochs: int = EPOCHS,
+    prepared: Path | None = None,
 ) -> pl.Trainer:
     """Train in ``folder`` to the end, from the newest whole checkpoint that is there."""
     checkpoints = folder / "checkpoints"
@@ -95,7 +96,8 @@ def train(
         check_val_every_n_epoch=check_val_every_n_epoch,
         **({"strategy": "ddp", "devices": processes} if processes > 1 else {}),
     )
-    data = tiny.data(num_workers=workers, batch_size=2 // processes)
+    shards = None if prepared is None else str(prepared)
+    data = tiny.data(num_workers=workers, batch_size=2 // processes, prepared=shards)
     trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     return trainer
 

@@ -8,6 +8,9 @@ import lightning.pytorch as pl
 import pytest
 from resumable_training import PEOPLE_PER_IMAGE, differences, log_of, train
 
+from uniformer_pose.data.coco_annotations import read_ground_truth
+from uniformer_pose.data.prepared.preparation import prepare_images
+
 
 class Disturb(pl.Callback):
     """A signal to this process, or an error, at one moment of the training."""
@@ -85,6 +88,15 @@ class DisturbEverybody(Disturb):
                 subprocess.run(["kill", f"-{self.what}", str(worker.pid)], check=True)
             time.sleep(0.2)
             super().strike()
+
+
+def test_nothing_differs_with_images_read_from_prepared_shards(people, straight, tmp_path):
+    instances = read_ground_truth(people.folder / "people.json", people.folder / "images", people.skeleton)
+    shards, run = tmp_path / "prepared", tmp_path / "run"
+    prepare_images(instances, shards, workers=0)
+    assert stopped(people, run, Disturb(signal.SIGTERM, step=7), prepared=shards) == 143
+    train(people, run, prepared=shards)
+    require_same_as(straight, run)
 
 
 @pytest.mark.slow
