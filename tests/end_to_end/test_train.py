@@ -244,6 +244,7 @@ def test_two_processes_train_into_one_run_directory(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_processes_started_by_torchrun_share_one_run_directory(
     tiny_run: list[str], synthetic_root: Path, tmp_path: Path
 ) -> None:
@@ -295,14 +296,17 @@ def test_a_sweep_of_runs_that_need_two_processes_is_refused_in_one_sentence(
 @pytest.mark.parametrize(
     "choice",
     [
-        ["callbacks=ema"],
+        pytest.param(["callbacks=ema"], marks=pytest.mark.long),
         pytest.param(["callbacks=early_stopping", "trainer.gradient_clip_val=1"], marks=pytest.mark.long),
         ["precision=bf16", "augmentation=strong"],
         pytest.param(["debug=profiler"], marks=pytest.mark.long),
         pytest.param(
             ["optimizer=adam", "augmentation=original", "model.checkpointed_blocks=[1,0,1,0]"], marks=pytest.mark.long
         ),
-        ["data.codec.method=udp", "model.frozen_batchnorm=true", "model.stage3_attention=window"],
+        pytest.param(
+            ["data.codec.method=udp", "model.frozen_batchnorm=true", "model.stage3_attention=window"],
+            marks=pytest.mark.long,
+        ),
     ],
     ids=lambda choice: choice[0],
 )

@@ -455,6 +455,7 @@ def test_the_state_is_taken_right_behind_the_last_frame_of_a_segment(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     peaks = {}
     with writer_of(tmp_path / "long.mp4", height=120, width=160, segment_frames=250) as writer:

@@ -553,7 +553,7 @@ def test_a_released_pose_file_in_any_container_gives_the_reference_heatmaps_by_e
         assert all(torch.equal(entry, networks[0].state_dict()[name]) for name, entry in other.state_dict().items())
 
 
-@pytest.mark.parametrize("size", ["s", pytest.param("b", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", ["s", pytest.param("b", marks=[pytest.mark.slow, pytest.mark.long])])
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_a_released_classifier_in_any_container_gives_the_backbone_of_the_reference_heatmaps(
     shared_folder: Path, tmp_path: Path, container: str, size: str
