@@ -119,6 +119,7 @@ def benchmark(config: dict[str, Any]) -> None:
     result, drawing = _measured(config, device)
     print(result_text(result, machine))
     used = without_secrets({name: value for name, value in config.items() if name not in ("run_dir", "out", "name")})
+    used["trainer"].pop("default_root_dir", None)  # where on this machine is nobody's business
     command = ["python", "src/benchmark.py", *(a.removeprefix("++") for a in sys.argv[1:])]
     write_result(out, result, machine=machine, settings=used, command=command, date=date)
     print(f"\nresult    {out}")
