@@ -14,6 +14,7 @@ from uniformer_pose.benchmarks.measurement import Clock, Measurement, Progress, 
 from uniformer_pose.benchmarks.report import BenchmarkResult, Comparison
 from uniformer_pose.benchmarks.roofline import Work, count_work, device_peak
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.model.uniformer import ConvolutionMLP, LinearMLP
 from uniformer_pose.training.optimization import fused_where_possible
 from uniformer_pose.training.pose_module import PoseModule
 from uniformer_pose.training.step_loss import CompileStep, StepLoss, keypoint_mse, loss_and_accuracy
@@ -53,8 +54,8 @@ def plain_step(module: PoseModule, optimizer: Optimizer, number_format: NumberFo
     """
     module.network.to(memory_format=torch.contiguous_format)
     for part in module.network.modules():
-        if isinstance(getattr(part, "recompute_gelu", None), bool):
-            setattr(part, "recompute_gelu", False)  # noqa: B010 (of more than one class)
+        if isinstance(part, ConvolutionMLP | LinearMLP):
+            part.recompute_gelu = False
     device = module.device
     scaler = torch.amp.GradScaler(device.type, enabled=number_format == "fp16")
 

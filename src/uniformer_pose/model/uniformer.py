@@ -358,7 +358,7 @@ class ConvolutionMLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Conv2d(dim, hidden, kernel_size=1)
         self.fc2 = nn.Conv2d(hidden, dim, kernel_size=1)
-        self.recompute_gelu = True
+        self.recompute_gelu: bool | None = None  # on a GPU
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) -> same shape."""
@@ -373,7 +373,7 @@ class LinearMLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
-        self.recompute_gelu = True
+        self.recompute_gelu: bool | None = None  # on a GPU
 
     def forward(self, cells: Tensor) -> Tensor:
         """Cells (..., C) -> same shape."""
@@ -411,12 +411,15 @@ def from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
     return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def _after_gelu(layer: nn.Module, hidden: Tensor, *, recompute: bool) -> Tensor:
+def _after_gelu(layer: nn.Module, hidden: Tensor, *, recompute: bool | None) -> Tensor:
     """``layer(gelu(hidden))``; with ``recompute`` the GELU's result is computed again in the backward pass, not kept.
 
+    None: on a GPU, where memory is short; a processor would spend 8 % of a step on it (``src/benchmark.py what=step``).
     It is the largest tensor of a block beside ``hidden``, and cheap: the same operation on the same numbers, so
     gradients stay what they were. The compiler decides by itself what to keep.
     """
+    if recompute is None:
+        recompute = hidden.device.type != "cpu"
     if not recompute or torch.compiler.is_compiling() or not torch.is_grad_enabled():
         plain: Tensor = layer(F.gelu(hidden))
         return plain
