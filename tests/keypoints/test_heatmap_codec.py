@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -89,6 +90,36 @@ def test_udp_decoding_gives_the_references_point_in_the_image(shared_folder: Pat
     center = np.array([geometry.center_x, geometry.center_y])
     expected = case["decoded_keypoints"].numpy() / [192, 256] * extent + center - extent / 2
     np.testing.assert_allclose(geometry.to_image(keypoints.numpy()), expected, atol=0.01)
+
+
+def dark_decoded_with_opencv(heatmap: np.ndarray, kernel: int) -> list[float]:
+    """x and y in cells: DARK's decoding of one heatmap, written from the paper, with OpenCV's blur."""
+    row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    half = kernel // 2
+    padded = cv2.GaussianBlur(np.pad(heatmap, half), (kernel, kernel), 0)
+    logs = np.log(np.maximum(padded[half:-half, half:-half] / padded.max() * heatmap.max(), 1e-10)).astype(np.float64)
+    around = logs[row - 2 : row + 3, column - 2 : column + 3]
+    gradient = np.array([around[2, 3] - around[2, 1], around[3, 2] - around[1, 2]]) / 2
+    mixed = (around[3, 3] - around[3, 1] - around[1, 3] + around[1, 1]) / 4
+    curvature = np.array(
+        [
+            [(around[2, 4] - 2 * around[2, 2] + around[2, 0]) / 4, mixed],
+            [mixed, (around[4, 2] - 2 * around[2, 2] + around[0, 2]) / 4],
+        ]
+    )
+    return [float(value) for value in (column, row) - np.linalg.solve(curvature, gradient)]
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11, 17])
+def test_dark_smooths_with_opencvs_kernels_of_every_size(kernel: int) -> None:
+    codec = HeatmapCodec(128, 96, 1.5, "dark", blur_kernel=kernel)
+    rng = np.random.default_rng(kernel)
+    keypoints = torch.tensor(rng.uniform((24, 24), (72, 104), size=(12, 2)), dtype=torch.float32)
+    heatmaps, _ = codec.encode(keypoints[None], torch.ones(1, 12))
+    heatmaps *= torch.from_numpy(rng.uniform(0.9, 1.1, size=heatmaps.shape)).float()  # so that the blur matters
+    decoded, _ = codec.decode(heatmaps)
+    expected = [dark_decoded_with_opencv(heatmap, kernel) for heatmap in heatmaps[0].numpy()]
+    np.testing.assert_allclose(decoded[0].numpy() / codec.stride, expected, atol=1e-4)
 
 
 # --- Encoding and decoding ---

@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal, cast, get_args
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -82,6 +83,8 @@ class HeatmapCodec:
         self.method = method
         self.stride = stride
         self.blur_kernel = blur_kernel
+        # The original smooths with OpenCV, whose kernels of up to 9 cells are fixed tables and no exact Gaussians.
+        self._blur_taps: list[float] = cv2.getGaussianKernel(blur_kernel, 0, cv2.CV_64F).ravel().tolist()
         self.heatmap_height = height // stride
         self.heatmap_width = width // stride
 
@@ -193,13 +196,8 @@ class HeatmapCodec:
     def _log_blurred(self, heatmaps: Tensor, maxima: Tensor, floor: float, ceiling: float | None) -> Tensor:
         """Logarithm of the smoothed heatmaps, each scaled to its own of the (B, K) maxima; (B, K, h, w)."""
         half = self.blur_kernel // 2
-        # The sigma OpenCV gives to a kernel of this size; the original smooths with OpenCV.
-        sigma = 0.3 * (half - 1) + 0.8
-        taps = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-half, half + 1)]
-        total = sum(taps)
-        taps = [tap / total for tap in taps]
-        blurred = _weighted_sum_of_shifts(F.pad(heatmaps, (half, half)), taps, dim=3)
-        blurred = _weighted_sum_of_shifts(F.pad(blurred, (0, 0, half, half)), taps, dim=2)
+        blurred = _weighted_sum_of_shifts(F.pad(heatmaps, (half, half)), self._blur_taps, dim=3)
+        blurred = _weighted_sum_of_shifts(F.pad(blurred, (0, 0, half, half)), self._blur_taps, dim=2)
         highest = blurred.amax(dim=(2, 3), keepdim=True)
         # Of a lone positive cell, smoothing can leave nothing positive: such a map stays at the floor.
         scale = maxima[..., None, None] / highest.clamp(min=1e-20)
