@@ -1,5 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.crop_geometry import CropGeometry
@@ -111,10 +115,15 @@ def test_scale_has_the_stated_distribution(skeleton, keypoints, distribution, de
     assert at_the_ends.mean() == pytest.approx(share_at_the_ends, abs=0.02)
 
 
-@pytest.mark.parametrize(("distribution", "deviation"), [("truncated_normal", 0.5396), ("original", 1 / np.sqrt(3))])
-def test_shift_is_measured_by_the_padded_box_on_each_axis(skeleton, keypoints, distribution, deviation):
-    geometries = draw(only("shift", distribution=distribution), skeleton, keypoints, count=4000)
-    reach_x, reach_y = 0.16 * 1.25 * BOX[2:]  # a fifth of the box, as in both sources
+@pytest.mark.parametrize(
+    ("distribution", "factor", "deviation"),
+    [("truncated_normal", 0.16 * 1.5, 0.5396), ("original", 0.2, 1 / np.sqrt(3))],  # of the padded box, of the box
+)
+def test_shift_is_measured_by_the_box_on_each_axis(skeleton, keypoints, distribution, factor, deviation):
+    shift_factor = 0.16 if distribution == "truncated_normal" else 0.2
+    augmentation = only("shift", distribution=distribution, shift_factor=shift_factor)
+    geometries = draw(augmentation, skeleton, keypoints, count=4000, padding=1.5)
+    reach_x, reach_y = factor * BOX[2:]
     shift_x = (values(geometries, "center_x") - UPRIGHT.center_x) / reach_x
     shift_y = (values(geometries, "center_y") - UPRIGHT.center_y) / reach_y
     for shift in (shift_x, shift_y):
@@ -216,6 +225,31 @@ def test_keypoints_in_one_row_give_a_crop_and_in_one_point_the_box(skeleton, key
     assert geometry.extent_width == pytest.approx(1.5 * np.ptp(shown[:, 0]))
     assert geometry.center_y == 70.0
     assert draw(only("half_body"), skeleton, np.full((17, 2), 70.0)) == [UPRIGHT]
+
+
+@pytest.fixture
+def original():
+    """What ``augmentation=original`` makes."""
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        return instantiate(compose("train", overrides=["augmentation=original"]).augmentation.geometric)
+
+
+def test_the_originals_draws_are_those_of_its_code(skeleton, keypoints, original):
+    """pose_estimation/ of Sense-X/UniFormer: topdown_coco_dataset.py (shift), top_down_transform.py (the rest)."""
+    whole = draw(original, skeleton, keypoints, count=6000, visibility=np.zeros(17, dtype=np.uint8))
+    shift_x = (values(whole, "center_x") - UPRIGHT.center_x) / BOX[2]
+    assert np.abs(shift_x).max() == pytest.approx(0.2, abs=0.002)
+    assert (shift_x != 0).mean() == pytest.approx(0.3, abs=0.02)
+
+    upper, lower = (
+        keypoints[skeleton.indices(names)].mean(axis=0) for names in (skeleton.upper_body, skeleton.lower_body)
+    )
+    drawn = draw(original, skeleton, keypoints, count=6000)
+    centers = np.stack([values(drawn, "center_x"), values(drawn, "center_y")], axis=1)
+    of_upper, of_lower = (np.isclose(centers, mean, atol=1e-9).all(axis=1) for mean in (upper, lower))
+    # Half a body is 0.3 of the visits, is not shifted, and is the upper half where a standard normal is below 0.5.
+    assert (of_upper | of_lower).sum() / 6000 == pytest.approx(0.3, abs=0.02)
+    assert of_upper.sum() / (of_upper | of_lower).sum() == pytest.approx(0.6915, abs=0.03)
 
 
 def test_half_body_happens_with_its_probability(skeleton, keypoints):

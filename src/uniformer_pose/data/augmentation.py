@@ -31,15 +31,17 @@ class GeometricAugmentation:
     ``half_body_min_upper_keypoints`` or ``half_body_min_lower_keypoints`` labelled keypoints, otherwise the
     other one is taken, or none. All keypoints stay labelled. A skeleton without halves is never halved.
 
-    ``shift_factor`` (of the padded box, per axis), ``scale_factor`` (about 1; below 1) and
-    ``rotation_degrees`` are the reach of the draw: none goes further, in either distribution.
+    ``shift_factor`` (of the box, per axis), ``scale_factor`` (about 1; below 1) and ``rotation_degrees`` are
+    the reach of the draw: none goes further, in either distribution.
 
-    ``truncated_normal`` (the port): a standard normal truncated to [-1, 1], times the reach. ``original``:
-    shift uniform; scale a normal whose deviation is the reach, clipped to it, which puts 32 % of the samples
-    exactly at the two ends; rotation a normal of half the reach, clipped. The original code drew the shift
-    once per data set; here it is drawn at each visit.
+    ``truncated_normal`` (the port): a standard normal truncated to [-1, 1], times the reach; the shift is a part
+    of the padded box, and of the half-body box where one is shown. ``original``: shift uniform, a part of the box
+    without padding, and none with half a body; scale a normal whose deviation is the reach, clipped to it, which
+    puts 32 % of the samples exactly at the two ends; rotation a normal of half the reach, clipped. Its other
+    numbers are in conf/augmentation/original.yaml. The original code drew the shift once per data set; here it is
+    drawn at each visit.
 
-    The original also preferred the upper half with 0.69. Raises InputError for a number out of its range.
+    Raises InputError for a number out of its range.
     """
 
     def __init__(
@@ -123,7 +125,9 @@ class GeometricAugmentation:
         flip, half_body, upper_half, shift, scale, rotation = rng.random(6).tolist()
         shift_x, shift_y, scale_size, rotation_size = self._draw_sizes(rng)
 
+        original = self.distribution == "original"
         box = np.asarray(box_xywh, dtype=np.float64)
+        shift_unit = 1.0 if original else padding
         if half_body < self.half_body_probability:
             half_box = self._half_body_box(
                 keypoints_in_image,
@@ -133,10 +137,11 @@ class GeometricAugmentation:
             )
             if half_box is not None:
                 box, padding = half_box, self.half_body_padding
+                shift_unit = 0.0 if original else padding
         geometry = CropGeometry.from_box(box, height=height, width=width, padding=padding, unbiased=unbiased)
 
-        # As in MMPose, the shift is measured by the padded box before it grows to the crop's aspect ratio.
-        shift_reach = self.shift_factor * padding if shift < self.shift_probability else 0.0
+        # In both sources the shift is measured before the box grows to the crop's aspect ratio.
+        shift_reach = self.shift_factor * shift_unit if shift < self.shift_probability else 0.0
         factor = 1 + self.scale_factor * scale_size if scale < self.scale_probability else 1.0
         angle = self.rotation_degrees * rotation_size if rotation < self.rotation_probability else 0.0
         return replace(
