@@ -56,7 +56,9 @@ def entry_of(cache: Path) -> Path:
 
 def test_people_and_detections_from_the_index_are_those_from_the_file(tiny_coco, parsed):
     tiny_coco.annotation(12)["iscrowd"] = 1
+    tiny_coco.content["info"] = {"image_orientation": "displayed"}
     people, boxes = tiny_coco.read(), tiny_coco.read_detections(score_threshold=0.1)
+    assert people.image_orientation == boxes.image_orientation == "displayed"
     assert len(parsed) == 3
     assert_same(tiny_coco.read(), people)
     assert_same(tiny_coco.read_detections(score_threshold=0.1), boxes)

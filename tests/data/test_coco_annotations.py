@@ -370,3 +370,18 @@ def test_the_first_images_keep_their_people_and_count_the_others(tiny_coco):
 def test_an_instance_is_described_by_its_record_and_file(tiny_coco):
     assert tiny_coco.read().describe(2) == "annotation 21 of people.json"
     assert tiny_coco.read_detections().describe(2) == "detection 2 of detections.json"
+
+
+@pytest.mark.parametrize("info", [None, {}, {"image_orientation": None}, "a text", [1]])
+def test_a_file_may_leave_open_what_its_coordinates_refer_to(tiny_coco, info):
+    tiny_coco.content["info"] = info
+    assert tiny_coco.read().image_orientation is None
+
+
+@pytest.mark.parametrize("stated", ["Displayed", "exif", True, 6, ["stored"]])
+def test_an_orientation_that_is_none_is_refused(tiny_coco, stated):
+    tiny_coco.content["info"] = {"image_orientation": stated}
+    with pytest.raises(InputError, match=r"people.json: info.image_orientation is .*stored.*displayed"):
+        tiny_coco.read()
+    with pytest.raises(InputError, match=r"people.json: info.image_orientation"):
+        tiny_coco.read_detections()

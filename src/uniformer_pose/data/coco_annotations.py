@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import msgspec
 import numpy as np
@@ -37,6 +37,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 LARGEST_NUMBER = 1e9
 """Of a coordinate, size or score: single precision would make infinity of 1e39, and no picture is as large."""
+
+ImageOrientation = Literal["stored", "displayed"]
 
 DEFAULT_PERSON_CATEGORY = 1  # COCO's, where no category lists keypoints
 
@@ -56,7 +58,9 @@ class PersonInstances:
     annotated boxes. ``keypoints_in_image`` (N, K, 2) are (x, y) in image pixels. ``visibility`` (N, K): 0 not
     labelled, 1 labelled but hidden, 2 visible; 0 throughout for detections. ``counts``: the entries ``read``
     and ``kept``, then how many were left out for each reason. ``record`` and ``source_file`` say where an
-    instance stands, for messages.
+    instance stands, for messages. ``image_orientation``: whether all of this refers to the pictures as they are
+    ``stored`` or as they are ``displayed``, turned as their EXIF says; None where nobody said so, which is COCO's
+    ``stored``.
     """
 
     image_folder: Path
@@ -73,6 +77,7 @@ class PersonInstances:
     counts: dict[str, int] = field(default_factory=dict)
     record: Literal["annotation", "detection"] = "annotation"
     source_file: Path = Path()
+    image_orientation: ImageOrientation | None = None
 
     def __len__(self) -> int:
         return len(self.instance_ids)
@@ -208,6 +213,7 @@ def ground_truth_of(
         counts=selection.counts(),
         record="annotation",
         source_file=file,
+        image_orientation=stated_orientation(content, file),
     )
 
 
@@ -278,7 +284,23 @@ def _detections_of(
         counts=selection.counts(),
         record="detection",
         source_file=file,
+        image_orientation=stated_orientation(content, images_file),
     )
+
+
+def stated_orientation(content: dict[str, Any], file: Path) -> ImageOrientation | None:
+    """What an annotation file's coordinates and sizes refer to, from ``info.image_orientation``; None if it is silent.
+
+    Raises InputError for anything but ``stored`` and ``displayed``.
+    """
+    info = content.get("info")
+    stated = info.get("image_orientation") if isinstance(info, dict) else None
+    if stated not in (None, *get_args(ImageOrientation)):
+        raise InputError(
+            f"{file}: info.image_orientation is {stated!r:.40}; write stored (coordinates refer to the pixels as they "
+            "lie in the files), displayed (to pictures turned as their EXIF says), or leave it out"
+        )
+    return stated
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,6 +350,7 @@ def _assemble(
     counts: dict[str, int],
     record: Literal["annotation", "detection"],
     source_file: Path,
+    image_orientation: ImageOrientation | None,
 ) -> PersonInstances:
     """Sort the instances by image and keep only the images that hold one."""
     order = np.argsort(image_of_instance, kind="stable")
@@ -347,6 +370,7 @@ def _assemble(
         counts=counts,
         record=record,
         source_file=source_file,
+        image_orientation=image_orientation,
     )
 
 
@@ -373,7 +397,8 @@ def _remembered(
         counts=counts,
         record=record,
         source_file=file,
-        **{name: arrays[name] for name in _TYPES_IN_INDEX if name not in ("reasons", "numbers")},
+        image_orientation=_ORIENTATIONS[int(arrays["image_orientation"])],
+        **{name: arrays[name] for name in _TYPES_IN_INDEX.keys() - _CONVERTED_FROM_INDEX},
     )
 
 
@@ -391,12 +416,19 @@ _TYPES_IN_INDEX = {
     "visibility": ("uint8", "NK"),
     "reasons": ("U", "C"),
     "numbers": ("int64", "C"),
+    "image_orientation": ("int64", ""),
 }
+_CONVERTED_FROM_INDEX = {"reasons", "numbers", "image_orientation"}
+_ORIENTATIONS: tuple[ImageOrientation | None, ...] = (None, *get_args(ImageOrientation))
 
 
 def _index_of(people: PersonInstances) -> Arrays:
-    counts = {"reasons": np.array(list(people.counts), np.str_), "numbers": np.array([*people.counts.values()], int)}
-    return {name: counts[name] if name in counts else getattr(people, name) for name in _TYPES_IN_INDEX}
+    converted: dict[str, npt.NDArray[Any]] = {
+        "reasons": np.array(list(people.counts), np.str_),
+        "numbers": np.array([*people.counts.values()], int),
+        "image_orientation": np.array(_ORIENTATIONS.index(people.image_orientation)),
+    }
+    return {name: converted[name] if name in converted else getattr(people, name) for name in _TYPES_IN_INDEX}
 
 
 def _is_index(arrays: Arrays) -> bool:
@@ -470,6 +502,7 @@ class _DetectionRecord(TypedDict, total=False):
 class _ImageFields(TypedDict, total=False):
     """What reading detections needs of an annotation file."""
 
+    info: Any
     images: list[_ImageRecord]
     categories: Any
 
