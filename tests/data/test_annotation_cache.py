@@ -246,6 +246,18 @@ def test_the_entries_used_last_stay_and_abandoned_parts_go(tiny_coco, cache, mon
     assert not abandoned.exists()
 
 
+def test_a_lock_that_others_may_wait_for_outlives_its_entry(cache, monkeypatch):
+    monkeypatch.setattr(annotation_cache, "_MOST_ENTRIES", 1)
+    names = [digest_of([b"%d" % number], []) for number in range(2)]
+    remembered_arrays(names[0], lambda: {"numbers": np.arange(3)}, lambda _: True)
+    os.utime(cache / f"{names[0]}.npz", (0, 0))
+    with annotation_cache.FileLock(cache / f"{names[0]}.lock"):
+        remembered_arrays(names[1], lambda: {"numbers": np.arange(3)}, lambda _: True)
+        assert not (cache / f"{names[0]}.npz").exists()
+        with pytest.raises(annotation_cache.Timeout):  # as another process would: the lock is one file still
+            annotation_cache.FileLock(cache / f"{names[0]}.lock").acquire(timeout=0)
+
+
 def read_slowly(log: Path) -> dict[str, np.ndarray]:
     with log.open("a") as stream:
         stream.write("read\n")

@@ -184,16 +184,17 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(
 
 
 def test_a_wrong_digest_is_one_line_with_both_and_nothing_is_kept(server: Server) -> None:
-    url = server.serve("/model-01234567_20230724.pth", Page(CONTENT))
-    line = error_of(url)
-    assert line.startswith(f"{url}: its sha256 is {SHA256}, expected 01234567 from its name; ")
+    url = server.serve("/model.pth", Page(CONTENT))
+    line = error_of(f"{url}#sha256=01234567")
+    assert line.startswith(f"{url}: its sha256 is {SHA256}, expected 01234567 from the end of the address; ")
     assert line.endswith("download the file by hand and give its path")
     folder = next(cache_folder().iterdir())
-    assert {file.name for file in folder.iterdir()} == {"model-01234567_20230724.pth.lock"}
+    assert {file.name for file in folder.iterdir()} == {"model.pth.lock"}
 
 
-def test_the_digest_in_the_name_is_found_right(server: Server) -> None:
-    assert download(server.serve(f"/model-{SHA256[:8]}_20230724.pth", Page(CONTENT))).read_bytes() == CONTENT
+@pytest.mark.parametrize("name", ["best-3f2a9c1d.pth", "last-deadbeef01_20240101.pth", "run-3f2a9c1d_20261129.pth"])
+def test_the_commit_of_a_training_in_a_name_is_no_digest(server: Server, name: str) -> None:
+    assert download(server.serve(f"/{name}", Page(CONTENT))).read_bytes() == CONTENT
 
 
 def test_the_digest_behind_the_address_is_held_to(server: Server) -> None:
@@ -456,7 +457,7 @@ def test_an_answer_that_is_no_file_is_one_line_and_leaves_nothing(server: Server
 
 def test_a_web_page_is_named_as_such_and_not_as_a_wrong_digest(server: Server) -> None:
     page = Page(b"<html>sign in", headers={"Content-Type": "application/octet-stream"})
-    assert "a web page came" in error_of(server.serve("/model-d4a7fdac_20230724.pth", page))
+    assert "a web page came" in error_of(f"{server.serve('/model.pth', page)}#sha256=d4a7fdac")
 
 
 @pytest.mark.parametrize("chunked", [True, False])

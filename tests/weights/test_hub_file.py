@@ -142,6 +142,7 @@ def test_the_description_of_safetensors_comes_to_lie_beside_them(hub: Server, na
 
 def test_the_description_is_of_the_commit_that_the_weights_are_of(hub: Server) -> None:
     serve(hub, "model.safetensors")
+    serve_absent(hub, "config.json")
     serve(hub, "model.json", b"new", large=False, commit=MOVED)
     serve(hub, "model.json", b"old", large=False, revision=COMMIT)
     path = hub_file("hf://owner/repository")
@@ -220,6 +221,7 @@ def test_a_hub_that_is_not_there_is_not_missed_where_the_cache_has_the_file(
 
 def test_offline_the_cache_is_used_and_nothing_is_asked_for(hub: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(hub, "best.safetensors")
+    serve_absent(hub, "config.json")
     serve(hub, "best.json", b"{}", large=False)
     path = hub_file("hf://owner/repository/best.safetensors")
     asked = len(hub.requests)

@@ -281,6 +281,41 @@ def test_an_average_alone_is_taken_and_beside_the_weights_it_is_not(tmp_path: Pa
     assert f"its {container} was not taken" in str(report)
 
 
+@pytest.mark.parametrize("counter", [{"steps": torch.tensor(100)}, {}])
+def test_of_mmengines_ema_files_the_averages_are_what_is_loaded_and_that_is_said(
+    tmp_path: Path, counter: dict[str, Tensor]
+) -> None:
+    trained_on = {f"module.{name}": entry + 1 for name, entry in mmpose_entries().items()} | counter
+    file = {"state_dict": mmpose_entries(), "ema_state_dict": trained_on, "meta": {"epoch": 3}, "message_hub": {}}
+    target = network()
+    line = str(load_into(target, saved(file, tmp_path)))
+    assert torch.equal(target.state_dict()["head.final_layer.bias"], own_entries()["head.final_layer.bias"])
+    assert "its average of the weights (EMA)" in line
+    assert "ema_state_dict was not taken" in line
+
+
+def test_of_our_own_ema_checkpoints_the_averages_are_what_is_loaded_and_that_is_said(tmp_path: Path) -> None:
+    path, _ = own_checkpoint(tmp_path)
+    contents = torch.load(path, weights_only=True)
+    contents["current_model_state"] = {name: entry + 1 for name, entry in contents["state_dict"].items()}
+    torch.save(contents, path)
+    line = str(load_model(path)[1])
+    assert "its average of the weights (EMA)" in line
+    assert "current_model_state was not taken" in line
+
+
+def test_digits_in_a_name_that_are_no_digest_are_said(tmp_path: Path) -> None:
+    path = saved(own_entries(), tmp_path).rename(tmp_path / "best-3f2a9c1d.pth")
+    assert "3f2a9c1d in its name is not its sha256" in str(load_into(network(), path))
+
+
+def test_a_file_under_a_released_ones_name_is_held_to_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "top_down_256x192_global_small-d4a7fdac_20230724.pth"
+    saved(own_entries(), tmp_path).rename(path)
+    with pytest.raises(InputError, match=r"damaged or altered: .*d4a7fdac.*fetch it again"):
+        load_into(network(), path)
+
+
 # The network from the file alone
 
 

@@ -22,9 +22,13 @@ SHA256 = "0123456789abcdef" * 4
         ("uniformer_small_in1k.pth", None),
     ],
 )
-def test_a_digest_in_a_file_name_is_taken_and_a_date_or_a_step_is_not(name: str, digits: str | None) -> None:
-    digest = web_address(f"https://example.org/{name}").digest
-    assert (None if digest is None else digest.digits) == digits
+def test_a_digest_in_a_file_name_is_taken_from_publishers_of_digests_and_from_nobody_else(
+    name: str, digits: str | None
+) -> None:
+    for host in ("download.pytorch.org/models", "download.openmmlab.com"):
+        digest = web_address(f"https://{host}/{name}").digest
+        assert (None if digest is None else digest.digits) == digits
+    assert web_address(f"https://example.org/{name}").digest is None
 
 
 def test_the_digest_at_the_end_of_an_address_comes_before_the_names_and_is_not_sent() -> None:

@@ -118,8 +118,7 @@ def _save(entry: Path, arrays: Arrays) -> None:
 
 def _remove_old(folder: Path) -> None:
     for old in sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime)[:-_MOST_ENTRIES]:
-        old.unlink()
-        old.with_suffix(".lock").unlink(missing_ok=True)
+        old.unlink()  # but not its empty lock: of two files of that name two processes could each hold one
     for part in folder.glob(".*.part"):
         if part.stat().st_mtime < time.time() - _SECONDS_OF_ABANDONED:
             part.unlink()

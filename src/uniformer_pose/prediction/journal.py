@@ -51,8 +51,9 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-        self._lock.release()
+        # In this order: a lock that is removed after its release may be another process's by then.
         Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
 
     def __contains__(self, name: str) -> bool:
         return name in self._finished

@@ -358,10 +358,11 @@ class VideoWriter:
     def _clear(self) -> None:
         self._remove_segments(but=[])
         (self._folder / "settings.json").unlink(missing_ok=True)
-        self._lock.release()
+        # In this order: a lock that is removed after its release may be another process's by then.
         (self._folder / "lock").unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file lies in it
             self._folder.rmdir()
+        self._lock.release()
 
     @contextmanager
     def _one_line_errors(self, *, last: bool = False) -> Iterator[None]:

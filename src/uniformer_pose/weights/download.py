@@ -30,7 +30,7 @@ def download(url: str, *, sha256: str | None = None, cache: Path | None = None, 
     """The file behind ``url`` as a local file, fetched unless the cache already holds it intact.
 
     ``sha256`` is the digest that the file must have, or its first 8 or more hexadecimal digits. Without it, it is taken
-    from the end of the URL (``#sha256=...``), else from a file name that carries it, as MMPose's and PyTorch's do.
+    from the end of the URL (``#sha256=...``), else on OpenMMLab's and PyTorch's servers from the file name.
     Where nobody says, the digest of what arrived is recorded, and the file in the cache held to it ever after.
     ``cache`` is a folder in place of ``cache_folder()``; ``file_name`` a name in place of the URL's.
 

@@ -22,15 +22,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.saved_model import RECORD_KEY
 from uniformer_pose.weights.inert_pickle import global_names, inert_globals
+from uniformer_pose.weights.web_address import digits_in_name
 
 Container = Literal["torch archive", "old torch file", "safetensors"]
 
 WEIGHTS_DIGEST_KEY = "weights_sha256"
 """Entry of the JSON beside a safetensors file, which has no checksums of its own."""
 
-# MMPose's and MMEngine's published files carry the start of their sha256 and a date.
-_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8})_\d{8}\.pth")
+_OUR_KEYS = (WEIGHTS_DIGEST_KEY, RECORD_KEY)
 # A pickle of torch's magic number, which every file of the old format begins with.
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _LARGEST_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
@@ -41,10 +42,10 @@ _SLACK_BYTES = 1_000_000
 @dataclass(frozen=True)
 class FileContents:
     """What a weight file holds. ``contents`` is the saved object; of safetensors the tensors under ``state_dict``,
-    beside the entries of its JSON.
+    beside what this project keeps in the JSON.
 
     ``sha256`` is that of the whole file. ``checked_by`` says what would have told a damaged file; None means that
-    nothing could.
+    nothing could. ``misnamed`` are digits in its name that look like the start of its sha256 and are not.
     """
 
     path: Path
@@ -52,14 +53,14 @@ class FileContents:
     sha256: str
     checked_by: str | None
     contents: dict[str, Any]
+    misnamed: str | None = None
 
 
 def read_weight_file(path: str | Path) -> FileContents:
     """The contents of a weight file, tensors on the CPU.
 
-    Raises InputError, naming the file, when it is missing, no weight file, cut short or damaged, not the file its name
-    says, or made of anything but tensors and plain data; foreign settings objects beside the weights are read as
-    empty shells.
+    Raises InputError, naming the file, when it is missing, no weight file, cut short or damaged, or made of anything
+    but tensors and plain data; foreign settings objects beside the weights are read as empty shells.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -72,7 +73,9 @@ def read_weight_file(path: str | Path) -> FileContents:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     container = _container_of(path, start)
-    checked_by = _check_name(path, sha256)
+    digits = digits_in_name(path.name)
+    fits = digits is not None and sha256.startswith(digits)
+    checked_by = "the digest in its name" if fits else None
     if container == "safetensors":
         contents, digest = _read_safetensors(path)
         if digest is not None and digest != sha256:
@@ -91,7 +94,7 @@ def read_weight_file(path: str | Path) -> FileContents:
         raise InputError(
             f"{path}: claims {claimed} bytes of tensors in a file of {path.stat().st_size}; no such file is loaded"
         )
-    return FileContents(path, container, sha256, checked_by, contents)
+    return FileContents(path, container, sha256, checked_by, contents, misnamed=None if fits else digits)
 
 
 def _container_of(path: Path, start: bytes) -> Container:
@@ -111,18 +114,6 @@ def _container_of(path: Path, start: bytes) -> Container:
     elif b"\0" not in start:
         found = "text"
     raise InputError(f"{path}: not a weight file but {found}; give a .ckpt, .pth or .safetensors file")
-
-
-def _check_name(path: Path, sha256: str) -> str | None:
-    named = _DIGEST_IN_NAME.search(path.name)
-    if named is None:
-        return None
-    if not sha256.startswith(named[1]):
-        raise InputError(
-            f"{path}: damaged or altered: its name says sha256 {named[1]}, the file has {sha256[:8]}; fetch it again, "
-            "or rename it if it was changed on purpose"
-        )
-    return "the digest in its name"
 
 
 def _check_archive(path: Path) -> None:
@@ -162,28 +153,27 @@ def _read_pickled(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Tensors and the JSON's entries, and the digest that the JSON gives for the file."""
+    """Tensors and our entry of the JSON beside them, if it is ours, and the digest that this gives for the file."""
     try:
         tensors = load_file(path)
     except (SafetensorError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({one_line(error)}); copy or fetch it again") from error
-    entries: dict[str, Any] = {}
-    for beside in (path.with_suffix(".json"), path.with_name("config.json")):
-        if beside.is_file():
-            entries = _read_json(beside)
-            break
-    digest = entries.get(WEIGHTS_DIGEST_KEY)
+    candidates = (_our_entries(path.with_suffix(".json")), _our_entries(path.with_name("config.json")))
+    entries: dict[str, Any] = next(filter(None, candidates), {})
+    digest = entries.pop(WEIGHTS_DIGEST_KEY, None)
     return {**entries, "state_dict": tensors}, digest if isinstance(digest, str) else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _our_entries(path: Path) -> dict[str, Any]:
+    """What this project keeps in a JSON file; nothing where there is none, or one of another program."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_bytes()) if path.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({one_line(error)}); copy it again with its weights") from error
-    if not isinstance(entries, dict):
-        raise InputError(f"{path}: holds a {type(entries).__name__}, not an object; copy it again with its weights")
-    return entries
+        raise InputError(
+            f"{path}: not valid JSON ({one_line(error)}); copy it again with its weights, or move it away if it is not "
+            "theirs"
+        ) from error
+    return {key: entries[key] for key in _OUR_KEYS if isinstance(entries, dict) and key in entries}
 
 
 def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:

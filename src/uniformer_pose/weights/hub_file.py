@@ -59,9 +59,9 @@ def hub_address(text: str) -> HubAddress:
 def hub_file(text: str) -> Path:
     """The file that an ``hf://`` address means, in the snapshot folder of ``huggingface_hub``'s cache.
 
-    For a ``.safetensors`` file the JSON that describes it comes too, where the repository has one: of the same commit,
-    in the same folder, ``<stem>.json`` or else ``config.json``. A large file is held to the sha256 under which the hub
-    keeps it, and fetched anew if it was damaged.
+    For a ``.safetensors`` file the JSONs that may describe it come too, where the repository has them: of the same
+    commit, in the same folder, ``<stem>.json`` and ``config.json``. A large file is held to the sha256 under which the
+    hub keeps it, and fetched again if it was damaged.
 
     Raises InputError for an address of another form, and for all that keeps the file from being there.
     """
@@ -77,8 +77,7 @@ def hub_file(text: str) -> Path:
         file = PurePosixPath(address.file)
         commit = path.parents[len(file.parts) - 1].name  # that of the weights: a branch may have moved on since
         for name in (file.with_suffix(".json"), file.with_name("config.json")):
-            if _fetched(HubAddress(address.repository, str(name), commit)) is not None:
-                break
+            _fetched(HubAddress(address.repository, str(name), commit))
     return path
 
 

@@ -71,6 +71,8 @@ def named_weights(contents: Mapping[str, Any], path: Path, *, has_record: bool) 
     remarks = []
     if container in _EMA_CONTAINERS:
         remarks.append(f"taken from {container}, its average of the weights")
+    elif container == "state_dict" and (swapped := _swapped(contents)):
+        remarks.append(f"its average of the weights (EMA), which it keeps in state_dict; {swapped} was not taken")
     elif averages := [name for name in _EMA_CONTAINERS if isinstance(contents.get(name), Mapping)]:
         remarks.append(f"its {averages[0]} was not taken")
     tensors, prefix = _without_common_prefix(tensors)
@@ -124,6 +126,19 @@ def _unwrapped(contents: Mapping[str, Any], path: Path) -> tuple[str | None, dic
             "give a file of names and tensors only"
         )
     return containers[0] if containers else None, entries
+
+
+def _swapped(contents: Mapping[str, Any]) -> str | None:
+    """Name of the entry with the weights that are not averaged, of a file whose ``state_dict`` is the average.
+
+    MMEngine's EMA hook and Lightning's WeightAveraging swap the two when they save. The former's entry keeps the
+    wrapper's prefix and counter, by which it is told from another program's averages of that name.
+    """
+    if "current_model_state" in contents:
+        return "current_model_state"
+    entry = contents.get("ema_state_dict")
+    by_mmengine = isinstance(entry, Mapping) and any(str(n) == "steps" or str(n).startswith("module.") for n in entry)
+    return "ema_state_dict" if by_mmengine else None
 
 
 def _without_common_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:

@@ -182,12 +182,18 @@ def _read(address: str | Path) -> _WeightFile:
     record = contents.contents.get(RECORD_KEY)
     if record is not None and not isinstance(record, Mapping):
         raise InputError(f"{contents.path}: its {RECORD_KEY!r} entry is damaged; copy the file again")
+    published = table.of_file(contents.path.name, contents.sha256)
+    if isinstance(published, PublishedModel) and contents.misnamed == published.sha256:
+        raise InputError(
+            f"{contents.path}: damaged or altered: the released file of this name has sha256 {published.sha256}, this "
+            f"one {contents.sha256[:8]}; fetch it again, or rename it if it was changed on purpose"
+        )
     return _WeightFile(
         path=contents.path,
         contents=contents,
         weights=named_weights(contents.contents, contents.path, has_record=record is not None),
         record=record,
-        published=table.of_file(contents.path.name, contents.sha256),
+        published=published,
         table=table,
     )
 
@@ -245,6 +251,8 @@ def _fill(network: PoseNetwork, file: _WeightFile, *, with_head: bool = True) ->
     """Hold the file to its contract with the network, and load it."""
     wanted, tensors, layout = network.state_dict(), dict(file.weights.tensors), file.weights.layout
     remarks = list(file.weights.remarks)
+    if file.contents.misnamed is not None:
+        remarks.append(f"{file.contents.misnamed} in its name is not its sha256, {file.contents.sha256[:8]}...")
     dropped_head: list[str] = []
     if not with_head and layout != "ImageNet classifier":
         dropped_head = [name for name in tensors if name.startswith("head.")]

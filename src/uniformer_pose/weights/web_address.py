@@ -10,7 +10,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from uniformer_pose.errors import InputError
 
 # The start of the sha256 in a file's name: <name>-<8 digits>_<date>.pth as MMPose writes it, or <name>-<8 or more>.pth
-# as PyTorch does; the latter with a letter in it: model-20230724.pth and step-00012000.pt tell something else.
+# as PyTorch does; the latter with a letter in it: model-20230724.pth and step-00012000.pt tell something else. So may
+# both forms, such as the commit of a training: only where these two publish are they known to be digests.
+_HOSTS_WITH_DIGESTS = ("download.openmmlab.com", "download.pytorch.org")
 _DIGEST_IN_NAME = re.compile(r"-(?:(?P<mmpose>[0-9a-f]{8})_\d{8}\.pth|(?P<pytorch>(?=\d*[a-f])[0-9a-f]{8,64})\.\w+)$")
 _LONGEST_NAME = 120  # of the 255 bytes that file systems allow; suffixes come behind it
 
@@ -40,6 +42,8 @@ class WebAddress:
 def web_address(text: str, *, sha256: str | None = None) -> WebAddress:
     """The address in ``text``, with ``sha256`` (8 to 64 digits), else ``#sha256=`` at its end, else its name's digest.
 
+    The name's counts where it is known to be one: of OpenMMLab's and PyTorch's servers.
+
     ``file_name`` is the last part of the path made harmless. Raises InputError for what is no address, an insecure one
     (see ``refuse_insecure``), digits that are none, and two digests that contradict each other.
     """
@@ -51,7 +55,8 @@ def web_address(text: str, *, sha256: str | None = None) -> WebAddress:
     shown = shown_url(parts)
     refuse_insecure(parts, shown)
     name = _last_part(unquote(parts.path))
-    digest = _digest_in_name(name)
+    digits = digits_in_name(name) if parts.hostname in _HOSTS_WITH_DIGESTS else None
+    digest = None if digits is None else Digest(digits, "from its name")
     if parts.fragment:
         in_fragment = re.fullmatch(r"sha256=(.*)", parts.fragment)
         if in_fragment is None:
@@ -112,9 +117,10 @@ def _last_part(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
 
 
-def _digest_in_name(name: str) -> Digest | None:
+def digits_in_name(name: str) -> str | None:
+    """What stands in a file's name where publishers put the start of its sha256; anything else may stand there too."""
     found = _DIGEST_IN_NAME.search(name)
-    return None if found is None else Digest(found["mmpose"] or found["pytorch"], "from its name")
+    return None if found is None else found["mmpose"] or found["pytorch"]
 
 
 def _checked(sha256: str, origin: str) -> Digest:
