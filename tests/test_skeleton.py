@@ -1,4 +1,5 @@
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import yaml
 from pycocotools.cocoeval import Params
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton, load_skeleton
+from uniformer_pose.skeleton import Skeleton, load_skeleton, mirror_pairs
 
 
 @pytest.fixture
@@ -152,3 +153,86 @@ def test_a_yaml_file_runs_no_code(tmp_path):
         load_skeleton(tmp_path / "evil.yaml")
 
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "left_eye right_eye",
+        "Left.Eye Right.Eye",
+        "leftear rightear left_paw right_paw",
+        "LEFTEAR RIGHTEAR",
+        "L_Ear R_Ear",
+        "l-ear r-ear",
+        "earLeft earRight",
+        "ear_l ear_r",
+        "LFrontPaw RFrontPaw LRearPaw RRearPaw",
+        "frontleftpaw frontrightpaw",
+        "L_F_Paw R_F_Paw L_R_Paw R_R_Paw",  # R: right and rear
+        "F_L_Paw F_R_Paw R_L_Paw R_R_Paw",
+        "paw_fl paw_fr paw_rl paw_rr",
+        "lear rear leye reye",
+        "Lt_ear Rt_ear",
+        "L1 R1 L2 R2",
+        "left_eye_left_corner right_eye_right_corner left_eye_right_corner right_eye_left_corner",
+        "left_Öhr right_Öhr left_Ähr right_Ähr",
+    ],
+)
+def test_names_that_differ_in_their_side_are_mirror_partners(names):
+    names = names.split()
+
+    pairs, lone = mirror_pairs([*reversed(names), "snout", "lower_lip", "root"])
+
+    assert sorted(pairs) == sorted(zip(names[::2], names[1::2], strict=True))
+    assert lone == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "lip lower_lip rump leg bright copyright cleft root",
+        "upright_bar leftover ribs lateral rear",
+        "L1 L2 L3 L4 L5 S1",
+        "a b c d e f g h i j k l m n o p q r s t",
+        "point_k point_l point_m point_n point_o point_p point_q point_r",
+    ],
+)
+def test_words_and_series_have_no_sides(names):
+    assert mirror_pairs(names.split()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("names", "lone"),
+    [
+        ("left_ear rigth_ear", "left_ear"),
+        ("leftear righthear left_paw right_paw", "leftear righthear"),
+        ("L_Ear left_paw right_paw tail", "L_Ear"),
+        ("earleft nose", "earleft"),
+        ("left_eye_l left_eye_r right_eye_l right_eye_r", "left_eye_l left_eye_r right_eye_l right_eye_r"),
+    ],
+)
+def test_a_sided_name_without_exactly_one_partner_is_told(names, lone):
+    assert mirror_pairs(names.split())[1] == lone.split()
+
+
+def test_the_pairs_of_well_known_skeletons_follow_from_their_names(shared_folder):
+    skeletons = json.loads((shared_folder / "reference/other_datasets_skeletons.json").read_text())
+    for name in ("crowdpose", "mpii", "aic", "ochuman", "halpe26", "ap10k", "humanart21", "exlpose"):
+        names = skeletons[name]["keypoints"]
+        pairs, lone = mirror_pairs(names)
+        assert lone == []
+        expected = [{names[one], names[other]} for one, other in skeletons[name]["left_right_pairs"]]
+        assert sorted(map(sorted, pairs)) == sorted(map(sorted, expected))
+
+
+def test_a_skeleton_names_its_sided_keypoints_without_partner_and_the_way_out(fields):
+    assert load_skeleton("coco_17").sides_without_partner() is None
+    assert Skeleton.from_dict(fields).sides_without_partner() is None
+
+    fields["keypoints"] |= {name: {"sigma": 0.05, "colour": [1, 2, 3]} for name in ("leftEar", "rigthEar")}
+    fields |= {"upper_body": [], "lower_body": [], "left_right_pairs": [["left_foot", "right_foot"]]}
+    sentence = Skeleton.from_dict(fields).sides_without_partner()
+
+    assert "left_hand, right_hand, leftEar (is rigthEar its partner?)" in sentence
+    assert "foot" not in sentence
+    assert "augmentation.geometric.flip_probability=0 evaluation.flip_test=false" in sentence

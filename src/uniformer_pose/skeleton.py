@@ -6,6 +6,9 @@ of the same form, named by its path.
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,12 @@ from uniformer_pose.errors import InputError, one_line, printable
 
 _SHIPPED = Path(__file__).parent / "skeletons"
 _FIELDS = ("name", "keypoints", "left_right_pairs", "upper_body", "lower_body", "limbs")
+
+_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")  # of snake_case, camelCase, L-Ear, LFrontPaw
+_NO_SIDE = re.compile("bright|copyright|upright|outright|fright|wright|cleft|leftover")  # words that begin so
+_OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_SERIES = 7  # letters from l to r: so many names that differ in one letter are a series and not sides
+_NEAR = 0.8  # of difflib: one letter too many, or two that changed places, but not ear for paw
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,25 @@ class Skeleton:
             partner[left], partner[right] = right, left
         return self.indices([partner[name] for name in self.keypoint_names])
 
+    def sides_without_partner(self) -> str | None:
+        """A sentence on the keypoints that have a side in their name and no mirror partner; None where all have one."""
+        in_pairs = {name for pair in self.left_right_pairs for name in pair}
+        pairs, lone = mirror_pairs(self.keypoint_names)
+        sided = {*lone, *(name for pair in pairs for name in pair)} - in_pairs
+        if not sided:
+            return None
+        free = {plain_name(name): name for name in self.keypoint_names if name not in in_pairs}
+        named = []
+        for name in (name for name in self.keypoint_names if name in sided):
+            expected = [other for other in _other_side(name) if other not in free]
+            near = [guess for other in expected for guess in difflib.get_close_matches(other, free, cutoff=_NEAR)]
+            named.append(name + (f" (is {free[near[0]]} its partner?)" if near else ""))
+        return (
+            f"keypoints with a side in their name but no mirror partner: {', '.join(named)}. Mirrored crops teach them "
+            "the wrong side: correct the names, list the pairs in left_right_pairs of the skeleton file, or switch "
+            "mirroring off with augmentation.geometric.flip_probability=0 evaluation.flip_test=false"
+        )
+
     @property
     def oks_sigmas(self) -> npt.NDArray[np.float64]:
         """(K,) OKS sigmas as an array."""
@@ -139,6 +167,75 @@ class Skeleton:
             raise InputError(
                 f"{source}: not a skeleton ({printable(str(error))[:300]}); compare with {_SHIPPED.name}/coco_17.yaml"
             ) from error
+
+
+def plain_name(name: object) -> str:
+    """A keypoint name without case and separators: data sets write left_eye, Left Eye and left-eye."""
+    return "".join(letter for letter in str(name).lower() if letter.isalnum())
+
+
+def mirror_pairs(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Pairs (left, right) of names that differ in their side only, and the sided names without exactly one partner.
+
+    Sides are ``left`` and ``right`` anywhere in a name, and ``l`` and ``r`` as words of their own. At an end of a word,
+    as in ``lear`` and ``paw_fl``, ``l`` and ``r`` are sides only where the partner is among the names.
+    """
+    by_plain_name = {plain_name(name): name for name in names}
+    alike = Counter(_without_letter(plain, place) for plain in by_plain_name for place in range(len(plain)))
+
+    def in_series(plain: str, other: str) -> bool:
+        return len(plain) == len(other) and alike[_without_letter(plain, _first_difference(plain, other))] >= _SERIES
+
+    others = {plain: [o for o in _other_side(name) if not in_series(plain, o)] for plain, name in by_plain_name.items()}
+    sided = {plain: found for plain, found in others.items() if found}
+    unsided = {
+        plain: [other for other in _other_end(name) if not in_series(plain, other)]
+        for plain, name in by_plain_name.items()
+        if plain not in sided
+    }
+    partner: dict[str, str] = {}
+    for group in (sided, unsided):
+        there = {plain: [other for other in found if other in group] for plain, found in group.items()}
+        partner |= {plain: found[0] for plain, found in there.items() if len(found) == 1 == len(there[found[0]])}
+    lefts = [plain for plain, other in partner.items() if plain[_first_difference(plain, other)] == "l"]
+    return (
+        [(by_plain_name[left], by_plain_name[partner[left]]) for left in lefts],
+        [by_plain_name[plain] for plain in sided if plain not in partner],
+    )
+
+
+def _other_side(name: str) -> set[str]:
+    """Plain names that the partner of a sided name may have: all left and right exchanged, or one letter or all."""
+    words = [plain_name(word) for word in _WORDS.findall(name)]
+    exchanged = [w if _NO_SIDE.match(w) else re.sub("left|right", lambda m: _OTHER_SIDE[m[0]], w) for w in words]
+    letters = [place for place, word in enumerate(words) if word in ("l", "r")]
+    if not any(word.isalpha() for word in words if word not in ("l", "r")):
+        letters = []  # L1 to L5 are vertebrae
+    found = {
+        "".join(_OTHER_SIDE[word] if place in places else word for place, word in enumerate(form))
+        for form in (words, exchanged)
+        for places in ([], letters, *([letter] for letter in letters))
+    }
+    return found - {plain_name(name)}
+
+
+def _other_end(name: str) -> set[str]:
+    """Plain names with one l or r at an end of a word exchanged."""
+    words = [plain_name(word) for word in _WORDS.findall(name)]
+    return {
+        "".join([*words[:place], word[:end] + _OTHER_SIDE[word[end]] + word[end + 1 :], *words[place + 1 :]])
+        for place, word in enumerate(words)
+        for end in {0, len(word) - 1}
+        if word[end] in ("l", "r")
+    }
+
+
+def _first_difference(one: str, other: str) -> int:
+    return next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+
+
+def _without_letter(plain: str, place: int) -> tuple[str, str]:
+    return plain[:place], plain[place + 1 :]
 
 
 def load_skeleton(name_or_path: str | Path) -> Skeleton:

@@ -1,5 +1,7 @@
 import json
 import os
+import warnings
+from dataclasses import replace
 from itertools import chain
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
 from uniformer_pose.data.prepared.preparation import prepare_images
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.skeleton import load_skeleton
 
 
 @pytest.fixture
@@ -376,3 +379,25 @@ def test_prepared_images_give_the_training_batches_of_the_files(make_data, tiny_
 def test_a_prepared_folder_that_is_none_stops_before_training(make_data, tmp_path):
     with pytest.raises(InputError, match=r"data\.prepared=.*holds no prepared images; run python src/prepare.py"):
         make_data(prepared=str(tmp_path / "nowhere")).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("flip_probability", "flip_test", "told"), [(0.5, False, True), (0, True, True), (0, False, False)]
+)
+def test_training_tells_of_a_side_without_partner_only_where_something_is_mirrored(
+    make_data, flip_probability, flip_test, told
+):
+    coco = load_skeleton("coco_17")
+    without_ears = [pair for pair in coco.left_right_pairs if "left_ear" not in pair]
+    skeleton = replace(coco, left_right_pairs=tuple(without_ears))
+    data = make_data(skeleton=skeleton, geometric=GeometricAugmentation(flip_probability=flip_probability))
+    module = SimpleNamespace(protocol=SimpleNamespace(flip_test=flip_test))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, lightning_module=module)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data.setup("fit")
+
+    about_sides = [str(w.message) for w in caught if "left_ear, right_ear" in str(w.message)]
+    assert bool(about_sides) == told
+    assert all("augmentation.geometric.flip_probability=0" in sentence for sentence in about_sides)

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from uniformer_pose.data.annotation_cache import WORTH_KEEPING, Arrays, digest_of, remembered_arrays
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton
+from uniformer_pose.skeleton import Skeleton, plain_name
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -694,11 +694,6 @@ def keypoint_categories(content: dict[str, Any], file: Path, skeleton: Skeleton)
         return None
     ids = integers(with_keypoints, "id", file, lambda i: f"category {with_keypoints[i].get('name')!r}")
     return set(ids.tolist())
-
-
-def plain_name(name: object) -> str:
-    """A keypoint name without case and separators: data sets write left_eye, Left Eye and left-eye."""
-    return "".join(letter for letter in str(name).lower() if letter.isalnum())
 
 
 def _refuse_repeated_ids(ids: IntArray, kind: str, file: Path) -> None:

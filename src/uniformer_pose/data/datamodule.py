@@ -124,6 +124,7 @@ class PersonCrops(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the annotations that the stage needs; every process reads its own copy."""
         if stage == "fit" and self.train_people is None:
+            self._warn_of_lone_sides()
             annotations = self._existing(self.train_annotations)
             images = self.root / self.train_images
             if self.prepared is not None and not images.exists():
@@ -153,6 +154,14 @@ class PersonCrops(pl.LightningDataModule):
                 raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
             rank_zero_info(people.summary())
             self.val_people = people if self.max_images is None else people.first_images(self.max_images)
+
+    def _warn_of_lone_sides(self) -> None:
+        """Only where something is mirrored: crops for training, or those of the flip test."""
+        protocol = getattr(getattr(self.trainer, "lightning_module", None), "protocol", None)
+        mirrored = self.geometric is not None and self.geometric.flip_probability > 0
+        sentence = self.skeleton.sides_without_partner()
+        if sentence is not None and (mirrored or getattr(protocol, "flip_test", False)):
+            rank_zero_warn(sentence)
 
     def _existing(self, relative: str) -> Path:
         path = self.root / relative

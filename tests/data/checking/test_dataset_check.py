@@ -7,6 +7,7 @@ import shutil
 import struct
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from uniformer_pose.data.checking import dataset_check
 from uniformer_pose.data.checking.dataset_check import SplitFiles, check_dataset
 from uniformer_pose.data.checking.defects import DEFECT_KINDS
+from uniformer_pose.data.checking.text_report import text_report
 from uniformer_pose.data.coco_annotations import read_ground_truth
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
@@ -266,8 +268,18 @@ def test_all_planted_defects_together_are_each_found_once(dataset) -> None:
 
 
 def test_every_kind_of_defect_has_a_test_that_plants_it() -> None:
-    elsewhere = {"fewer_people_than_a_batch", "refused_by_the_reader"}
+    elsewhere = {"fewer_people_than_a_batch", "refused_by_the_reader", "side_without_partner"}
     assert set(DEFECT_KINDS) == {*PLANTS, *WHOLE_FILE_PLANTS, *elsewhere}
+
+
+def test_a_side_without_partner_is_told_once_with_how_to_switch_mirroring_off(dataset) -> None:
+    coco = load_skeleton("coco_17")
+    pairs = tuple(pair for pair in coco.left_right_pairs if "left_ear" not in pair)
+    report = check_dataset(dataset.files(), replace(coco, left_right_pairs=pairs), read_images=False)
+    assert (report.num_errors, report.num_remarks) == (0, 1)
+    (line,) = [line for line in text_report(report).splitlines() if "side_without_partner:" in line]
+    assert "left_ear, right_ear" in line
+    assert line.endswith("augmentation.geometric.flip_probability=0 evaluation.flip_test=false")
 
 
 def test_people_who_do_not_fill_a_batch_are_an_error(dataset) -> None:

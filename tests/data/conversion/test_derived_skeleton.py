@@ -32,6 +32,15 @@ def test_a_word_that_only_begins_like_a_side_is_none() -> None:
     assert any("no left-right pairs" in note for note in notes)
 
 
+def test_a_side_without_partner_is_told_though_another_pair_was_found() -> None:
+    skeleton, notes = derive_skeleton("s", ["left_ear", "rigth_ear", "L_Paw", "R_Paw"], default_sigma=0.05)
+    assert skeleton.left_right_pairs == (("L_Paw", "R_Paw"),)
+    (note,) = [note for note in notes if "left_ear" in note and "sigma" not in note]
+    assert "is rigth_ear its partner?" in note
+    assert "flip_probability=0" in note
+    assert "flip_test=false" in note
+
+
 def test_flip_indices_give_the_pairs_with_the_left_one_first() -> None:
     skeleton, _ = derive_skeleton("s", ["a", "b", "right_x", "left_x"], default_sigma=0.05, flip_indices=[1, 0, 3, 2])
     assert skeleton.left_right_pairs == (("a", "b"), ("left_x", "right_x"))

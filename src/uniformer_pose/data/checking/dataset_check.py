@@ -117,9 +117,13 @@ def check_dataset(
         for path in filter(None, (files.annotations, files.boxes)):
             if not path.is_file():
                 raise InputError(f"{path}: no such file; check data.root and the paths below it")
-    reports, images_to_read = [], []
+    reports: list[SplitReport] = []
+    images_to_read: list[_ImagesInUse] = []
     for files in splits:
         report, in_use = _check_files(files, skeleton, batch_size=batch_size, max_examples=max_examples)
+        lone_sides = skeleton.sides_without_partner()
+        if lone_sides is not None and not reports:  # once, not for each split
+            report.findings.add("side_without_partner", lone_sides)
         reports.append(report)
         images_to_read.append(in_use)
     if read_images:

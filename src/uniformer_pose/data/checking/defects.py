@@ -81,7 +81,10 @@ DEFECT_KINDS: dict[str, DefectKind] = {
     "area_missing": _error("no usable area, which evaluation on this file needs"),
     "area_zero": _error("area 0: evaluation can only count the person as missed"),
     "area_larger_than_box": _remark("an area more than a tenth larger than the box"),
-    # suspicions about left and right: left_right.py defines them
+    # left and right: skeleton.py says which names have a side, left_right.py defines the suspicions
+    "side_without_partner": _remark(
+        "names with a side but no mirror partner: mirrored crops teach them the wrong side"
+    ),
     "left_right_swapped_in_face": _remark(
         "suspicion: nose and both eyes are visible, but the left eye stands where the right one belongs"
     ),

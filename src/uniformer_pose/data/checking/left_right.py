@@ -20,8 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco_annotations import plain_name
-from uniformer_pose.skeleton import Skeleton
+from uniformer_pose.skeleton import Skeleton, plain_name
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -7,6 +7,7 @@ from uniformer_pose.data.checking.defects import Found
 
 _MOST_KINDS = 26  # of defects, over all splits
 _WIDTH = 160
+_IN_FULL = "side_without_partner: "  # says what to do at its end
 
 
 def text_report(report: DatasetReport) -> str:
@@ -24,7 +25,7 @@ def text_report(report: DatasetReport) -> str:
         room = max(0, room - len(found))
     read = "" if report.images_read else " (no image was opened)"
     lines.append(f"{_number(report.num_errors, 'error')}, {_number(report.num_remarks, 'remark')}{read}")
-    return "\n".join(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..." for line in lines)
+    return "\n".join(line if len(line) <= _WIDTH or _IN_FULL in line else f"{line[: _WIDTH - 3]}..." for line in lines)
 
 
 def _describe(split: SplitReport) -> list[str]:

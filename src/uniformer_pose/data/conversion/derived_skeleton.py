@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from uniformer_pose.data.coco_annotations import plain_name
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton, load_skeleton
+from uniformer_pose.skeleton import Skeleton, load_skeleton, mirror_pairs, plain_name
 
 _LEFT, _RIGHT, _MIDDLE = (0, 220, 0), (255, 128, 0), (51, 153, 255)  # as in the shipped skeleton
-_SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
-_OTHER_SIDE = {"left": "right", "right": "left"}
 
 
 def derive_skeleton(
@@ -25,9 +21,9 @@ def derive_skeleton(
 ) -> tuple[Skeleton, list[str]]:
     """A skeleton and notes on what was assumed.
 
-    ``flip_indices`` are the mirror partners (K), as YOLO's flip_idx; without them, names that differ only in left and
-    right (also l and r, as a word of their own) are partners. ``limbs`` are pairs of indices from 0. A keypoint that
-    COCO has too gets its sigma, the others ``default_sigma``. The 17 of COCO in COCO's order are its skeleton itself.
+    ``flip_indices`` are the mirror partners (K), as YOLO's flip_idx; without them the names say it. ``limbs`` are pairs
+    of indices from 0. A keypoint that COCO has too gets its sigma, the others ``default_sigma``. The 17 of COCO in
+    COCO's order are its skeleton itself.
     """
     coco = load_skeleton("coco_17")
     names = [str(keypoint).strip() for keypoint in keypoint_names]
@@ -35,7 +31,7 @@ def derive_skeleton(
         raise InputError(f"keypoint names {', '.join(names)[:200]}: every keypoint needs a name of its own")
     if [plain_name(n) for n in names] == [plain_name(n) for n in coco.keypoint_names]:
         return _respelt(coco, name, names), []
-    pairs = _pairs_by_index(names, flip_indices) if flip_indices is not None else _pairs_by_name(names)
+    pairs = _pairs_by_index(names, flip_indices) if flip_indices is not None else mirror_pairs(names)[0]
     left, right = {first for first, _ in pairs}, {second for _, second in pairs}
     known = dict(zip(map(plain_name, coco.keypoint_names), coco.sigmas, strict=True))
     assumed = [n for n in names if plain_name(n) not in known]
@@ -45,8 +41,6 @@ def derive_skeleton(
             f"sigma {default_sigma:g} is assumed for {len(assumed)} of {len(names)} keypoints ({_some(assumed)}): OKS "
             "and AP depend on it, so set it in skeleton.yaml"
         )
-    if not pairs:
-        notes.append("no left-right pairs: mirroring changes no names; if that is wrong, list them in skeleton.yaml")
     skeleton = Skeleton(
         name=name,
         keypoint_names=tuple(names),
@@ -57,6 +51,11 @@ def derive_skeleton(
         lower_body=(),
         limbs=tuple((names[first], names[second]) for first, second in limbs),
     )
+    lone_sides = skeleton.sides_without_partner()
+    if lone_sides is not None:
+        notes.append(lone_sides)
+    elif not pairs:
+        notes.append("no left-right pairs: mirroring changes no names; if that is wrong, list them in skeleton.yaml")
     return skeleton, notes
 
 
@@ -106,27 +105,8 @@ def _pairs_by_index(names: Sequence[str], flip_indices: Sequence[int]) -> list[t
             "both ways; correct it"
         )
     pairs = [(names[i], names[partner]) for i, partner in enumerate(flip_indices) if i < partner]
-    return [(b, a) if _side(a)[0] == "right" or _side(b)[0] == "left" else (a, b) for a, b in pairs]
-
-
-def _pairs_by_name(names: Sequence[str]) -> list[tuple[str, str]]:
-    sided = {_side(name): name for name in names if _side(name)[0]}
-    return [
-        (name, sided["right", rest])
-        for (side, rest), name in sided.items()
-        if side == "left" and ("right", rest) in sided
-    ]
-
-
-def _side(name: str) -> tuple[str, str]:
-    """``left``, ``right`` or nothing, and the rest of a name: left_eye, EyeLeft, l_eye, eye-L."""
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-    sides = [index for index, word in enumerate(words) if word.lower() in _SIDES]
-    if not sides:
-        return "", plain_name(name)
-    side = _SIDES[words[sides[0]].lower()]
-    rest = [word.lower() for index, word in enumerate(words) if index != sides[0]]
-    return side, "".join(rest)
+    by_name = mirror_pairs(names)[0]
+    return [(b, a) if (b, a) in by_name else (a, b) for a, b in pairs]
 
 
 def _respelt(skeleton: Skeleton, name: str, names: Sequence[str]) -> Skeleton:

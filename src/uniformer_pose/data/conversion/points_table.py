@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 
 from uniformer_pose.data.checking.image_check import ImageHeader
-from uniformer_pose.data.coco_annotations import plain_name
 from uniformer_pose.data.conversion.derived_skeleton import derive_skeleton, same_keypoints
 from uniformer_pose.data.conversion.source import (
     Exif,
@@ -43,7 +42,7 @@ from uniformer_pose.data.conversion.source import (
     visibility_of,
 )
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton
+from uniformer_pose.skeleton import Skeleton, plain_name
 
 _BOX = ("box_x", "box_y", "box_width", "box_height")
 _POINT_FORM = ("image", "keypoint", "x", "y")
