@@ -67,6 +67,7 @@ def check_data(config: dict[str, Any]) -> bool:
             read_images=config["read_images"],
             workers=config["workers"],
             max_examples=config["max_examples"],
+            categories=data["categories"],
             on_progress=on_progress,
         )
     print(text_report(report))

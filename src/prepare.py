@@ -58,7 +58,7 @@ def prepare(config: dict[str, Any]) -> bool:
     for path in (annotations, images):
         if not path.exists():
             raise InputError(f"{path} does not exist; {data.get('if_missing') or 'set data.root=<folder>'}")
-    people = read_ground_truth(annotations, images, load_skeleton(data["skeleton"]))
+    people = read_ground_truth(annotations, images, load_skeleton(data["skeleton"]), categories=data.get("categories"))
     if data.get("max_images") is not None:
         people = people.first_images(data["max_images"])
     if not len(people):

@@ -139,9 +139,9 @@ def _require_data(data: dict[str, Any], where_to_get: dict[str, str]) -> None:
     elif not missing:
         skeleton = load_skeleton(data["skeleton"])
         if detections is None:
-            people = read_ground_truth(annotations, images, skeleton)
+            people = read_ground_truth(annotations, images, skeleton, categories=data["categories"])
         else:
-            people = read_detections(detections, annotations, images, skeleton)
+            people = read_detections(detections, annotations, images, skeleton, categories=data["categories"])
         if data["max_images"] is not None:
             people = people.first_images(data["max_images"])
         absent = [name for name in people.file_names if not (images / str(name)).is_file()]

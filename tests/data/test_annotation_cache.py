@@ -63,7 +63,7 @@ def test_people_and_detections_from_the_index_are_those_from_the_file(tiny_coco,
     assert_same(tiny_coco.read(), people)
     assert_same(tiny_coco.read_detections(score_threshold=0.1), boxes)
     assert len(parsed) == 3
-    assert people.summary() == "people.json: kept 3 of 4 annotations in 3 images (left out: 1 crowd)"
+    assert people.summary() == "people.json, category person: kept 3 of 4 annotations in 3 images (left out: 1 crowd)"
 
 
 def test_a_file_changed_without_another_size_or_time_is_read_anew(tiny_coco, parsed):

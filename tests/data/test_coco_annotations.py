@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from uniformer_pose.data.coco_annotations import read_detections, read_ground_truth
+from uniformer_pose.data.coco_annotations import counted_categories, read_detections, read_ground_truth
 from uniformer_pose.errors import InputError
 
 COCO_TRAIN = "coco_mini/annotations/person_keypoints_train2017.json"
@@ -27,7 +27,7 @@ def test_the_people_of_coco_train_are_read(shared_folder, skeleton):
     assert people.counts["crowd"] == 5
     assert people.counts["without labelled keypoint"] == 81
     assert people.summary() == (
-        "person_keypoints_train2017.json: kept 86 of 172 annotations in 28 images "
+        "person_keypoints_train2017.json, category person: kept 86 of 172 annotations in 28 images "
         "(left out: 5 crowd, 81 without labelled keypoint)"
     )
 
@@ -103,7 +103,7 @@ def test_detected_boxes_are_not_clipped(tiny_coco):
         ({"bbox": [10, 10, 20, -3]}, "with a box without area"),
         ({"bbox": [300, 10, 20, 20]}, "with a box outside the image"),
         ({"bbox": [10, -40, 20, 40]}, "with a box outside the image"),
-        ({"category_id": 2}, "of a category without keypoints"),
+        ({"category_id": 2}, "of another category"),
         ({"iscrowd": 1, "keypoints": [0] * 51, "bbox": [0, 0, 0, 0]}, "crowd"),
     ],
 )
@@ -120,7 +120,7 @@ def test_ordinary_unusable_annotations_are_left_out_and_counted_once(tiny_coco, 
     [
         ({"bbox": [10, 10, 0, 20]}, "with a box without area"),
         ({"bbox": [80, 10, 20, 20]}, "with a box outside the image"),
-        ({"category_id": 3}, "of a category without keypoints"),
+        ({"category_id": 3}, "of another category"),
         ({"score": 0.1}, "with a score below 0.2"),
     ],
 )
@@ -156,6 +156,92 @@ def test_without_categories_every_annotation_is_a_person(tiny_coco):
     del tiny_coco.content["categories"]
     tiny_coco.annotation(11)["category_id"] = 7
     assert len(tiny_coco.read()) == 4
+
+
+@pytest.fixture
+def cats_and_dogs(tiny_coco):
+    """Person 11 and detection 0 are dogs (3), the others cats (2); both categories list the skeleton's keypoints."""
+    names = list(tiny_coco.skeleton.keypoint_names)
+    tiny_coco.content["categories"] = [
+        {"id": 2, "name": "cat", "keypoints": names},
+        {"id": 3, "name": "dog", "keypoints": names},
+        {"id": 4, "name": "bowl"},
+    ]
+    for number, record in enumerate([*tiny_coco.content["annotations"], *tiny_coco.detections]):
+        record["category_id"] = 3 if number in (0, 4) else 2
+    return tiny_coco
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept", "said"),
+    [
+        (None, [11, 12, 21, 31], "people.json, categories cat, dog as one class: kept 4 of 4"),
+        (["dog"], [11], "people.json, category dog: kept 1 of 4"),
+        ([2], [12, 21, 31], "left out: 1 of another category"),
+        (["Cat", 3], [11, 12, 21, 31], "categories cat, dog as one class"),
+    ],
+)
+def test_annotations_and_detections_count_by_one_rule_that_is_said(cats_and_dogs, chosen, kept, said):
+    people = cats_and_dogs.read(categories=chosen)
+    assert people.instance_ids.tolist() == kept
+    assert said in people.summary()
+    assert len(cats_and_dogs.read_detections(categories=chosen)) == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("categories", "counted"),
+    [
+        ([{"id": 5, "name": "Person"}, {"id": 6, "name": "dog"}], {5: "Person"}),
+        ([{"id": 5, "name": "cat"}, {"id": 6, "name": "dog"}], {5: "cat", 6: "dog"}),
+        ([{"id": 5, "name": "person"}, {"id": 6, "name": "dog", "keypoints": ["nose"]}], {6: "dog"}),
+        ([{"id": 5, "name": "dog", "keypoints": []}], {5: "dog"}),
+        ([], {7: "7"}),
+    ],
+)
+def test_without_keypoint_names_the_person_counts_else_all_that_are_listed_or_used(categories, counted):
+    content = {"categories": categories, "annotations": [{"category_id": 7}, {"category_id": 7}]}
+    assert counted_categories(content, Path("a.json"), None) == counted
+
+
+def test_images_without_annotations_and_categories_are_of_coco_s_person(skeleton):
+    assert counted_categories({"images": []}, Path("a.json"), skeleton) == {1: "1"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (["dgo"], "no category 'dgo'; it lists cat (2), dog (3), bowl (4)"),
+        ([9], "no category 9"),
+        ([True], "no category True"),
+        ([], "give names or ids"),
+        (["bowl"], "none of its 4 annotations is of a category that counts: they are of 2, 3"),
+    ],
+)
+def test_a_choice_that_the_file_does_not_have_is_an_error_with_its_categories(cats_and_dogs, chosen, expected):
+    with pytest.raises(InputError, match=re.escape(expected)) as error:
+        cats_and_dogs.read(categories=chosen)
+    assert "data.categories" in one_line(error)
+
+
+def test_categories_with_other_keypoints_are_not_pooled_but_can_be_left_out(cats_and_dogs):
+    cats_and_dogs.content["categories"][1]["keypoints"] = ["nose"]
+    with pytest.raises(InputError, match=r"category 3 lists 1 keypoints.*data\.categories=\[cat\]"):
+        cats_and_dogs.read()
+    assert cats_and_dogs.read(categories=["cat"]).instance_ids.tolist() == [12, 21, 31]
+
+
+def test_detections_of_other_categories_only_are_an_error_naming_both_sides(tiny_coco):
+    for record in tiny_coco.detections:
+        record["category_id"] = 0
+    with pytest.raises(InputError, match=r"they are of 0, and in people\.json 1 \(person\) counts") as error:
+        tiny_coco.read_detections()
+    assert "data.categories" in one_line(error)
+
+
+def test_a_category_id_of_two_categories_is_refused(cats_and_dogs):
+    cats_and_dogs.content["categories"][2]["id"] = 3
+    with pytest.raises(InputError, match="category id 3 is given to 2 categories"):
+        cats_and_dogs.read()
 
 
 def test_keypoint_names_may_differ_in_case_and_separators(tiny_coco):
@@ -360,7 +446,7 @@ def test_the_first_images_keep_their_people_and_count_the_others(tiny_coco):
     assert len(first.file_names) == len(first.image_heights) == len(first.image_widths) == 2
     assert len(first.boxes_xywh) == len(first.keypoints_in_image) == len(first.visibility) == 3
     assert first.summary() == (
-        "people.json: kept 3 of 4 annotations in 2 images (left out: 1 after the first 2 images)"
+        "people.json, category person: kept 3 of 4 annotations in 2 images (left out: 1 after the first 2 images)"
     )
     assert people.first_images(3) is people
     with pytest.raises(InputError, match="the first 0 images"):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -57,10 +57,10 @@ class PersonInstances:
     4): left, top, width, height in image pixels, width and height positive. ``box_scores`` (N,), 1 for
     annotated boxes. ``keypoints_in_image`` (N, K, 2) are (x, y) in image pixels. ``visibility`` (N, K): 0 not
     labelled, 1 labelled but hidden, 2 visible; 0 throughout for detections. ``counts``: the entries ``read``
-    and ``kept``, then how many were left out for each reason. ``record`` and ``source_file`` say where an
-    instance stands, for messages. ``image_orientation``: whether all of this refers to the pictures as they are
-    ``stored`` or as they are ``displayed``, turned as their EXIF says; None where nobody said so, which is COCO's
-    ``stored``.
+    and ``kept``, then how many were left out for each reason. ``categories``: ids and names of those that count
+    (``counted_categories``). ``record`` and ``source_file`` say where an instance stands, for messages.
+    ``image_orientation``: whether all of this refers to the pictures as they are ``stored`` or as they are
+    ``displayed``, turned as their EXIF says; None where nobody said so, which is COCO's ``stored``.
     """
 
     image_folder: Path
@@ -75,6 +75,7 @@ class PersonInstances:
     keypoints_in_image: npt.NDArray[np.float32]
     visibility: npt.NDArray[np.uint8]
     counts: dict[str, int] = field(default_factory=dict)
+    categories: Mapping[int, str] = field(default_factory=dict)
     record: Literal["annotation", "detection"] = "annotation"
     source_file: Path = Path()
     image_orientation: ImageOrientation | None = None
@@ -133,18 +134,23 @@ class PersonInstances:
         return f"{self.record} {self.instance_ids[instance_index]} of {self.source_file.name}"
 
     def summary(self) -> str:
-        """One line: how many entries were kept of how many, and why the others were not."""
+        """One line: which categories count, how many entries were kept of how many, and why the others were not."""
         left_out = [f"{n} {reason}" for reason, n in self.counts.items() if n and reason not in ("read", "kept")]
         because = f" (left out: {', '.join(left_out)})" if left_out else ""
+        of = f", {category_names(self.categories)}" if self.categories else ""
         return (
-            f"{self.source_file.name}: kept {len(self)} of {self.counts.get('read', len(self))} "
-            f"{self.record}s "
-            f"in {self.num_images} images{because}"
+            f"{self.source_file.name}{of}: kept {len(self)} of {self.counts.get('read', len(self))} "
+            f"{self.record}s in {self.num_images} images{because}"
         )
 
 
 def read_ground_truth(
-    annotation_file: str | Path, image_folder: str | Path, skeleton: Skeleton, *, clip_boxes: bool = True
+    annotation_file: str | Path,
+    image_folder: str | Path,
+    skeleton: Skeleton,
+    *,
+    clip_boxes: bool = True,
+    categories: Sequence[str | int] | None = None,
 ) -> PersonInstances:
     """The annotated people of a COCO keypoint file: no crowd, a box with area, a labelled keypoint.
 
@@ -153,27 +159,33 @@ def read_ground_truth(
     so ``num_keypoints`` is not needed; nor are ``area``, ``segmentation`` and ``iscrowd`` (absent means no
     crowd).
 
-    Where categories list keypoint names, only annotations of these categories are people, and the names must
-    be the skeleton's, in its order. Raises InputError on a file that is structurally wrong (see the module's
-    text).
+    ``categories``: names or ids of those whose annotations are people; None leaves it to ``counted_categories``.
+    Raises InputError on a file that is structurally wrong (see the module's text), and where it has annotations but
+    none of a category that counts.
     """
     file = Path(annotation_file)
     data = _read_bytes(file)
 
     def read() -> PersonInstances:
         content = _annotation_object(_needed_fields(data, file, _AnnotationFields), file)
-        return ground_truth_of(content, file, image_folder, skeleton, clip_boxes=clip_boxes)
+        return ground_truth_of(content, file, image_folder, skeleton, clip_boxes=clip_boxes, categories=categories)
 
-    return _remembered([data], [skeleton, clip_boxes], read, "annotation", file, image_folder)
+    return _remembered([data], [skeleton, clip_boxes, categories], read, "annotation", file, image_folder)
 
 
 def ground_truth_of(
-    content: dict[str, Any], file: Path, image_folder: str | Path, skeleton: Skeleton, *, clip_boxes: bool = True
+    content: dict[str, Any],
+    file: Path,
+    image_folder: str | Path,
+    skeleton: Skeleton,
+    *,
+    clip_boxes: bool = True,
+    categories: Sequence[str | int] | None = None,
 ) -> PersonInstances:
     """The people of ``read_ground_truth`` from what the file holds; ``file`` names it in messages."""
     folder = existing_folder(image_folder)
     images = read_images(content, file)
-    categories = keypoint_categories(content, file, skeleton)
+    counted = counted_categories(content, file, skeleton, categories)
     records = entries(content, "annotations", file)
     ids = integers(records, "id", file, lambda i: f"annotation number {i + 1}")
     _refuse_repeated_ids(ids, "annotation", file)
@@ -188,9 +200,9 @@ def ground_truth_of(
 
     image_of_record = look_up_images(integers(records, "image_id", file, name), images, file, "annotation")
     selection = _Selection(len(records))
-    if categories is not None:
-        category_ids = integers(records, "category_id", file, name)
-        selection.leave_out(~np.isin(category_ids, sorted(categories)), "of a category without keypoints")
+    category_ids = integers(records, "category_id", file, name)
+    _require_counted(category_ids, counted, file, file, "annotations")
+    selection.leave_out(~np.isin(category_ids, list(counted)), "of another category")
     selection.leave_out(np.array([bool(record.get("iscrowd")) for record in records]), "crowd")
 
     remaining = selection.remaining()
@@ -211,6 +223,7 @@ def ground_truth_of(
         keypoints_in_image=keypoints[kept, :, :2].astype(np.float32),
         visibility=keypoints[kept, :, 2].astype(np.uint8),
         counts=selection.counts(),
+        categories=counted,
         record="annotation",
         source_file=file,
         image_orientation=stated_orientation(content, file),
@@ -224,13 +237,14 @@ def read_detections(
     skeleton: Skeleton,
     *,
     score_threshold: float = 0.0,
+    categories: Sequence[str | int] | None = None,
 ) -> PersonInstances:
     """The person boxes of a COCO detection file: a list of image_id, category_id, bbox and score.
 
     Boxes are not clipped and keep their scores; those below ``score_threshold`` are left out. The annotation
-    file gives names and sizes of the images, and which categories have keypoints; where it names none,
-    category 1 is the person, as in COCO. Raises InputError on a structurally wrong file and on images the
-    annotation file does not know.
+    file gives names and sizes of the images, and with ``categories`` says which categories count
+    (``counted_categories``). Raises InputError on a structurally wrong file, on images the annotation file does not
+    know, and where no detection is of a category that counts.
     """
     file, images_file = Path(detection_file), Path(annotation_file)
     images_data, data = _read_bytes(images_file), _read_bytes(file)
@@ -238,9 +252,11 @@ def read_detections(
     def read() -> PersonInstances:
         content = _annotation_object(_needed_fields(images_data, images_file, _ImageFields), images_file)
         records = _detection_list(_needed_fields(data, file, list[_DetectionRecord]), file)
-        return _detections_of(records, file, content, images_file, image_folder, skeleton, score_threshold)
+        counted = counted_categories(content, images_file, skeleton, categories)
+        return _detections_of(records, file, content, images_file, image_folder, skeleton, score_threshold, counted)
 
-    return _remembered([images_data, data], [skeleton, score_threshold], read, "detection", file, image_folder)
+    settings = [skeleton, score_threshold, categories]
+    return _remembered([images_data, data], settings, read, "detection", file, image_folder)
 
 
 def _detections_of(
@@ -251,10 +267,10 @@ def _detections_of(
     image_folder: str | Path,
     skeleton: Skeleton,
     score_threshold: float,
+    counted: Mapping[int, str],
 ) -> PersonInstances:
     folder = existing_folder(image_folder)
     images = read_images(content, images_file)
-    categories = keypoint_categories(content, images_file, skeleton) or {DEFAULT_PERSON_CATEGORY}
 
     def name(index: int) -> str:
         return f"detection number {index}"
@@ -265,7 +281,8 @@ def _detections_of(
     boxes = read_boxes(records, file, name)
     selection = _Selection(len(records))
     category_ids = integers(records, "category_id", file, name)
-    selection.leave_out(~np.isin(category_ids, sorted(categories)), "of a category without keypoints")
+    _require_counted(category_ids, counted, file, images_file, "detections")
+    selection.leave_out(~np.isin(category_ids, list(counted)), "of another category")
     selection.leave_out(scores < score_threshold, f"with a score below {score_threshold:g}")
     everything = np.arange(len(records))
     boxes = _leave_out_boxes(boxes, images, image_of_record, everything, selection, clip=False)
@@ -282,6 +299,7 @@ def _detections_of(
         keypoints_in_image=np.zeros((num_kept, skeleton.num_keypoints, 2), dtype=np.float32),
         visibility=np.zeros((num_kept, skeleton.num_keypoints), dtype=np.uint8),
         counts=selection.counts(),
+        categories=counted,
         record="detection",
         source_file=file,
         image_orientation=stated_orientation(content, images_file),
@@ -348,6 +366,7 @@ def _assemble(
     keypoints_in_image: npt.NDArray[np.float32],
     visibility: npt.NDArray[np.uint8],
     counts: dict[str, int],
+    categories: Mapping[int, str],
     record: Literal["annotation", "detection"],
     source_file: Path,
     image_orientation: ImageOrientation | None,
@@ -368,6 +387,7 @@ def _assemble(
         keypoints_in_image=keypoints_in_image[order],
         visibility=visibility[order],
         counts=counts,
+        categories=categories,
         record=record,
         source_file=source_file,
         image_orientation=image_orientation,
@@ -392,9 +412,11 @@ def _remembered(
     key = digest_of([*contents, Path(__file__).read_bytes()], [record, *settings])
     arrays = remembered_arrays(key, lambda: _index_of(read()), _is_index)
     counts = dict(zip(arrays["reasons"].tolist(), arrays["numbers"].tolist(), strict=True))
+    counted = dict(zip(arrays["category_ids"].tolist(), arrays["category_names"].tolist(), strict=True))
     return PersonInstances(
         image_folder=existing_folder(image_folder),
         counts=counts,
+        categories=counted,
         record=record,
         source_file=file,
         image_orientation=_ORIENTATIONS[int(arrays["image_orientation"])],
@@ -402,7 +424,7 @@ def _remembered(
     )
 
 
-# Of which kind, and with which axes: M images, N instances, K keypoints.
+# Of which kind, and with which axes: M images, N instances, K keypoints, C counts, L categories.
 _TYPES_IN_INDEX = {
     "image_ids": ("int64", "M"),
     "file_names": ("U", "M"),
@@ -416,9 +438,11 @@ _TYPES_IN_INDEX = {
     "visibility": ("uint8", "NK"),
     "reasons": ("U", "C"),
     "numbers": ("int64", "C"),
+    "category_ids": ("int64", "L"),
+    "category_names": ("U", "L"),
     "image_orientation": ("int64", ""),
 }
-_CONVERTED_FROM_INDEX = {"reasons", "numbers", "image_orientation"}
+_CONVERTED_FROM_INDEX = {"reasons", "numbers", "category_ids", "category_names", "image_orientation"}
 _ORIENTATIONS: tuple[ImageOrientation | None, ...] = (None, *get_args(ImageOrientation))
 
 
@@ -426,6 +450,8 @@ def _index_of(people: PersonInstances) -> Arrays:
     converted: dict[str, npt.NDArray[Any]] = {
         "reasons": np.array(list(people.counts), np.str_),
         "numbers": np.array([*people.counts.values()], int),
+        "category_ids": np.array(list(people.categories), int),
+        "category_names": np.array([*people.categories.values()], np.str_),
         "image_orientation": np.array(_ORIENTATIONS.index(people.image_orientation)),
     }
     return {name: converted[name] if name in converted else getattr(people, name) for name in _TYPES_IN_INDEX}
@@ -499,17 +525,25 @@ class _DetectionRecord(TypedDict, total=False):
     score: Any
 
 
+class _CategoryOfRecord(TypedDict, total=False):
+    category_id: Any
+
+
 class _ImageFields(TypedDict, total=False):
     """What reading detections needs of an annotation file."""
 
     info: Any
     images: list[_ImageRecord]
     categories: Any
+    annotations: list[_CategoryOfRecord]
 
 
-class _AnnotationFields(_ImageFields, total=False):
+class _AnnotationFields(TypedDict, total=False):
     """What reading people needs of an annotation file."""
 
+    info: Any
+    images: list[_ImageRecord]
+    categories: Any
     annotations: list[_PersonRecord]
 
 
@@ -669,39 +703,120 @@ def read_scores(records: Sequence[Any], file: Path, name: Callable[[int], str]) 
     return number_rows(records, "score", None, file, name, meaning="the detector's confidence")[:, 0]
 
 
-def keypoint_categories(content: dict[str, Any], file: Path, skeleton: Skeleton) -> set[int] | None:
-    """Ids of the categories that list keypoint names, which must be the skeleton's; None if none does."""
+def counted_categories(
+    content: dict[str, Any],
+    file: Path,
+    skeleton: Skeleton | None,
+    chosen: Sequence[str | int] | None = None,
+    *,
+    option: str = "data.categories",
+) -> dict[int, str]:
+    """Ids and names of the categories whose records count, annotations and detections alike: the rule for all readers.
+
+    ``chosen`` gives them by name or id. Else they are those that list keypoint names; where none does, the one that is
+    called person; where none is, all that are listed; where none are, all that the annotations use. Several are one
+    class: they are trained on and scored together.
+
+    Keypoint names that they list must be those of ``skeleton``, in its order; where it is None, the same in all of
+    them. InputError where they are not, or where the file has none that is ``chosen``; it names ``option``.
+    """
+    listed = _listed_categories(content, file)
+    if chosen is not None:
+        ids = _chosen_ids(chosen, listed, file, option)
+    else:
+        ids = [number for number, entry in listed.items() if entry.get("keypoints")]
+        ids = ids or [number for number, entry in listed.items() if plain_name(entry.get("name")) == "person"]
+        ids = ids or list(listed) or _used_categories(content) or [DEFAULT_PERSON_CATEGORY]
+    _require_same_keypoints({number: listed[number] for number in ids if number in listed}, file, skeleton, option)
+    return {number: str(listed.get(number, {}).get("name", number)) for number in ids}
+
+
+def _listed_categories(content: dict[str, Any], file: Path) -> dict[int, dict[str, Any]]:
     categories = content.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(entry, dict) for entry in categories):
         raise InputError(f"{file}: 'categories' must be a list of objects; correct it or leave it out")
-    with_keypoints = [entry for entry in categories if entry.get("keypoints")]
-    for entry in with_keypoints:
-        names = entry["keypoints"]
-        if not isinstance(names, list) or len(names) != skeleton.num_keypoints:
-            found = len(names) if isinstance(names, list) else f"{names!r:.40} in place of"
-            raise InputError(
-                f"{file}: category {entry.get('id')} lists {found} keypoints, skeleton {skeleton.name} has "
-                f"{skeleton.num_keypoints}; choose the skeleton of this data set"
-            )
-        for number, (theirs, ours) in enumerate(zip(names, skeleton.keypoint_names, strict=True), start=1):
-            if plain_name(theirs) != plain_name(ours):
-                raise InputError(
-                    f"{file}: keypoint {number} is {theirs!r} in category {entry.get('id')} and {ours!r} in "
-                    "skeleton "
-                    f"{skeleton.name}; choose the skeleton of this data set"
-                )
+    ids = integers(categories, "id", file, lambda i: f"category {categories[i].get('name')!r}")
+    _refuse_repeated_ids(ids, "category", file)
+    return dict(zip(ids.tolist(), categories, strict=True))
+
+
+def _chosen_ids(chosen: Sequence[str | int], listed: dict[int, dict[str, Any]], file: Path, option: str) -> list[int]:
+    ids: list[int] = []
+    for wanted in chosen:
+        if type(wanted) is int:
+            found = [wanted] if wanted in listed or not listed else []
+        else:
+            found = [n for n, entry in listed.items() if plain_name(entry.get("name")) == plain_name(wanted)]
+        if not found:
+            known = ", ".join(f"{entry.get('name')} ({number})" for number, entry in listed.items())
+            raise InputError(f"{option}: {file} has no category {wanted!r}; it lists {known[:200] or 'none'}")
+        ids += found
+    if not ids:
+        raise InputError(f"{option}=[]: give names or ids of categories, or null")
+    return sorted(set(ids))
+
+
+def _used_categories(content: dict[str, Any]) -> list[int]:
+    records = content.get("annotations")
+    records = records if isinstance(records, list) else []
+    used = [record.get("category_id") for record in records if isinstance(record, dict)]
+    return sorted({number for number in used if type(number) is int})
+
+
+def _require_same_keypoints(
+    counted: dict[int, dict[str, Any]], file: Path, skeleton: Skeleton | None, option: str
+) -> None:
+    with_keypoints = {number: entry["keypoints"] for number, entry in counted.items() if entry.get("keypoints")}
     if not with_keypoints:
-        return None
-    ids = integers(with_keypoints, "id", file, lambda i: f"category {with_keypoints[i].get('name')!r}")
-    return set(ids.tolist())
+        return
+    first = next(iter(with_keypoints))
+    names, owner = (
+        (with_keypoints[first], f"category {first}")
+        if skeleton is None
+        else (skeleton.keypoint_names, f"skeleton {skeleton.name}")
+    )
+    advice = "choose the skeleton of this data set" if skeleton is not None else "they cannot be one class"
+    if len(with_keypoints) > 1:
+        advice += f", or some of the categories with {option}=[{counted[first].get('name', first)}]"
+    for number, theirs in with_keypoints.items():
+        if not isinstance(theirs, list) or len(theirs) != len(names):
+            found = len(theirs) if isinstance(theirs, list) else f"{theirs!r:.40} in place of"
+            raise InputError(f"{file}: category {number} lists {found} keypoints, {owner} has {len(names)}; {advice}")
+        for position, (their, our) in enumerate(zip(theirs, names, strict=True), start=1):
+            if plain_name(their) != plain_name(our):
+                raise InputError(
+                    f"{file}: keypoint {position} is {their!r} in category {number} and {our!r} in {owner}; {advice}"
+                )
+
+
+def category_names(counted: Mapping[int, str]) -> str:
+    """The categories in words, for a message: ``category person``, or ``categories cat, dog as one class``."""
+    names = list(counted.values())
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"category {shown}" if len(names) == 1 else f"categories {shown} as one class"
+
+
+def _require_counted(
+    category_ids: IntArray, counted: Mapping[int, str], file: Path, counted_in: Path, records: str
+) -> None:
+    """InputError where there are records and not one is of a category that counts."""
+    if not len(category_ids) or np.isin(category_ids, list(counted)).any():
+        return
+    theirs = ", ".join(map(str, np.unique(category_ids)[:10].tolist()))
+    ours = ", ".join(f"{number} ({name})" for number, name in list(counted.items())[:10])
+    raise InputError(
+        f"{file}: none of its {len(category_ids)} {records} is of a category that counts: they are of {theirs}, and in "
+        f"{counted_in.name} {ours} counts; correct category_id, or choose with data.categories=[<name or id>, ...]"
+    )
 
 
 def _refuse_repeated_ids(ids: IntArray, kind: str, file: Path) -> None:
     unique, counts = np.unique(ids, return_counts=True)
     repeated = unique[counts > 1]
     if len(repeated):
+        plural = "categories" if kind == "category" else f"{kind}s"
         raise InputError(
-            f"{file}: {kind} id {repeated[0]} is given to {counts[counts > 1][0]} {kind}s "
+            f"{file}: {kind} id {repeated[0]} is given to {counts[counts > 1][0]} {plural} "
             f"({len(repeated)} ids are repeated); every {kind} needs an id of its own"
         )
 

@@ -39,8 +39,9 @@ class PersonCrops(pl.LightningDataModule):
     truth, None where there are none; ``evaluation_arguments`` puts them in the place of ``val_``. ``codec`` owns the
     crop's size and convention.
     ``prepared`` is a folder that ``src/prepare.py`` has written, from which the training images are read; None reads
-    the image files. ``worker_timeout``: seconds after which a training that gets no batch ends, 0 for never.
-    ``if_missing`` is what an error message tells a user who does not have the data.
+    the image files. ``categories``: names or ids of those whose annotations and detections count, as one class; None:
+    all with the skeleton's keypoints (``counted_categories``). ``worker_timeout``: seconds after which a training that
+    gets no batch ends, 0 for never. ``if_missing`` is what an error message tells a user who does not have the data.
 
     A training batch: ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K) in
     0, 1, 2, ``instance_index`` (B,) into ``train_people``. An evaluation batch holds all boxes of some images:
@@ -69,6 +70,7 @@ class PersonCrops(pl.LightningDataModule):
         num_workers: int = 4,
         on_bad_image: Literal["error", "skip"] = "error",
         max_images: int | None = None,
+        categories: list[str | int] | None = None,
         if_missing: str = "",
         test_annotations: str | None = None,
         test_images: str | None = None,
@@ -97,6 +99,7 @@ class PersonCrops(pl.LightningDataModule):
         self.num_workers = num_workers
         self.on_bad_image = on_bad_image
         self.max_images = max_images
+        self.categories = categories
         self.if_missing = if_missing
         self.seed = seed
         self.geometric, self.photometric = geometric, photometric
@@ -131,7 +134,7 @@ class PersonCrops(pl.LightningDataModule):
                 images = self.root  # the pixels come from the shards, so the files need not be at hand
             else:
                 images = self._existing(self.train_images)
-            people = read_ground_truth(annotations, images, self.skeleton)
+            people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
             rank_zero_info(people.summary())  # what was left out, and why
             self.train_people = people if self.max_images is None else people.first_images(self.max_images)
             if self.prepared is not None:
@@ -145,11 +148,11 @@ class PersonCrops(pl.LightningDataModule):
         if self.val_people is None:
             annotations, images = self._existing(self.val_annotations), self._existing(self.val_images)
             if self.val_boxes == "gt":
-                people = read_ground_truth(annotations, images, self.skeleton)
+                people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
             else:
                 as_it_stands = Path(self.val_boxes).expanduser()
                 detections = as_it_stands if as_it_stands.is_file() else self._existing(self.val_boxes)
-                people = read_detections(detections, annotations, images, self.skeleton)
+                people = read_detections(detections, annotations, images, self.skeleton, categories=self.categories)
             if len(people) == 0:
                 raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
             rank_zero_info(people.summary())

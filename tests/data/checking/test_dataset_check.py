@@ -155,7 +155,7 @@ PLANTS: dict[str, Callable[[Any], object]] = {
     ),
     "image_id_repeated": lambda data: data.train["images"].append({**data.train["images"][13], "file_name": "x.jpg"}),
     "file_name_repeated": lambda data: data.train["images"].append({**data.train["images"][14], "id": 903}),
-    "several_keypoint_categories": lambda data: data.train["categories"].append(
+    "several_categories": lambda data: data.train["categories"].append(
         {**data.train["categories"][0], "id": 8, "name": "child"}
     ),
     "annotation_of_unknown_category": change(15, category_id=77),
@@ -288,7 +288,7 @@ def test_people_who_do_not_fill_a_batch_are_an_error(dataset) -> None:
 
 
 def test_what_only_the_reader_notices_is_an_error_too(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_content: Any, file: Path, *_: Any) -> None:
+    def refuse(_content: Any, file: Path, *_: Any, **_settings: Any) -> None:
         raise InputError(f"{file}: a new rule; obey it")
 
     monkeypatch.setattr(dataset_check, "ground_truth_of", refuse)

@@ -20,11 +20,12 @@ from uniformer_pose.data.checking.left_right import left_right_suspicions
 from uniformer_pose.data.coco_annotations import (
     ImageEntries,
     PersonInstances,
+    category_names,
+    counted_categories,
     entries,
     ground_truth_of,
     images_of,
     integers,
-    keypoint_categories,
     read_boxes,
     read_keypoints,
 )
@@ -45,21 +46,30 @@ class CheckedPeople:
     """What stays of an annotation file when the defects are set aside.
 
     ``images``: the usable image entries, None where there is none. ``people``: as the reader gives them, None where
-    nothing could be read. ``categories``: ids of the people's, None where no category lists keypoints. ``counts`` by
-    name. ``suspects``: why a person of this annotation id is doubtful, for the contact sheet.
+    nothing could be read. ``categories``: ids and names of those that count. ``counts`` by name. ``suspects``: why a
+    person of this annotation id is doubtful, for the contact sheet.
     """
 
     images: ImageEntries | None = None
     people: PersonInstances | None = None
-    categories: set[int] | None = None
+    categories: dict[int, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     suspects: dict[int, str] = field(default_factory=dict)
 
 
 def check_annotations(
-    content: dict[str, Any], file: Path, image_folder: Path, skeleton: Skeleton, findings: Findings, *, scored: bool
+    content: dict[str, Any],
+    file: Path,
+    image_folder: Path,
+    skeleton: Skeleton,
+    findings: Findings,
+    *,
+    scored: bool,
+    categories: Sequence[str | int] | None = None,
 ) -> CheckedPeople:
     """Check what an annotation file holds; ``scored``: it is ground truth to evaluate on, so areas are needed.
+
+    ``categories``: see ``counted_categories``.
 
     Raises InputError where the file has no list of images: then it is no annotation file.
     """
@@ -70,12 +80,12 @@ def check_annotations(
     if sound_images:
         checked.images = images_of(sound_images, file)
     try:
-        checked.categories = keypoint_categories(content, file, skeleton)
+        checked.categories = counted_categories(content, file, skeleton, categories)
     except InputError as error:
         findings.add("category_keypoints_differ", without_file(error, file))
         return checked
-    if checked.categories is not None and len(checked.categories) > 1:
-        findings.add("several_keypoint_categories", f"categories {', '.join(map(str, sorted(checked.categories)))}")
+    if len(checked.categories) > 1:
+        findings.add("several_categories", category_names(checked.categories))
     records = content.get("annotations")
     if not isinstance(records, list) or not records:
         findings.add("no_people", f"{file.name} has no annotations")
@@ -86,7 +96,7 @@ def check_annotations(
         usable = _check_people(people, checked.images, checked, file, skeleton, findings, scored=scored)
         sound = {**content, "images": sound_images, "annotations": usable}
         if usable:
-            checked.people = ground_truth_of(sound, file, image_folder, skeleton)
+            checked.people = ground_truth_of(sound, file, image_folder, skeleton, categories=categories)
     if checked.people is None or not len(checked.people):
         findings.add("no_people", f"no annotation of {file.name} is a person with a box and a labelled keypoint")
     else:
@@ -135,11 +145,10 @@ def _people(
     findings: Findings,
 ) -> list[dict[str, Any]]:
     """The annotations of people, without crowds, whose ids, image and category are sound; the others are counted."""
-    categories = checked.categories
 
     def fields(chunk: Sequence[Any], start: int) -> None:
         integers(chunk, "id", file, lambda i: f"annotation number {start + i + 1}")
-        for name in ("image_id",) if categories is None else ("image_id", "category_id"):
+        for name in ("image_id", "category_id"):
             integers(chunk, name, file, lambda i: f"annotation {chunk[i]['id']}")
 
     refused = refusals(fields, records)
@@ -164,7 +173,7 @@ def _people(
             kind, detail = "annotation_id_repeated", f"annotation id {annotation_id} again, in image {image_id}"
         elif image_id not in listed_images:
             kind, detail = "annotation_of_unknown_image", f"annotation {annotation_id} is in image {image_id}"
-        elif categories is not None and record["category_id"] not in categories:
+        elif record["category_id"] not in checked.categories:
             kind = "annotation_of_other_category"
             if record["category_id"] not in listed_categories:
                 kind = "annotation_of_unknown_category"

@@ -104,12 +104,14 @@ def check_dataset(
     read_images: bool = True,
     workers: int = 4,
     max_examples: int = 10,
+    categories: Sequence[str | int] | None = None,
     on_progress: Progress | None = None,
 ) -> DatasetReport:
     """Check training and validation split, in this order, without stopping at a defect.
 
     ``read_images`` decodes every image with people or detector boxes, in ``workers`` threads; ``on_progress`` is called
-    with images done and images in all. ``batch_size``: the people that training needs at least. Raises InputError for
+    with images done and images in all. ``batch_size``: the people that training needs at least. ``categories``: see
+    ``counted_categories``. Raises InputError for
     files that are absent or no JSON of the kind: nothing can be said about those.
     """
     for files in splits:  # all of them before the first is checked: that may take an hour
@@ -120,7 +122,9 @@ def check_dataset(
     reports: list[SplitReport] = []
     images_to_read: list[_ImagesInUse] = []
     for files in splits:
-        report, in_use = _check_files(files, skeleton, batch_size=batch_size, max_examples=max_examples)
+        report, in_use = _check_files(
+            files, skeleton, batch_size=batch_size, max_examples=max_examples, categories=categories
+        )
         lone_sides = skeleton.sides_without_partner()
         if lone_sides is not None and not reports:  # once, not for each split
             report.findings.add("side_without_partner", lone_sides)
@@ -155,13 +159,26 @@ class _ImagesInUse:
 
 
 def _check_files(
-    files: SplitFiles, skeleton: Skeleton, *, batch_size: int, max_examples: int
+    files: SplitFiles,
+    skeleton: Skeleton,
+    *,
+    batch_size: int,
+    max_examples: int,
+    categories: Sequence[str | int] | None,
 ) -> tuple[SplitReport, _ImagesInUse]:
     """Everything that the JSON files of a split say; and the images that training or evaluation will open."""
     report = SplitReport(files, Findings(max_examples))
     scored = files.name == "val"
     content = read_annotation_file(files.annotations)
-    checked = check_annotations(content, files.annotations, files.images, skeleton, report.findings, scored=scored)
+    checked = check_annotations(
+        content,
+        files.annotations,
+        files.images,
+        skeleton,
+        report.findings,
+        scored=scored,
+        categories=categories,
+    )
     report.counts, report.people, report.suspects = checked.counts, checked.people, checked.suspects
     people = checked.people
     if people is not None and len(people):
@@ -169,7 +186,7 @@ def _check_files(
         if files.name == "train" and len(people) < batch_size:
             report.findings.add("fewer_people_than_a_batch", f"{len(people)} people, batches of {batch_size}")
     if not report.findings.num_errors:
-        _ask_the_readers(content, files, skeleton, report.findings, scored=scored)
+        _ask_the_readers(content, files, skeleton, report.findings, scored=scored, categories=categories)
     del content
     image_ids: set[int] = set() if people is None else set(people.image_ids.tolist())
     if files.boxes is not None:
@@ -181,11 +198,17 @@ def _check_files(
 
 
 def _ask_the_readers(
-    content: dict[str, Any], files: SplitFiles, skeleton: Skeleton, findings: Findings, *, scored: bool
+    content: dict[str, Any],
+    files: SplitFiles,
+    skeleton: Skeleton,
+    findings: Findings,
+    *,
+    scored: bool,
+    categories: Sequence[str | int] | None,
 ) -> None:
     """No error must be overlooked for which training or evaluation would stop, so they have the last word."""
     try:
-        ground_truth_of(content, files.annotations, files.images, skeleton)
+        ground_truth_of(content, files.annotations, files.images, skeleton, categories=categories)
         if scored:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what they say is counted already

@@ -55,9 +55,9 @@ DEFECT_KINDS: dict[str, DefectKind] = {
     "file_name_repeated": _remark("a file_name that an earlier image entry has too: its people are in two images"),
     # categories
     "category_keypoints_differ": _error("the category's keypoints are not the skeleton's; nobody was checked further"),
-    "several_keypoint_categories": _remark("more than one category lists keypoints; all of them are people here"),
+    "several_categories": _remark("more than one category counts: they are trained on and scored as one class"),
     "annotation_of_unknown_category": _error("a category_id that 'categories' does not list: the person is left out"),
-    "annotation_of_other_category": _remark("of a category without keypoints: left out"),
+    "annotation_of_other_category": _remark("of a category that does not count: left out"),
     # annotations
     "annotation_entry_invalid": _error("an entry of 'annotations' without a usable id, image_id or category_id"),
     "annotation_id_not_positive": _error("an annotation id below 1, which COCO's evaluation takes for no annotation"),
@@ -106,7 +106,7 @@ DEFECT_KINDS: dict[str, DefectKind] = {
     "detection_box_without_area": _remark("a detection of zero or negative width or height: left out"),
     "detection_box_outside_image": _remark("a detection that does not meet its image: left out"),
     "detection_score_out_of_range": _remark("a score that is not from 0 to 1"),
-    "detection_of_other_category": _remark("a detection of a category that is no person: left out"),
+    "detection_of_other_category": _remark("a detection of a category that does not count: left out"),
     "detection_repeated": _remark("the same box in the same image as an earlier detection"),
     "detections_miss_most_people": _error(
         "fewer than half of the annotated people have a detector box of IoU 0.5 or more"

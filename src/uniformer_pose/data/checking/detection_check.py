@@ -12,7 +12,6 @@ import numpy.typing as npt
 from uniformer_pose.data.checking.annotation_check import CheckedPeople, without_file
 from uniformer_pose.data.checking.defects import Example, Findings, refusals
 from uniformer_pose.data.coco_annotations import (
-    DEFAULT_PERSON_CATEGORY,
     PersonInstances,
     integers,
     read_boxes,
@@ -75,7 +74,7 @@ def check_detections(
         return of
 
     findings.add_where("detection_of_unknown_image", ~known, example("image"))
-    person = np.isin(category_ids, sorted(ground_truth.categories or {DEFAULT_PERSON_CATEGORY}))
+    person = np.isin(category_ids, list(ground_truth.categories))
     findings.add_where("detection_of_other_category", known & ~person, example("category"))
     findings.add_where("detection_score_out_of_range", known & ((scores < 0) | (scores > 1)), example("score"))
     flat = (boxes[:, 2:] <= 0).any(axis=1)
