@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any
 
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uniformer_pose.config_check import check_arguments
+from uniformer_pose.config_check import AlsoReads, SetByProgram, check_arguments
 from uniformer_pose.entry_point import plain_config, prepare_command_line, report_input_errors
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic import write_synthetic_dataset
+
+Settings = Annotated[dict[str, Any], AlsoReads(skeleton=str), SetByProgram(on_progress=None)]
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="make_synthetic")
@@ -27,7 +30,7 @@ def main(config: DictConfig) -> None:
     """Write the dataset that conf/make_synthetic.yaml and the command line describe."""
     with report_input_errors():
         settings = plain_config(config)
-        check_arguments(settings, "uniformer_pose.synthetic.dataset.write_synthetic_dataset", {"skeleton": str})
+        check_arguments(settings, "uniformer_pose.synthetic.dataset.write_synthetic_dataset", Settings)
     root = settings.pop("root")
     started = time.monotonic()
     try:

@@ -3,11 +3,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge, Lt
 
-from uniformer_pose.config_check import AlsoReads, Node, SomeArgumentsOf, check_arguments, check_config
+from uniformer_pose.config_check import (
+    AlsoReads,
+    Node,
+    SetByProgram,
+    SomeArgumentsOf,
+    check_arguments,
+    check_config,
+    find_signature,
+)
 from uniformer_pose.errors import InputError
 from uniformer_pose.nearest_name import did_you_mean
 
@@ -23,7 +33,7 @@ class Backbone:
     def __init__(
         self,
         depths: Sequence[int],
-        rate: float = 0.0,
+        rate: Annotated[float, Ge(0), Lt(1)] = 0.0,
         attention: Literal["global", "window"] = "global",
         pair: tuple[int, float] = (1, 0.5),
         widths: Mapping[str, int] | None = None,
@@ -31,11 +41,14 @@ class Backbone:
         label: str = "",
         legacy: int = None,  # type: ignore[assignment]  # noqa: RUF013
         only_for_the_type_checker: Tensor | None = None,
-        neck: Backbone | None = None,
+        neck: Backbone | list[Backbone] | None = None,
         activation: Callable[[float], float] | None = None,
         unannotated=None,  # type: ignore[no-untyped-def]
     ) -> None:
         raise AssertionError("a check never calls a target")
+
+
+class Derived(Backbone): ...
 
 
 def make_head(*, channels: int, **options: Any) -> None:
@@ -43,6 +56,7 @@ def make_head(*, channels: int, **options: Any) -> None:
 
 
 not_callable = 3
+TRAINER = "lightning.pytorch.Trainer"
 
 
 @dataclass
@@ -53,333 +67,257 @@ class Folders:
 
 @dataclass
 class TopLevel:
-    model: Node
-    seed: int = 0
+    model: Annotated[Node, AlsoReads(pretrained=str | None), SetByProgram(legacy="legacies=...", frozen=None)]
+    seed: Annotated[int, Ge(0)] = 0
     ckpt_path: str | None = None
     mode: Literal["max", "min"] = "max"
     trainer: Node | None = None
     callbacks: dict[str, Node | None] = field(default_factory=dict)
     folders: Folders | None = None
     data: dict[str, Any] | None = None
+    some: Annotated[dict[str, Any], SomeArgumentsOf(f"{HERE}.Backbone")] = field(default_factory=dict)
 
 
-def model(**arguments: Any) -> dict[str, Any]:
-    return {"_target_": f"{HERE}.Backbone", **arguments}
+def model(target: str = f"{HERE}.Backbone", **arguments: Any) -> dict[str, Any]:
+    return {"_target_": target, **arguments}
 
 
-def message(**config: Any) -> str:
+def refusal(**config: Any) -> str:
     with pytest.raises(InputError) as caught:
         check_config({"model": model(), **config}, TopLevel)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-def accepts(**config: Any) -> None:
-    check_config({"model": model(), **config}, TopLevel)
-
-
-TRAINER = "lightning.pytorch.Trainer"
+def says(text: str, words: str) -> bool:
+    """Whether every word, and every ``phrase_of_words``, stands in a text."""
+    return all(word.replace("_of_", " of ") in text for word in words.split())
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"),
+    ("config", "words"),
     [
-        ({"sede": 1}, "sede=1: no such key; did you mean seed?"),
-        (
-            {"zzz": None},
-            "zzz=null: no such key; allowed: callbacks, ckpt_path, data, folders, mode, model, seed, trainer",
-        ),
-        ({"seed": "5"}, "seed='5': must be int"),
-        ({"seed": True}, "seed=true: must be int"),
-        ({"seed": 1.0}, "seed=1.0: must be int"),
-        ({"seed": None}, "seed=null: must be int"),
-        ({"seed": "???"}, "seed is required: give seed=..."),
-        ({"ckpt_path": 3}, "ckpt_path=3: must be str or null"),
-        ({"mode": "maximum"}, "mode='maximum': must be 'max' or 'min'"),
-        ({"trainer": "gpu"}, "trainer='gpu': must be a node with a _target_ or null"),
-        (
-            {"callbacks": {"best": {"monitor": "AP"}}},
-            "callbacks.best={'monitor': 'AP'}: must be a node with a _target_ or null",
-        ),
-        ({"folders": {"data": "x", "outptu": "y"}}, "folders.outptu='y': no such key; did you mean output?"),
-        ({"folders": {"output": "y"}}, "folders.data is required: give folders.data=..."),
-        ({"data": {"folder": {"root": "???"}}}, "data.folder.root is required: give data.folder.root=..."),
-        ({"data": {"sizes": [1, "???"]}}, "data.sizes[1] is required: give data.sizes[1]=..."),
+        ({"sede": 1}, "sede=1: seed?"),
+        ({"zzz": None}, "zzz=null: allowed: callbacks, ckpt_path, trainer"),
+        ({"seed": "5"}, "seed='5': int"),
+        ({"seed": True}, "seed=true: int"),
+        ({"seed": 1.0}, "seed=1.0: int"),
+        ({"seed": None}, "seed=null: int"),
+        ({"seed": -1}, "seed=-1: equal 0"),
+        ({"seed": "???"}, "required: seed=..."),
+        ({"ckpt_path": 3}, "ckpt_path=3: str null"),
+        ({"mode": "maximum"}, "mode='maximum': 'max' 'min'"),
+        ({"trainer": "gpu"}, "trainer='gpu': _target_ null"),
+        ({"callbacks": {"best": {"monitor": "AP"}}}, "callbacks.best={'monitor': _target_"),
+        ({"folders": {"data": "x", "outptu": "y"}}, "folders.outptu='y': output?"),
+        ({"folders": {"output": "y"}}, "folders.data required:"),
+        ({"data": {"folder": {"root": "???"}}}, "data.folder.root required:"),
+        ({"data": {"sizes": [1, "???"]}}, "data.sizes[1] required:"),
     ],
 )
-def test_a_wrong_top_level_is_refused_in_one_line(config: dict[str, Any], expected: str) -> None:
-    assert message(**config) == expected
+def test_a_wrong_top_level_is_refused(config: dict[str, Any], words: str) -> None:
+    assert says(refusal(**config), words)
 
 
 def test_a_top_level_key_without_a_default_is_required() -> None:
-    with pytest.raises(InputError, match=r"^model is required: give model=\.\.\.$"):
+    with pytest.raises(InputError, match=r"^model is required"):
         check_config({"seed": 1}, TopLevel)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("arguments", "words"),
     [
-        ({"depth": [1]}, f"model.depth=[1]: {HERE}.Backbone has no argument depth; did you mean depths?"),
-        (
-            {"_partal_": True},
-            f"model._partal_=true: {HERE}.Backbone has no argument _partal_; did you mean _partial_?",
-        ),
-        ({"_partial_": 1}, "model._partial_=1: must be true or false"),
-        ({"_convert_": "some"}, "model._convert_='some': must be 'none' or 'partial' or 'object' or 'all'"),
-        ({"depths": 3}, "model.depths=3: must be a list of int"),
-        ({"depths": "3458"}, "model.depths='3458': must be a list of int"),
-        ({"depths": [5, 8, "20", 7]}, "model.depths[2]='20': must be int"),
-        ({"rate": "0.1"}, "model.rate='0.1': must be float"),
-        ({"rate": True}, "model.rate=true: must be float"),
-        ({"attention": "local"}, "model.attention='local': must be 'global' or 'window'"),
-        ({"pair": [1]}, "model.pair=[1]: must be a list [int, float]"),
-        ({"pair": [1.5, 2]}, "model.pair[0]=1.5: must be int"),
-        ({"widths": {"stem": "64"}}, "model.widths.stem='64': must be int"),
-        ({"widths": [64]}, "model.widths=[64]: must be a mapping or null"),
-        ({"frozen": 1}, "model.frozen=1: must be true or false"),
-        ({"label": 7}, "model.label=7: must be str"),
-        ({"neck": "small"}, "model.neck='small': must be a node that makes Backbone or null"),
-        ({"activation": "relu"}, "model.activation='relu': must be a node that makes Callable or null"),
-        ({"label": None}, "model.label=null: must be str"),
-        (
-            {"only_for_the_type_checker": "x"},
-            "model.only_for_the_type_checker='x': must be a node that makes Tensor or null",
-        ),
-        (
-            {"neck": {"_target_": f"{HERE}.Backbone", "rate": "x"}},
-            "model.neck.rate='x': must be float",
-        ),
-        (
-            {"unannotated": [{"deeper": {"_target_": f"{HERE}.Backbone", "rats": 1}}]},
-            f"model.unannotated[0].deeper.rats=1: {HERE}.Backbone has no argument rats; did you mean rate?",
-        ),
-        (
-            {"depths": "x" * 200},
-            f"model.depths='{'x' * 76}...: must be a list of int",
-        ),
+        ({"depth": [1]}, "model.depth=[1]: depths?"),
+        ({"_partal_": True}, "model._partal_=true: _partial_?"),
+        ({"_partial_": 1}, "model._partial_=1: true false"),
+        ({"_convert_": "some"}, "model._convert_='some': 'none' 'all'"),
+        ({"_target_": 3}, "model._target_=3: str"),
+        ({"depths": 3}, "model.depths=3: list_of_int"),
+        ({"depths": "3458"}, "model.depths='3458': list"),
+        ({"depths": [5, 8, "20", 7]}, "model.depths[2]='20': int"),
+        ({"rate": "0.1"}, "model.rate='0.1': float"),
+        ({"rate": True}, "model.rate=true: float"),
+        ({"rate": 1.0}, "model.rate=1.0: less 1"),
+        ({"rate": float("nan")}, "model.rate=nan:"),
+        ({"attention": "local"}, "model.attention='local': 'global' 'window'"),
+        ({"pair": [1]}, "model.pair=[1]: [int, float]"),
+        ({"pair": [1, 2, 3]}, "model.pair=[1, [int, float]"),
+        ({"pair": [1.5, 2]}, "model.pair[0]=1.5: int"),
+        ({"widths": {"stem": "64"}}, "model.widths.stem='64': int"),
+        ({"widths": [64]}, "model.widths=[64]: mapping null"),
+        ({"label": 7}, "model.label=7: str"),
+        ({"label": None}, "model.label=null: str"),
+        ({"neck": "small"}, "model.neck='small': _target_ Backbone null"),
+        ({"neck": [model(), "small"]}, "model.neck[1]='small': _target_ Backbone"),
+        ({"activation": "relu"}, "model.activation='relu': _target_ Callable"),
+        ({"neck": model(rate="x")}, "model.neck.rate='x': float"),
+        ({"unannotated": [{"deeper": model(rats=1)}]}, "model.unannotated[0].deeper.rats=1: rate?"),
+        ({"depths": "x" * 200}, "model.depths='xxx ...:"),
+        ({"pretrained": 3}, "model.pretrained=3: str null"),
+        ({"pretraind": "x"}, "model.pretraind='x': pretrained?"),
+        ({"neck": model(pretrained="x")}, "model.neck.pretrained='x':"),
+        ({"legacy": 1}, "model.legacy=1: program legacies=..."),
+        ({"frozen": True}, "model.frozen=true: program leave out"),
     ],
 )
-def test_a_wrong_argument_of_a_target_is_refused_in_one_line(arguments: dict[str, Any], expected: str) -> None:
-    assert message(model=model(**arguments)) == expected
+def test_a_wrong_argument_of_a_target_is_refused(arguments: dict[str, Any], words: str) -> None:
+    assert says(refusal(model=model() | arguments), words)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         {"depths": [1, 2], "rate": 0, "attention": "window", "pair": [3, 1], "widths": {"stem": 64}},
-        {"depths": (1, 2), "frozen": True, "legacy": None, "unannotated": {"any": "thing"}},
-        {"neck": {"_target_": f"{HERE}.Backbone", "rate": 0.5}, "widths": None},
-        {"rate": {"_target_": f"{HERE}.make_head", "channels": 3}},
-        {"activation": {"_target_": "math.sqrt", "_partial_": True}},
+        {"depths": (1, 2), "unannotated": {"any": "thing"}, "only_for_the_type_checker": "not known here"},
+        {"neck": model(legacy=None, frozen=True), "widths": None},
+        {"neck": [model(), model()]},
+        {"rate": model(f"{HERE}.make_head", channels=3)},
+        {"activation": model("math.sqrt", _partial_=True)},
         {"_partial_": True, "_convert_": "all", "_recursive_": False, "_args_": [[1, 2]]},
-        {},
+        {"pretrained": None},
+        {"_target_": f"{HERE}.Derived", "rate": 0.5},
+        {"_target_": f"{HERE}.make_head", "channels": 3, "anything": 1},
     ],
 )
 def test_what_python_would_take_is_accepted(arguments: dict[str, Any]) -> None:
-    accepts(model=model(**arguments))
-
-
-def test_a_target_with_open_keywords_accepts_any_name_but_checks_those_it_declares() -> None:
-    accepts(model={"_target_": f"{HERE}.make_head", "channels": 3, "anything": 1})
-    assert message(model={"_target_": f"{HERE}.make_head", "channels": "3"}) == "model.channels='3': must be int"
+    check_config({"model": model() | arguments}, TopLevel)
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"),
+    ("target", "words"),
     [
-        (f"{HERE}.Bakbone", f"{HERE} has no Bakbone; did you mean Backbone?"),
-        (f"{HERE}.not_callable", "this is of type int; name a class or a function"),
-        ("lightning.pytorch.Trianer", "there is no Trianer in lightning.pytorch; did you mean Trainer?"),
-        (
-            "lightning.pytorch.calbacks.ModelCheckpoint",
-            "there is no calbacks in lightning.pytorch; did you mean callbacks?",
-        ),
-        ("lightening.pytorch.Trainer", "there is no lightening in this Python; did you mean lightning?"),
-        ("torch.optim.Adamw", "there is no Adamw in torch.optim; did you mean AdamW?"),
-        ("", "name a class or a function, such as torch.optim.AdamW"),
-        ("lightning.pytorch", "this is of type module; name a class or a function"),
-        ("datetime.timedleta", "datetime has no timedleta; did you mean timedelta?"),
+        (f"{HERE}.Bakbone", f"{HERE} Backbone?"),
+        (f"{HERE}.not_callable", "type int class function"),
+        ("lightning.pytorch.Trianer", "Trainer?"),
+        ("lightning.pytorch.calbacks.ModelCheckpoint", "callbacks?"),
+        ("lightening.pytorch.Trainer", "lightning?"),
+        ("torch.optim.Adamw", "AdamW?"),
+        ("", "name class function"),
+        ("lightning.pytorch", "type module class function"),
+        ("datetime.timedleta", "timedelta?"),
+        (f"{HERE}.Backbone.laod", "laod"),
     ],
 )
-def test_an_unknown_target_is_named_with_its_nearest_neighbour(target: str, expected: str) -> None:
-    assert message(model={"_target_": target}) == f"model._target_={target}: {expected}"
-
-
-def test_a_target_that_is_no_text_is_refused() -> None:
-    assert message(model={"_target_": 3}) == "model._target_=3: must be str"
+def test_an_unknown_target_is_named_with_its_nearest_neighbour(target: str, words: str) -> None:
+    assert says(refusal(model={"_target_": target}), f"model._target_={target}: {words}")
 
 
 @pytest.mark.parametrize(
-    ("trainer", "expected"),
+    "broken", ["import not_installed_here", "from math import no_such_name", "this is no Python", "1 / 0"]
+)
+def test_a_module_of_the_users_that_cannot_be_imported_is_told_with_file_and_line(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_broken_module.py").write_text(f"x = 1\n{broken}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = refusal(model={"_target_": "a_broken_module.Net"})
+    assert says(text, "importing a_broken_module fails a_broken_module.py line 2")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
     [
-        (
-            {"max_epoch": 2},
-            f"trainer.max_epoch=2: {TRAINER} has no argument max_epoch; did you mean max_epochs?",
-        ),
-        ({"max_epochs": "5"}, "trainer.max_epochs='5': must be int or null"),
-        ({"deterministic": "wran"}, "trainer.deterministic='wran': must be true or false or 'warn' or null"),
-        ({"devices": [0, "1"]}, "trainer.devices[1]='1': must be int"),
-        (
-            {"callbacks": "best"},
-            "trainer.callbacks='best': must be "
-            "a list of a node that makes Callback or a node that makes Callback or null",
-        ),
+        ({"max_epoch": 2}, "trainer.max_epoch=2: max_epochs?"),
+        ({"max_epochs": "5"}, "trainer.max_epochs='5': int null"),
+        ({"max_epochs": -2}, "trainer.max_epochs=-2: 1"),
+        ({"max_epochs": 0}, "trainer.max_epochs=0: 1"),
+        ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch=0: 1"),
+        ({"limit_train_batches": 0}, "trainer.limit_train_batches=0:"),
+        ({"limit_val_batches": 1.5}, "trainer.limit_val_batches=1.5:"),
+        ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches=0: 1"),
+        ({"gradient_clip_val": -1.0}, "trainer.gradient_clip_val=-1.0: 0"),
+        ({"devices": 0}, "trainer.devices=0:"),
+        ({"deterministic": "wran"}, "trainer.deterministic='wran': true false 'warn' null"),
+        ({"devices": [0, "1"]}, "trainer.devices[1]='1': int"),
+        ({"callbacks": "best"}, "trainer.callbacks='best': list Callback null"),
     ],
 )
-def test_lightning_trainer_is_checked_by_its_own_signature(trainer: dict[str, Any], expected: str) -> None:
-    assert message(trainer={"_target_": TRAINER, **trainer}) == expected
+def test_lightning_trainer_is_checked_by_its_own_signature_and_our_ranges(trainer: dict[str, Any], words: str) -> None:
+    assert says(refusal(trainer={"_target_": TRAINER, **trainer}), words)
 
 
-REAL_CONFIG: dict[str, Any] = {
-    "seed": 0,
-    "model": {
-        "_target_": f"{HERE}.Backbone",
-        "depths": [3, 4, 8, 3],
-        "unannotated": {
-            "_target_": "torch.optim.AdamW",
-            "_partial_": True,
-            "lr": 5e-4,
-            "betas": [0.9, 0.999],
-        },
-    },
-    "trainer": {
-        "_target_": TRAINER,
-        "accelerator": "auto",
-        "devices": 1,
-        "precision": "bf16-mixed",
-        "max_epochs": 210,
-        "gradient_clip_val": None,
-        "limit_train_batches": 1.0,
-        "deterministic": "warn",
-        "default_root_dir": "runs",
-        "max_time": {"_target_": "datetime.timedelta", "hours": 3},
-        "profiler": None,
-    },
-    "callbacks": {
-        "best": {
-            "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
-            "monitor": "val/AP",
-            "save_last": True,
-            "train_time_interval": {"_target_": "datetime.timedelta", "minutes": 30},
-        },
-        "rate": {"_target_": "lightning.pytorch.callbacks.LearningRateMonitor", "logging_interval": "epoch"},
-        "bar": None,
-    },
-    "data": {
-        "csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "runs", "name": None},
-        "wandb": {"_target_": "lightning.pytorch.loggers.WandbLogger", "project": "pose", "tags": ["a"]},
-        "schedule": {
-            "_target_": "torch.optim.lr_scheduler.MultiStepLR",
-            "_partial_": True,
-            "milestones": [170],
-        },
-    },
+REAL: dict[str, Any] = {
+    "optimizer": model("torch.optim.AdamW", _partial_=True, lr=5e-4, betas=[0.9, 0.999]),
+    "trainer": model(
+        TRAINER,
+        accelerator="auto",
+        devices=1,
+        precision="bf16-mixed",
+        max_epochs=-1,
+        gradient_clip_val=None,
+        limit_train_batches=1.0,
+        limit_val_batches=0,
+        deterministic="warn",
+        default_root_dir="runs",
+        max_time=model("datetime.timedelta", hours=3),
+        profiler=None,
+        strategy=model("lightning.pytorch.strategies.DDPStrategy", timeout=model("datetime.timedelta", minutes=10)),
+    ),
+    "best": model(
+        "lightning.pytorch.callbacks.ModelCheckpoint",
+        monitor="val/AP",
+        save_last=True,
+        train_time_interval=model("datetime.timedelta", minutes=30),
+    ),
+    "rate": model("lightning.pytorch.callbacks.LearningRateMonitor", logging_interval="epoch"),
+    "csv": model("lightning.pytorch.loggers.CSVLogger", save_dir="runs", name=None),
+    "wandb": model("lightning.pytorch.loggers.WandbLogger", project="pose", tags=["a"]),
+    "schedule": model("torch.optim.lr_scheduler.MultiStepLR", _partial_=True, milestones=[170]),
 }
 
 
-def test_lightning_and_torch_targets_are_accepted() -> None:
-    check_config(REAL_CONFIG, TopLevel)
+def test_lightning_and_torch_targets_are_accepted_and_left_as_they_were() -> None:
+    before = repr(REAL)
+    check_config({"model": model(), "data": REAL}, TopLevel)
+    assert repr(REAL) == before
 
 
 @pytest.mark.parametrize(
-    ("node", "change", "expected"),
+    ("name", "change", "words"),
     [
-        (
-            ("callbacks", "best"),
-            {"montior": "AP"},
-            "callbacks.best.montior='AP': "
-            "lightning.pytorch.callbacks.ModelCheckpoint has no argument montior; did you mean monitor?",
-        ),
-        (
-            ("callbacks", "rate"),
-            {"logging_interval": "day"},
-            "callbacks.rate.logging_interval='day': must be 'step' or 'epoch' or null",
-        ),
-        (("data", "wandb"), {"offline": "yes"}, "data.wandb.offline='yes': must be true or false"),
-        (
-            ("data", "csv"),
-            {"flush_logs": 1},
-            "data.csv.flush_logs=1: "
-            "lightning.pytorch.loggers.CSVLogger has no argument flush_logs; "
-            "did you mean flush_logs_every_n_steps?",
-        ),
-        (
-            ("model", "unannotated"),
-            {"lr": "abc"},
-            "model.unannotated.lr='abc': must be float or a node that makes Tensor",
-        ),
-        (
-            ("model", "unannotated"),
-            {"weigth_decay": 0.1},
-            "model.unannotated.weigth_decay=0.1: "
-            "torch.optim.AdamW has no argument weigth_decay; did you mean weight_decay?",
-        ),
+        ("best", {"montior": "AP"}, "data.best.montior='AP': monitor?"),
+        ("rate", {"logging_interval": "day"}, "data.rate.logging_interval='day': 'step' 'epoch' null"),
+        ("wandb", {"offline": "yes"}, "data.wandb.offline='yes': true false"),
+        ("csv", {"flush_logs": 1}, "data.csv.flush_logs=1: flush_logs_every_n_steps?"),
+        ("optimizer", {"lr": "abc"}, "data.optimizer.lr='abc': float"),
+        ("optimizer", {"weight_decay": -1}, "data.optimizer.weight_decay=-1: 0"),
+        ("optimizer", {"betas": [0.9, 1.0]}, "data.optimizer.betas[1]=1.0: less"),
+        ("optimizer", {"weigth_decay": 0.1}, "data.optimizer.weigth_decay=0.1: weight_decay?"),
     ],
 )
-def test_one_mistake_in_a_real_configuration_is_found(
-    node: tuple[str, str], change: dict[str, Any], expected: str
-) -> None:
-    group, name = node
-    broken = {**REAL_CONFIG, group: {**REAL_CONFIG[group], name: {**REAL_CONFIG[group][name], **change}}}
-    with pytest.raises(InputError) as caught:
-        check_config(broken, TopLevel)
-    assert str(caught.value) == expected
-
-
-@dataclass
-class WithExtras:
-    model: Annotated[Node, AlsoReads(pretrained=str | None)]
-    data: Annotated[dict[str, Any], SomeArgumentsOf(f"{HERE}.Backbone")] = field(default_factory=dict)
-
-
-def message_with_extras(**config: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        check_config(config, WithExtras)
-    return str(caught.value)
-
-
-def test_a_key_that_the_entry_point_reads_itself_is_checked_beside_the_targets_arguments() -> None:
-    check_config({"model": model(pretrained=None, rate=0.5)}, WithExtras)
-    assert message_with_extras(model=model(pretrained=3)) == "model.pretrained=3: must be str or null"
-    assert message_with_extras(model=model(pretraind="x")) == (
-        f"model.pretraind='x': {HERE}.Backbone has no argument pretraind; did you mean pretrained?"
-    )
-    nested = model(neck=model(pretrained="x"))
-    assert message_with_extras(model=nested).startswith(f"model.neck.pretrained='x': {HERE}.Backbone has no argument")
+def test_one_mistake_in_a_real_configuration_is_found(name: str, change: dict[str, Any], words: str) -> None:
+    assert says(refusal(data={**REAL, name: REAL[name] | change}), words)
 
 
 def test_a_mapping_of_some_arguments_of_a_known_target_is_checked_but_for_those_not_given() -> None:
-    check_config({"model": model(), "data": {"depths": None, "rate": 0.5}}, WithExtras)
-    assert message_with_extras(model=model(), data={"rate": "x"}) == "data.rate='x': must be float"
-    assert message_with_extras(model=model(), data={"rat": 1}) == (
-        f"data.rat=1: {HERE}.Backbone has no argument rat; did you mean rate?"
-    )
-    other = {"_target_": f"{HERE}.make_head", "channels": "x"}
-    assert message_with_extras(model=model(), data=other) == "data.channels='x': must be int"
+    check_config({"model": model(), "some": {"depths": None, "rate": 0.5}}, TopLevel)
+    assert says(refusal(some={"rate": "x"}), "some.rate='x': float")
+    assert says(refusal(some={"rat": 1}), "some.rat=1: rate?")
+    assert says(refusal(some=model(f"{HERE}.make_head", channels="x")), "some.channels='x': int")
 
 
 def test_arguments_of_a_function_are_checked_without_a_key_before_them() -> None:
-    check_arguments({"channels": 1, "more": 2}, f"{HERE}.make_head", {"name": str})
-    with pytest.raises(InputError, match=r"^name=3: must be str \(and 1 more\)$"):
-        check_arguments({"channels": "???", "name": 3}, f"{HERE}.make_head", {"name": str})
+    hint = Annotated[dict[str, Any], AlsoReads(name=str), SetByProgram(progress=None)]
+    check_arguments({"channels": 1, "more": 2}, f"{HERE}.make_head", hint)
+    with pytest.raises(InputError, match=r"^name=3: must be str \(and 2 more\)$"):
+        check_arguments({"channels": "???", "name": 3, "progress": 1}, f"{HERE}.make_head", hint)
 
 
 def test_the_first_of_several_problems_is_told_and_the_others_counted() -> None:
-    assert message(seed="x", mode="y", sede=1) == "seed='x': must be int (and 2 more)"
-    assert message(model=model(depths=3, rate="x")) == "model.depths=3: must be a list of int (and 1 more)"
+    assert refusal(seed="x", mode="y", sede=1) == "seed='x': must be int (and 2 more)"
+    assert refusal(model=model(depths=3, rate="x")) == "model.depths=3: must be a list of int (and 1 more)"
 
 
-def test_the_check_leaves_the_configuration_as_it_was() -> None:
-    before = repr(REAL_CONFIG)
-    check_config(REAL_CONFIG, TopLevel)
-    assert repr(REAL_CONFIG) == before
+def test_the_arguments_of_a_detector_are_those_of_its_constructor() -> None:
+    assert not find_signature(f"{HERE}.Derived").takes_any_name
+    assert "neck" in find_signature(f"{HERE}.Derived").arguments
+    assert find_signature(f"{HERE}.make_head").takes_any_name
 
 
 def test_a_whole_configuration_is_checked_in_a_fifth_of_a_second() -> None:
-    check_config(REAL_CONFIG, TopLevel)
+    check_config({"model": model(), "data": REAL}, TopLevel)
     start = time.process_time()
-    check_config(REAL_CONFIG, TopLevel)
+    check_config({"model": model(), "data": REAL}, TopLevel)
     assert time.process_time() - start < 0.2
 
 

@@ -1,25 +1,31 @@
 """A composed configuration checked against the Python signatures that will receive it, before any work.
 
 Hydra refuses an unknown key, but suggests adding it with ``+``, and then hands anything to anyone. Here the
-signatures are the schema: the annotated fields of the entry point's dataclass for the top level, and the
-arguments of each ``_target_`` below it. Targets are neither called nor imported: a misspelt key should not have to wait
-for torch.
+signatures are the schema: the annotated fields of the entry point's dataclass for the top level, and the arguments of
+each ``_target_`` below it, which is imported but not called. Pydantic judges the values, ranges in ``Annotated``
+included (``annotated_types``); the few ranges of other libraries stand in ``foreign_ranges``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
 from collections import abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
-from uniformer_pose.errors import InputError
-from uniformer_pose.nearest_name import did_you_mean
-from uniformer_pose.static_signatures import find_signature
+import pydantic
+from pydantic_core import PydanticCustomError
 
-_NODE = "a node with a _target_"
+from uniformer_pose.errors import InputError
+from uniformer_pose.foreign_ranges import ranges_of
+from uniformer_pose.nearest_name import did_you_mean
+from uniformer_pose.targets import find_target
+
+_NODE = "a config with a _target_"
 Node = Annotated[dict[str, Any], _NODE]
 """Annotation of a field whose value must be a mapping with a ``_target_``."""
 
@@ -29,6 +35,16 @@ class AlsoReads:
 
     def __init__(self, **types_by_name: Any) -> None:
         self.types_by_name = types_by_name
+
+
+class SetByProgram:
+    """In ``Annotated[Node, SetByProgram(name="other.key")]``: arguments that the entry point gives the target itself.
+
+    Each is refused with the key that is to be given instead; None where there is no such key.
+    """
+
+    def __init__(self, **instead_by_name: str | None) -> None:
+        self.instead_by_name = instead_by_name
 
 
 class SomeArgumentsOf:
@@ -49,30 +65,37 @@ _HYDRA_KEYS: dict[str, Any] = {
     "_convert_": Literal["none", "partial", "object", "all"],
     "_args_": list,
 }
-_WORDS: dict[type, str] = {
-    int: "int",
-    float: "float",
-    str: "str",
-    bool: "true or false",
-    types.NoneType: "null",
-    object: "anything",
+_WORDS = {
+    "int_type": "int",
+    "float_type": "float",
+    "string_type": "str",
+    "bool_type": "true or false",
+    "none_required": "null",
+    "dict_type": "a mapping",
 }
+_WRONG_LISTS = {"list_type", "tuple_type", "missing", "too_long"}
+_PLAIN_TYPES = (Any, int, float, str, bool, types.NoneType, object)
 _MAPPINGS = {dict, abc.Mapping, abc.MutableMapping}
 _LISTS = {list, tuple, abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable}
 _SHOWN_CHARACTERS = 80
-
-
+_STRICT = pydantic.ConfigDict(strict=True)
 _Extra = TypeVar("_Extra")
 
 
-class _Misfit(NamedTuple):
-    key: str
-    value: Any
-    annotation: Any
+class _Argument(NamedTuple):
+    type: Any
+    may_be_none: bool  # `x: int = None` is an old way to write an optional argument
+
+
+class Signature(NamedTuple):
+    """Arguments of a function or class by name; ``takes_any_name`` if it has ``**arguments`` or is not known."""
+
+    arguments: dict[str, _Argument]
+    takes_any_name: bool
 
 
 def check_config(config: Mapping[str, Any], schema: type) -> None:
-    """Refuse a configuration with a key that nobody reads or a value of the wrong type.
+    """Refuse a configuration with a key that nobody reads or a value of the wrong type or out of its range.
 
     ``config`` is plain: dicts, lists and scalars, interpolations resolved. ``schema`` is a dataclass: its
     fields are the keys of the top level, those without a default are required, and a field annotated with
@@ -80,16 +103,52 @@ def check_config(config: Mapping[str, Any], schema: type) -> None:
     against the signature of its target; arguments that are absent may still be added by the entry point.
     Arguments without an annotation, or with one that cannot be resolved, accept everything.
 
-    Raises ``InputError`` with the first problem, and the number of others.
+    Raises ``InputError`` with the first problem, and the number of others. The top level comes first: its mistakes
+    need not wait for the targets to be imported.
     """
     hints = typing.get_type_hints(schema, include_extras=True)
-    also_read = {name: extra.types_by_name for name, hint in hints.items() for extra in _extras(hint, AlsoReads)}
-    _refuse([*_dataclass_problems("", config, schema), *_node_problems("", config, also_read)])
+    _refuse([*_group_problems("", config, schema), *_values_to_give("", config)])
+    _refuse([*_argument_problems_of_groups("", config, schema), *_node_problems("", config, hints)])
 
 
-def check_arguments(arguments: Mapping[str, Any], path: str, also_read: Mapping[str, Any]) -> None:
-    """Refuse arguments that the function or class at ``path`` does not take; ``also_read`` has types of other keys."""
-    _refuse([*_argument_problems("", {"_target_": path, **arguments}, also_read), *_node_problems("", arguments, {})])
+def check_arguments(arguments: Mapping[str, Any], path: str, hint: Any) -> None:
+    """Refuse arguments that the function or class at ``path`` does not take; ``hint`` annotates them like a node."""
+    problems = [*_argument_problems("", {"_target_": path, **arguments}, hint), *_node_problems("", arguments, {})]
+    _refuse([*problems, *_values_to_give("", arguments)])
+
+
+@cache
+def find_signature(path: str) -> Signature:
+    """The arguments that can be given by name to what a dotted path names.
+
+    Raises InputError, with the nearest name, where nothing has that name, or where it names no class or function.
+    """
+    target = find_target(path)
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (ValueError, TypeError):  # compiled
+        return Signature({}, takes_any_name=True)
+    function: Any = inspect.unwrap(getattr(target, "__init__") if isinstance(target, type) else target)  # noqa: B009
+    names = getattr(function, "__globals__", {})
+    ranges = ranges_of(target)
+    arguments = {
+        parameter.name: _Argument(
+            ranges.get(parameter.name) or _resolved(parameter.annotation, names), parameter.default is None
+        )
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    return Signature(arguments, any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters))
+
+
+def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
+    """An annotation as an object; one by one, since a name that only type checkers know spoils no other."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    try:
+        return eval(annotation, names) if isinstance(annotation, str) else annotation  # noqa: S307  # of the target
+    except Exception:  # whatever a name or an operator raises here, it is not the user's
+        return Any
 
 
 def _refuse(problems: list[str]) -> None:
@@ -98,7 +157,7 @@ def _refuse(problems: list[str]) -> None:
         raise InputError(problems[0] + more)
 
 
-def _dataclass_problems(key: str, config: Mapping[str, Any], schema: type) -> Iterator[str]:
+def _group_problems(key: str, config: Mapping[str, Any], schema: type) -> Iterator[str]:
     """Problems of a group whose keys are the fields of a dataclass."""
     hints = typing.get_type_hints(schema, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(schema)}
@@ -106,19 +165,30 @@ def _dataclass_problems(key: str, config: Mapping[str, Any], schema: type) -> It
         if name not in fields:
             yield f"{_join(key, name)}={_show(value)}: no such key; {did_you_mean(name, fields)}"
             continue
-        group = next(filter(dataclasses.is_dataclass, (hints[name], *typing.get_args(hints[name]))), None)
-        if isinstance(group, type) and isinstance(value, Mapping):
-            yield from _dataclass_problems(_join(key, name), value, group)
+        group = _dataclass_in(hints[name])
+        if group is not None and isinstance(value, Mapping):
+            yield from _group_problems(_join(key, name), value, group)
         else:
             yield from _value_problems(_join(key, name), value, hints[name])
-        if isinstance(value, Mapping) and "_target_" not in value:
-            given = {str(child): child_value for child, child_value in value.items() if child_value is not None}
-            for extra in _extras(hints[name], SomeArgumentsOf):
-                yield from _argument_problems(_join(key, name), {"_target_": extra.path, **given}, {})
     for name, field in fields.items():
         defaults = {field.default, field.default_factory} - {dataclasses.MISSING}
         if name not in config and not defaults:
             yield _required(_join(key, name))
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    kinds = (hint, *typing.get_args(hint))
+    return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
+
+
+def _argument_problems_of_groups(key: str, config: Mapping[str, Any], schema: type) -> Iterator[str]:
+    """Problems of the groups that hold some arguments of a target which they do not name."""
+    for name, hint in typing.get_type_hints(schema, include_extras=True).items():
+        value = config.get(name)
+        if isinstance(value, Mapping) and "_target_" not in value:
+            given = {str(child): child_value for child, child_value in value.items() if child_value is not None}
+            for extra in _extras(hint, SomeArgumentsOf):
+                yield from _argument_problems(_join(key, name), {"_target_": extra.path, **given}, hint)
 
 
 def _extras(hint: Any, kind: type[_Extra]) -> list[_Extra]:
@@ -126,125 +196,152 @@ def _extras(hint: Any, kind: type[_Extra]) -> list[_Extra]:
     return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, kind)]
 
 
-def _node_problems(key: str, value: Any, also_read: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Problems of every node with a ``_target_``, and every value still to be given, from here down.
-
-    ``also_read``: by the key of a node, the types of those of its keys that are not for its target.
-    """
+def _values_to_give(key: str, value: Any) -> Iterator[str]:
+    """The values, from here down, that are still to be given."""
     if isinstance(value, str) and value == _MISSING:
         yield _required(key)
-    elif isinstance(value, Mapping):
-        if "_target_" in value:
-            yield from _argument_problems(key, value, also_read.get(key, {}))
-        for name, child in value.items():
-            yield from _node_problems(_join(key, name), child, also_read)
+    for path, child in _children(key, value):
+        yield from _values_to_give(path, child)
+
+
+def _node_problems(key: str, value: Any, hints: Mapping[str, Any]) -> Iterator[str]:
+    """Problems of every node with a ``_target_`` from here down; ``hints`` annotate those of the top level."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        yield from _argument_problems(key, value, hints.get(key))
+    for path, child in _children(key, value):
+        yield from _node_problems(path, child, hints)
+
+
+def _children(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((_join(key, name), child) for name, child in value.items())
     elif isinstance(value, list | tuple):
-        for index, child in enumerate(value):
-            yield from _node_problems(f"{key}[{index}]", child, also_read)
+        yield from ((f"{key}[{index}]", child) for index, child in enumerate(value))
 
 
-def _argument_problems(key: str, node: Mapping[str, Any], also_read: Mapping[str, Any]) -> Iterator[str]:
+def _argument_problems(key: str, node: Mapping[str, Any], hint: Any) -> Iterator[str]:
     """Problems of one node's own arguments; of those nested in it only what its target's annotations say."""
-    types_of_others = {**_HYDRA_KEYS, **also_read}
-    for name in filter(node.__contains__, types_of_others):
-        yield from _value_problems(_join(key, name), node[name], types_of_others[name])
-    path = node["_target_"]
-    if not isinstance(path, str) or path == _MISSING:
-        return
-    try:
-        arguments, takes_any_name = find_signature(path)
-    except InputError as error:
-        yield f"{_join(key, '_target_')}={path}: {error}"
-        return
-    for name, value in ((str(name), value) for name, value in node.items() if name not in types_of_others):
-        if name in arguments:
+    also_read = {name: type_ for extra in _extras(hint, AlsoReads) for name, type_ in extra.types_by_name.items()}
+    set_here = {name: to for extra in _extras(hint, SetByProgram) for name, to in extra.instead_by_name.items()}
+    path, types_of_others = node["_target_"], {**_HYDRA_KEYS, **also_read}
+    if isinstance(path, str):
+        try:
+            arguments, takes_any_name = find_signature(path)
+        except InputError as error:
+            yield f"{_join(key, '_target_')}={path}: {error}"
+            return
+    else:
+        arguments, takes_any_name = {}, True
+    for name, value in ((str(name), value) for name, value in node.items()):
+        where = _join(key, name)
+        if name in set_here:
+            instead = set_here[name]
+            yield f"{where}={_show(value)}: the program sets it; " + (f"give {instead}" if instead else "leave it out")
+        elif name in types_of_others:
+            yield from _value_problems(where, value, types_of_others[name])
+        elif name in arguments:
             if value is not None or not arguments[name].may_be_none:
-                yield from _value_problems(_join(key, name), value, arguments[name].type)
+                yield from _value_problems(where, value, arguments[name].type)
         elif not takes_any_name:
-            guess = did_you_mean(name, _HYDRA_KEYS if name.startswith("_") else {*arguments, *also_read})
-            yield f"{_join(key, name)}={_show(value)}: {path} has no argument {name}; {guess}"
+            guess = did_you_mean(name, _HYDRA_KEYS if name.startswith("_") else {*arguments, *also_read} - {*set_here})
+            yield f"{where}={_show(value)}: {path} has no argument {name}; {guess}"
 
 
 def _value_problems(key: str, value: Any, annotation: Any) -> Iterator[str]:
-    misfit = _misfit(key, value, annotation)
-    if misfit:
-        yield f"{misfit.key}={_show(misfit.value)}: must be {_describe(misfit.annotation)}"
-
-
-def _misfit(key: str, value: Any, annotation: Any) -> _Misfit | None:
-    """The innermost value that its annotation does not allow; None where all is well.
+    """What is wrong with a value: the innermost part that its annotation does not allow.
 
     A list stands for any sequence and for a tuple, since YAML has no other; an int for a float. Nothing else
     is converted, because Hydra converts nothing either.
     """
-    here = _Misfit(key, value, annotation)
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if (isinstance(value, Mapping) and "_target_" in value) or (isinstance(value, str) and value == _MISSING):
-        return None  # what a target makes is not known before it is called; _node_problems sees to the rest
-    if origin is Annotated:
-        return here if _NODE in arguments[1:] else _misfit(key, value, arguments[0])
-    if origin in {Union, types.UnionType}:
-        misfits = [_misfit(key, value, alternative) for alternative in arguments]
-        if None in misfits:
-            return None
-        # Where an alternative has the right shape, the culprit is inside it.
-        return next((misfit for misfit in misfits if misfit and misfit.key != key), here)
-    if origin is Literal:
-        return None if any(value == option and type(value) is type(option) for option in arguments) else here
-    if annotation is None or annotation is types.NoneType:
-        return None if value is None else here
-    kind = origin or annotation
-    if not isinstance(kind, type):
-        return None
-    if kind is int or kind is float:
-        allowed: tuple[type, ...] = (int,) if kind is int else (int, float)
-        return None if isinstance(value, allowed) and not isinstance(value, bool) else here
-    if kind in _MAPPINGS:
-        if not isinstance(value, Mapping):
-            return here
-        child_annotation = arguments[1] if arguments else Any
-        return _first_misfit((_join(key, name), child, child_annotation) for name, child in value.items())
-    if kind in _LISTS:
-        if not isinstance(value, list | tuple):
-            return here
-        one_by_one = kind is tuple and arguments and arguments[-1] is not Ellipsis
-        if one_by_one and len(arguments) != len(value):
-            return here
-        element_annotations = arguments if one_by_one else [arguments[0] if arguments else Any] * len(value)
-        elements = enumerate(zip(value, element_annotations, strict=True))
-        return _first_misfit((f"{key}[{index}]", *element) for index, element in elements)
     try:
-        return None if isinstance(value, kind) else here
-    except TypeError:  # a protocol that is not for run time
-        return None
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(_checkable(annotation), config=_STRICT)
+    except (pydantic.PydanticUserError, RecursionError):  # a type that pydantic has no schema of
+        return
+    try:
+        adapter.validate_python(value)
+    except pydantic.ValidationError as invalid:
+        found = [(_place(value, error["loc"]), error) for error in invalid.errors(include_url=False)]
+        innermost = max((place for place, _ in found), key=len)
+        inner_annotation = None if innermost else annotation
+        words = dict.fromkeys(_words(error, inner_annotation) for place, error in found if place == innermost)
+        null = {"null": None} if not innermost and types.NoneType in typing.get_args(annotation) else {}
+        for step in innermost:
+            key, value = (f"{key}[{step}]" if isinstance(step, int) else _join(key, step)), value[step]
+        yield f"{key}={_show(value)}: must be {' or '.join({**words, **null})}"
 
 
-def _first_misfit(values: Iterable[tuple[str, Any, Any]]) -> _Misfit | None:
-    return next(filter(None, (_misfit(*value) for value in values)), None)
+def _place(value: Any, steps: Iterable[int | str]) -> tuple[int | str, ...]:
+    """The steps of pydantic's that lead into the value itself; the others name members of a union."""
+    place: list[int | str] = []
+    for step in steps:
+        inside = range(len(value)) if isinstance(value, list | tuple) else value if isinstance(value, dict) else ()
+        if step in inside:
+            place.append(step)
+            value = value[step]
+    return tuple(place)
 
 
-def _describe(annotation: Any) -> str:
-    """An annotation in the words of a configuration file."""
+def _words(error: Any, annotation: Any) -> str:
+    """One error of pydantic's, for a value of this annotation, in the words of a configuration file."""
+    if error["type"] in _WRONG_LISTS:
+        return _list_words(annotation)
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return _WORDS.get(error["type"]) or message.removeprefix("Input should be ")
+
+
+def _list_words(annotation: Any) -> str:
+    for kind in (annotation, *typing.get_args(annotation)):
+        inside = (
+            typing.get_args(inner)[0] if typing.get_origin(inner) is Annotated else inner
+            for inner in typing.get_args(kind)
+        )
+        names = [getattr(inner, "__name__", str(inner)) for inner in inside]
+        if names and typing.get_origin(kind) in _LISTS:
+            fixed = typing.get_origin(kind) is tuple and names[-1] != "Ellipsis"
+            return f"a list [{', '.join(names)}]" if fixed else f"a list of {names[0]}"
+    return "a list"
+
+
+def _checkable(annotation: Any) -> Any:
+    """An annotation as pydantic is to see it: at every place a node or ``???`` is accepted, a list is any sequence."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    checked: Any = Any
     if origin is Annotated:
-        return _NODE if _NODE in arguments[1:] else _describe(arguments[0])
-    if origin in {Union, types.UnionType}:
-        words = dict.fromkeys(map(_describe, arguments))
-        return " or ".join(sorted(words, key=lambda word: (word == "null", word.startswith("a "))))
-    if origin is Literal:
-        return " or ".join(repr(option) for option in arguments)
-    kind = origin or annotation
-    if not isinstance(kind, type):
-        return str(annotation)
-    if kind in _WORDS:
-        return _WORDS[kind]
-    if kind in _MAPPINGS:
-        return "a mapping"
-    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
-        return f"a list [{', '.join(map(_describe, arguments))}]"
-    if kind in _LISTS:
-        return f"a list of {_describe(arguments[0])}" if arguments and arguments[0] is not Any else "a list"
-    return f"a node that makes {kind.__name__}"
+        if _NODE in arguments[1:]:
+            checked = _made_by_a_target("")
+        else:
+            checked = Annotated[(_checkable(arguments[0]), *arguments[1:])]
+    elif origin in {Union, types.UnionType}:
+        checked = Union[tuple(map(_checkable, arguments))]  # noqa: UP007  # of objects
+    elif origin is Literal or annotation in _PLAIN_TYPES or annotation is None:
+        checked = annotation
+    elif (origin or annotation) in _MAPPINGS:
+        checked = dict[Any, _checkable(arguments[1]) if arguments else Any]  # type: ignore[misc]
+    elif (origin or annotation) is tuple and arguments[1:] != (Ellipsis,):
+        checked = Annotated[tuple[tuple(map(_checkable, arguments))] if arguments else list, pydantic.Strict(False)]  # type: ignore[misc]
+    elif (origin or annotation) in _LISTS:
+        checked = Annotated[list[_checkable(arguments[0]) if arguments else Any], pydantic.Strict(False)]  # type: ignore[misc]
+    elif isinstance(origin or annotation, type) and not _may_be_plain(origin or annotation):
+        checked = _made_by_a_target((origin or annotation).__name__)
+    return Annotated[checked, pydantic.WrapValidator(_accept_nodes)]
+
+
+def _may_be_plain(kind: type) -> bool:
+    """Whether plain data can be of a class: a kind of str, a TypedDict, a protocol."""
+    return issubclass(kind, (str, int, float, dict, list, tuple)) or getattr(kind, "_is_protocol", False)
+
+
+def _accept_nodes(value: Any, check: Callable[[Any], Any]) -> Any:
+    """What a target makes is not known before it is called, nor what is still to be given; others see to those."""
+    is_node = isinstance(value, Mapping) and "_target_" in value
+    return value if is_node or (isinstance(value, str) and value == _MISSING) else check(value)
+
+
+def _made_by_a_target(name: str) -> Any:
+    def refuse(_: Any) -> Any:
+        raise PydanticCustomError("node", _NODE + (f" that makes {name}" if name else ""))
+
+    return Annotated[Any, pydantic.PlainValidator(refuse)]
 
 
 def _required(key: str) -> str:

@@ -1,0 +1,64 @@
+"""Dotted paths of a configuration to the classes and functions that they name."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import traceback
+import types
+from collections.abc import Callable
+from typing import Any
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.nearest_name import did_you_mean
+
+
+def find_target(path: str) -> Callable[..., Any]:
+    """Import the class or function that a dotted path names.
+
+    Raises InputError: with the nearest name where nothing has that name, with file and line where a module that is
+    there cannot be imported.
+    """
+    if "" in path.split("."):
+        raise InputError("name a class or a function, such as torch.optim.AdamW")
+    found: Any = None
+    walked: list[str] = []
+    for name in path.split("."):
+        found = _member(found, walked, name)
+        walked.append(name)
+    if isinstance(found, types.ModuleType) or not callable(found):
+        raise InputError(f"this is of type {type(found).__name__}; name a class or a function")
+    return found  # type: ignore[no-any-return]
+
+
+def place_of_import_error(error: BaseException) -> str:
+    """`` (file, line)`` of an import that failed in the user's own code; "" in an installed package or in ours."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "<frozen" not in frame.filename]
+    if not frames or "site-packages" in frames[-1].filename or __package__ in frames[-1].filename:
+        return ""
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})"
+
+
+def _member(found: Any, walked: list[str], name: str) -> Any:
+    """What ``found.name`` is, an attribute or a sub-module; ``found`` is None at the beginning of a path."""
+    inside, full_name = ".".join(walked), ".".join([*walked, name])
+    try:
+        if hasattr(found, name):
+            return getattr(found, name)
+        if found is None or isinstance(found, types.ModuleType):
+            return importlib.import_module(full_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{full_name}.".startswith(f"{error.name}."):
+            raise _not_importable(full_name, error) from error
+    except Exception as error:
+        raise _not_importable(full_name, error) from error
+    if found is None:
+        names = [module.name for module in pkgutil.iter_modules()]
+        raise InputError(f"there is no {name} in this Python; {did_you_mean(name, names)}")
+    names = [*dir(found), *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", None) or []))]
+    guess = did_you_mean(name, [name for name in names if not name.startswith("_")])
+    raise InputError(f"there is no {name} in {inside}; {guess}")
+
+
+def _not_importable(module: str, error: Exception) -> InputError:
+    return InputError(f"importing {module} fails: {type(error).__name__}: {error}{place_of_import_error(error)}")
