@@ -299,18 +299,17 @@ def _module_maker(config: dict[str, Any]) -> Callable[[], PoseModule]:
 
 
 def _trainer_maker(config: dict[str, Any]) -> Callable[..., Any]:
-    from hydra.utils import instantiate
+    from uniformer_pose.training.trainer import make_trainer
 
-    from uniformer_pose.training.precision import lightning_precision
+    node = {**config["trainer"], "enable_progress_bar": False, "enable_model_summary": False, "limit_val_batches": 0}
 
-    def make(**settings: Any) -> Any:
-        return instantiate(config["trainer"], _partial_=True, _convert_="all")(
-            precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),
+    def make(callbacks: list[Any], **settings: Any) -> Any:
+        return make_trainer(
+            node,
+            precision=config["precision"],
+            callbacks=callbacks,
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
             **settings,
         )
 

@@ -62,13 +62,16 @@ def evaluate(config: dict[str, Any]) -> float:
     from uniformer_pose.training.callbacks import Pictures
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.pose_module import PoseModule, PosePredictor
-    from uniformer_pose.training.precision import lightning_precision
-    from uniformer_pose.training.progress import progress_callback
+    from uniformer_pose.training.trainer import make_trainer
     from uniformer_pose.weights.loading import load_model
 
     quiet_lightning()
     run_dir = Path(config["run_dir"])
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
+    pictures = Pictures(str(run_dir / "pictures"))
+    trainer = make_trainer(
+        config["trainer"], precision=config["precision"], callbacks=[pictures], logger=False, enable_checkpointing=False
+    )
     protocol = instantiate(config["evaluation"])
     codec = config["data"].get("codec")
     model, report = load_model(
@@ -87,21 +90,13 @@ def evaluate(config: dict[str, Any]) -> float:
     for data in datasets.values():
         data.setup("validate")
 
-    pictures = Pictures(str(run_dir / "pictures"))
-    precision = lightning_precision(config["precision"], config["trainer"]["accelerator"])
-    trainer = instantiate(config["trainer"], _partial_=True, _convert_="all")(
-        precision=precision,
-        callbacks=[pictures, progress_callback()],
-        logger=False,
-        enable_checkpointing=False,
-    )
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
     computed = inference_network(
         model.network,
         engine=config["engine"],
         device=trainer.strategy.root_device,
-        reduced_precision=precision != "32-true",
+        reduced_precision=trainer.precision != "32-true",
         height=model.codec.height,
         width=model.codec.width,
     )

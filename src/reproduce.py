@@ -56,12 +56,14 @@ def reproduce(config: dict[str, Any]) -> None:
     from uniformer_pose.run_record import record_run
     from uniformer_pose.saved_model import data_arguments
     from uniformer_pose.training.pose_module import PoseModule
-    from uniformer_pose.training.precision import lightning_precision
-    from uniformer_pose.training.progress import progress_callback
+    from uniformer_pose.training.trainer import make_trainer
     from uniformer_pose.weights.loading import load_model
     from uniformer_pose.weights.published_models import published_models
 
     quiet_lightning()
+    trainer = make_trainer(
+        config["trainer"], precision=config["precision"], callbacks=[], logger=False, enable_checkpointing=False
+    )
     table = published_models()
     chosen = _chosen(config["models"], table.pose_models)
     _require_data(config["data"], config["where_to_get"])
@@ -84,12 +86,6 @@ def reproduce(config: dict[str, Any]) -> None:
         model, report = load_model(addresses[published.name])
         rank_zero_info(f"{report}, crops of {model.codec.height}x{model.codec.width}")
         module = PoseModule(model, protocol=protocol)
-        trainer = instantiate(config["trainer"], _partial_=True, _convert_="all")(
-            precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),
-            callbacks=[progress_callback()],
-            logger=False,
-            enable_checkpointing=False,
-        )
         if trainer.is_global_zero and not rows:
             record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
         data = PersonCrops(**data_arguments(model, config["data"]))

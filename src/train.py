@@ -94,7 +94,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.data.worker_failures import explained_worker_failures
-    from uniformer_pose.entry_point import one_of_each, refuse_unlaunchable_sweep
+    from uniformer_pose.entry_point import one_of_each
     from uniformer_pose.evaluation.report import write_report
     from uniformer_pose.redaction import without_secrets
     from uniformer_pose.run_record import library_versions, record_run
@@ -102,10 +102,9 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from uniformer_pose.training.callbacks import Pictures
     from uniformer_pose.training.checkpoint_files import DurableCheckpoints, require_space
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
-    from uniformer_pose.training.precision import lightning_precision
-    from uniformer_pose.training.progress import progress_callback
     from uniformer_pose.training.resume import keep_replaced_config, same_logger_runs
     from uniformer_pose.training.safe_logging import forgiving
+    from uniformer_pose.training.trainer import make_trainer
     from uniformer_pose.weights.loading import load_into
 
     quiet_lightning()
@@ -118,6 +117,16 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
             "augmentation; use debug=overfit, or data.max_images=<n>"
         )
 
+    callbacks = one_of_each(config["callbacks"])
+    loggers = same_logger_runs(config["logger"], run_dir) if is_first_process(os.environ) else config["logger"]
+    checkpoint_files = DurableCheckpoints()
+    trainer = make_trainer(  # before any work: it knows whether this machine has what is asked for
+        config["trainer"],
+        precision=config["precision"],
+        plugins=[checkpoint_files],
+        callbacks=list(callbacks.values()),
+        logger=[forgiving(logger) for logger in one_of_each(loggers).values()],
+    )
     data = instantiate(config["data"], _partial_=True, _convert_="all")(
         seed=config["seed"], **one_of_each(config["augmentation"])
     )
@@ -142,18 +151,6 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         protocol=instantiate(config["evaluation"]),
         optimizer=instantiate(config["optimizer"], _convert_="all"),
     )
-    callbacks = one_of_each(config["callbacks"])
-    loggers = same_logger_runs(config["logger"], run_dir) if is_first_process(os.environ) else config["logger"]
-    checkpoint_files = DurableCheckpoints()
-    trainer_config = dict(config["trainer"])
-    plugins = instantiate(trainer_config.pop("plugins", None) or [], _convert_="all")
-    trainer = instantiate(trainer_config, _partial_=True, _convert_="all")(
-        plugins=[checkpoint_files, *plugins],
-        precision=lightning_precision(config["precision"], config["trainer"]["accelerator"]),
-        callbacks=[*callbacks.values(), progress_callback()],
-        logger=[forgiving(logger) for logger in one_of_each(loggers).values()],
-    )
-    refuse_unlaunchable_sweep(trainer)
     if trainer.is_global_zero:
         require_space(
             run_dir / CHECKPOINTS,
@@ -190,7 +187,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
             f"the training is complete, but not all of it is on the disk: {failed}; free some space, then the same "
             "command with resume=auto repeats what is missing"
         )
-    if trainer.is_global_zero and not trainer.fast_dev_run:
+    if trainer.is_global_zero and not config["trainer"].get("fast_dev_run"):
         write_finished(run_dir, max_epochs=trainer.max_epochs, average_precision=average_precision)
     return average_precision
 

@@ -22,6 +22,7 @@ _RANGES: dict[str, dict[str, Any]] = {
         "min_steps": Annotated[int, Ge(0)] | None,
         "limit_train_batches": _SomeBatches,
         "limit_val_batches": _NoBatches,
+        "val_check_interval": _Count | Annotated[float, Gt(0), Le(1)] | str | dict[str, int] | None,
         "check_val_every_n_epoch": _Count | None,
         "num_sanity_val_steps": Annotated[int, Ge(-1)] | None,
         "log_every_n_steps": _Count | None,

@@ -1,0 +1,51 @@
+"""Lightning's trainer as every entry point makes it: settings and callbacks in, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from uniformer_pose.entry_point import refuse_unlaunchable_sweep
+from uniformer_pose.errors import InputError
+from uniformer_pose.training.precision import Precision, lightning_precision
+from uniformer_pose.training.progress import progress_callback
+
+_OF_HARDWARE = ("accelerator", "devices", "num_nodes", "strategy")
+
+
+def make_trainer(
+    node: Mapping[str, Any],
+    *,
+    precision: Precision,
+    callbacks: list[pl.Callback],
+    plugins: list[Any] | None = None,
+    **set_by_program: Any,
+) -> pl.Trainer:
+    """The trainer that a config node describes, with a progress bar unless ``enable_progress_bar`` is false.
+
+    Raises InputError where this machine has not what the node asks for, or Lightning refuses its settings.
+    """
+    settings = dict(node)
+    own_plugins = instantiate(settings.pop("plugins", None) or [], _convert_="all")
+    bars = [] if settings.get("enable_progress_bar") is False else [progress_callback()]
+    try:
+        trainer: pl.Trainer = instantiate(settings, _partial_=True, _convert_="all")(
+            plugins=[*(plugins or []), *own_plugins],
+            precision=lightning_precision(precision, settings.get("accelerator", "auto")),
+            callbacks=[*callbacks, *bars],
+            **set_by_program,
+        )
+    except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
+        shown = ", ".join(f"trainer.{name}={settings[name]}" for name in _OF_HARDWARE if _is_plain(settings.get(name)))
+        advice = "" if settings.get("accelerator") == "cpu" else "; trainer=auto takes what this machine has"
+        raise InputError(f"{shown}: {' '.join(str(error).split())}{advice}") from error
+    refuse_unlaunchable_sweep(trainer)
+    return trainer
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | list)
