@@ -279,7 +279,7 @@ def _model(config: dict[str, Any]) -> SavedModel:
     pretrained, with_head = arguments.pop("pretrained", None), arguments.pop("pretrained_head", True)
     network = instantiate(arguments, num_keypoints=data.skeleton.num_keypoints, _convert_="all")
     if pretrained is not None:
-        print(load_into(network, pretrained, with_head=with_head))
+        print(load_into(network, pretrained, skeleton=data.skeleton, with_head=with_head))
     return SavedModel(network, data.codec, data.skeleton, data.mean, data.std, data.box_padding, {}, library_versions())
 
 

@@ -75,7 +75,10 @@ def evaluate(config: dict[str, Any]) -> float:
     protocol = instantiate(config["evaluation"])
     codec = config["data"].get("codec")
     model, report = load_model(
-        config["ckpt_path"], codec=None if codec is None else instantiate(codec), head_dim=config["head_dim"]
+        config["ckpt_path"],
+        codec=None if codec is None else instantiate(codec),
+        head_dim=config["head_dim"],
+        skeleton=config["data"].get("skeleton"),
     )
     rank_zero_info(str(report))
     arguments = data_arguments(model, config["data"])

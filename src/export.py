@@ -45,7 +45,10 @@ def export(config: dict[str, Any]) -> None:
 
     codec = config["data"].get("codec")
     model, report = load_model(
-        config["ckpt_path"], codec=None if codec is None else instantiate(codec), head_dim=config["head_dim"]
+        config["ckpt_path"],
+        codec=None if codec is None else instantiate(codec),
+        head_dim=config["head_dim"],
+        skeleton=config["data"].get("skeleton"),
     )
     print(report)
     source, chosen = Path(config["ckpt_path"]).expanduser(), config["format"]

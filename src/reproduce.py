@@ -83,7 +83,7 @@ def reproduce(config: dict[str, Any]) -> None:
     rows: list[Reproduction] = []
     for number, published in enumerate(chosen, start=1):
         rank_zero_info(f"{number}/{len(chosen)} {published.name}")
-        model, report = load_model(addresses[published.name])
+        model, report = load_model(addresses[published.name], skeleton=config["data"].get("skeleton"))
         rank_zero_info(f"{report}, crops of {model.codec.height}x{model.codec.width}")
         module = PoseModule(model, protocol=protocol)
         if trainer.is_global_zero and not rows:

@@ -134,7 +134,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     pretrained, pretrained_head = model_config.pop("pretrained", None), model_config.pop("pretrained_head", True)
     network = instantiate(model_config, num_keypoints=data.skeleton.num_keypoints, _convert_="all")
     if pretrained is not None:
-        rank_zero_info(str(load_into(network, pretrained, with_head=pretrained_head)))
+        rank_zero_info(str(load_into(network, pretrained, skeleton=data.skeleton, with_head=pretrained_head)))
 
     model = SavedModel(
         network,

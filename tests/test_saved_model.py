@@ -375,10 +375,11 @@ def test_a_whole_data_group_leaves_the_models_preprocessing_alone():
 def test_data_of_another_skeleton_is_refused_by_name(tmp_path):
     fields = load_skeleton("coco_17").to_dict() | {"name": "mine"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+    data_arguments(tiny_model(), {"skeleton": str(tmp_path / "mine.yaml")})  # another name for the same keypoints
 
-    with pytest.raises(
-        InputError, match=r"data.skeleton=.*mine.yaml: the model was trained with skeleton 'coco_17' of 17"
-    ):
+    fields["keypoints"]["nose"]["sigma"] = 0.5
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+    with pytest.raises(InputError, match=r"data.skeleton=.*mine.yaml: other keypoints, order or sigmas.*'coco_17'"):
         data_arguments(tiny_model(), {"skeleton": str(tmp_path / "mine.yaml")})
 
 

@@ -65,10 +65,17 @@ def saved_record(model: SavedModel) -> dict[str, Any]:
     }
 
 
-def model_of_record(record: Mapping[str, Any], source: str, tensor_sizes: Sequence[int] | None = None) -> SavedModel:
+def model_of_record(
+    record: Mapping[str, Any],
+    source: str,
+    tensor_sizes: Sequence[int] | None = None,
+    *,
+    skeleton: Skeleton | None = None,
+) -> SavedModel:
     """The model that a record describes, its weights still random, in eval mode on the CPU.
 
-    ``tensor_sizes`` are how many values each tensor beside the record has: a much larger network is not built. Raises
+    ``tensor_sizes`` are how many values each tensor beside the record has: a much larger network is not built. With
+    ``skeleton`` the network is for these keypoints, which must be among the record's; its mirror pairs stay. Raises
     InputError, naming ``source``, for a record of another version or one that makes no sense.
     """
     if record.get("format") != FORMAT:
@@ -80,11 +87,14 @@ def model_of_record(record: Mapping[str, Any], source: str, tensor_sizes: Sequen
             _require_no_larger(record["network"], tensor_sizes)
         # Building draws initial weights: the caller's random state is none of their business.
         with torch.random.fork_rng(devices=[]):
-            network = PoseNetwork(**record["network"])
+            own = Skeleton.from_dict(record["skeleton"], source=source)
+            wanted = own if skeleton is None else skeleton.paired_as(own)
+            resized = {} if skeleton is None else {"num_keypoints": skeleton.num_keypoints}
+            network = PoseNetwork(**dict(record["network"]) | resized)
         model = SavedModel(
             network=network.eval(),
             codec=HeatmapCodec.from_dict(record["codec"]),
-            skeleton=Skeleton.from_dict(record["skeleton"], source=source),
+            skeleton=wanted,
             mean=tuple(float(x) for x in record["mean"]),
             std=tuple(float(x) for x in record["std"]),
             box_padding=float(record["box_padding"]),
@@ -95,6 +105,17 @@ def model_of_record(record: Mapping[str, Any], source: str, tensor_sizes: Sequen
         return model
     except _WRONG_VALUES as error:
         raise InputError(f"{source}: its {RECORD_KEY!r} entry is damaged ({one_line(error)})") from error
+
+
+def require_same_keypoints(record: object, skeleton: Skeleton) -> None:
+    """InputError unless the checkpoint of this record, to continue from, has the keypoints of ``skeleton`` in place."""
+    fields = record.get("skeleton") if isinstance(record, Mapping) else None
+    trained = None if fields is None else Skeleton.from_dict(fields, source="the checkpoint")
+    if trained is not None and not trained.is_in_order_of(skeleton.keypoint_names):
+        raise InputError(
+            f"the checkpoint to continue from is of other keypoints, or the same in another order, than skeleton "
+            f"{skeleton.name!r:.80}; start from it by model.pretrained=<file>, which matches them by name"
+        )
 
 
 def _require_no_larger(network: Mapping[str, Any], tensor_sizes: Sequence[int]) -> None:
@@ -131,8 +152,9 @@ def data_arguments(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str,
     """Arguments of ``PersonCrops`` for evaluating a saved model: its training's, with ``overrides`` that are not None.
 
     The codec, the normalisation and the box padding are always the model's own, whatever ``overrides`` say of them:
-    with others it would see crops unlike those it was trained on. Raises InputError where ``overrides`` name another
-    skeleton than the model's, and where the file holds arguments that ``PersonCrops`` does not take.
+    with others it would see crops unlike those it was trained on. Raises InputError where ``overrides`` name a skeleton
+    with other keypoints or sigmas than the model's, and where the file holds arguments that ``PersonCrops`` does not
+    take.
     """
     own = {
         "codec": model.codec,
@@ -142,10 +164,10 @@ def data_arguments(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str,
         "box_padding": model.box_padding,
     }
     skeleton = overrides.get("skeleton")
-    if skeleton is not None and load_skeleton(skeleton) != model.skeleton:
+    if skeleton is not None and not model.skeleton.measures_as(load_skeleton(skeleton)):
         raise InputError(
-            f"data.skeleton={skeleton}: the model was trained with skeleton {model.skeleton.name!r} of "
-            f"{model.skeleton.num_keypoints} keypoints, or another version of it; give data of that skeleton"
+            f"data.skeleton={skeleton}: other keypoints, order or sigmas than those of the model's skeleton "
+            f"{model.skeleton.name!r}; load the model for it, load_model(..., skeleton={str(skeleton)!r})"
         )
     stored = model.config.get("data", {})
     if not isinstance(stored, Mapping) or (not stored and overrides.get("root") is None):

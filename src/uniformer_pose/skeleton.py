@@ -10,7 +10,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,48 @@ class Skeleton:
     def indices(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
         """Index of each named keypoint."""
         return np.asarray([self.keypoint_names.index(name) for name in names], dtype=np.int64)
+
+    def places_in(self, names: Sequence[str]) -> list[int | None]:
+        """Where each keypoint stands among ``names``, None for one that is not there.
+
+        Names count as they are, else without case and separators (``plain_name``), where that leaves them distinct.
+        """
+        theirs, ours = Counter(map(plain_name, names)), Counter(map(plain_name, self.keypoint_names))
+        unique = {plain for plain, count in theirs.items() if count == 1 == ours[plain]}
+        plain_place = {plain_name(name): place for place, name in enumerate(names) if plain_name(name) in unique}
+        place = {name: place for place, name in enumerate(names)}
+        return [place.get(name, plain_place.get(plain_name(name))) for name in self.keypoint_names]
+
+    def is_in_order_of(self, names: Sequence[str]) -> bool:
+        """Whether the keypoints are these and no others, in this order."""
+        return self.places_in(names) == list(range(len(names)))
+
+    def measures_as(self, other: Skeleton) -> bool:
+        """Whether predictions and scores mean the same for both: the same keypoints in the same order, equal sigmas.
+
+        Names of skeletons, colours and limbs change no number.
+        """
+        in_order = self.is_in_order_of(other.keypoint_names)
+        return in_order and np.allclose(self.oks_sigmas, other.oks_sigmas, rtol=1e-6, atol=0)
+
+    def paired_as(self, trained: Skeleton) -> Skeleton:
+        """The same keypoints with the mirror pairs of ``trained``, which is what a network of it has learnt.
+
+        Raises InputError for a keypoint whose partner there is none here: a flip test would mix the two sides.
+        """
+        here = dict(zip(self.places_in(trained.keypoint_names), self.keypoint_names, strict=True))
+        pairs = []
+        for pair in trained.left_right_pairs:
+            left, right = (here.get(trained.keypoint_names.index(name)) for name in pair)
+            if left is not None and right is not None:
+                pairs.append((left, right))
+            elif left is not None or right is not None:
+                raise InputError(
+                    f"skeleton {self.name!r:.80} has {left or right} and not its mirror partner, which the model also "
+                    f"knows ({' and '.join(pair)}); add that keypoint, unlabelled in the data where need be"
+                )
+        same = set(map(frozenset, pairs)) == set(map(frozenset, self.left_right_pairs))
+        return self if same else replace(self, left_right_pairs=tuple(pairs))
 
     def to_dict(self) -> dict[str, Any]:
         """The skeleton as plain dicts, lists, strings and numbers: what its YAML file holds."""

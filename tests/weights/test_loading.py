@@ -95,7 +95,7 @@ def test_a_pose_model_of_any_layout_fills_the_whole_network(
     tmp_path: Path, contents: Callable[[], Any], layout: str, skipped: int
 ) -> None:
     target = network()
-    report = load_into(target, saved(contents(), tmp_path))
+    report = load_into(target, saved(contents(), tmp_path), skeleton=None)
     for name, entry in own_entries().items():
         assert torch.equal(target.state_dict()[name], entry), name
     assert report.layout == layout
@@ -109,7 +109,7 @@ def test_an_imagenet_classifier_fills_the_backbone_and_leaves_the_rest(tmp_path:
     target, fresh = network(), network().state_dict()
     entries = imagenet_entries()
     path = saved({"model": {prefix + name: entry for name, entry in entries.items()}}, tmp_path)
-    report = load_into(target, path)
+    report = load_into(target, path, skeleton=None)
     for name, entry in target.state_dict().items():
         untouched = name.startswith(("head.", "backbone.norm4."))
         expected = fresh[name] if untouched else entries[name.removeprefix("backbone.")]
@@ -122,7 +122,7 @@ def test_an_imagenet_classifier_fills_the_backbone_and_leaves_the_rest(tmp_path:
 
 def test_the_report_is_one_line_with_counts(tmp_path: Path) -> None:
     path = saved({"model": imagenet_entries()}, tmp_path)
-    line = str(load_into(network(), path))
+    line = str(load_into(network(), path, skeleton=None))
     assert "\n" not in line
     assert line == (
         f"{path}: a UniFormer of no published size, ImageNet classifier (torch archive, checked by the archive's "
@@ -140,13 +140,13 @@ def test_numpy_arrays_beside_the_weights_are_data(tmp_path: Path) -> None:
         "padding": np.float64(1.25),
     }
     path = saved({"state_dict": mmpose_entries(), "meta": {"dataset_meta": description}}, tmp_path)
-    assert len(load_into(network(), path).skipped) == 6
+    assert len(load_into(network(), path, skeleton=None).skipped) == 6
 
 
 def test_half_precision_weights_load_into_single_precision(tmp_path: Path) -> None:
     halved = {n: e.half() if e.is_floating_point() else e for n, e in own_entries().items()}
     target = network()
-    load_into(target, saved(halved, tmp_path))
+    load_into(target, saved(halved, tmp_path), skeleton=None)
     weight = target.backbone.patch_embed1.proj.weight
     assert weight.dtype == torch.float32
     assert torch.equal(weight, halved["backbone.patch_embed1.proj.weight"].float())
@@ -235,7 +235,7 @@ def test_a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing(
 ) -> None:
     path, target = saved(contents(), tmp_path), network()
     with pytest.raises(InputError, match=message) as caught:
-        load_into(target, path)
+        load_into(target, path, skeleton=None)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert unchanged(target)
@@ -244,7 +244,7 @@ def test_a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing(
 def test_another_model_size_is_refused_by_its_numbers(tmp_path: Path) -> None:
     path = saved(PoseNetwork(**{**ARGUMENTS, "depths": [1, 2, 3, 1]}).state_dict(), tmp_path)
     with pytest.raises(InputError) as caught:
-        load_into(network(), path)
+        load_into(network(), path, skeleton=None)
     assert str(caught.value) == (
         f"{path}: holds a UniFormer (depths [1, 2, 3, 1]), but the network is one of depths [1, 1, 2, 1]; check that "
         "the file is whole, and choose the model= and data.skeleton= that it was made for"
@@ -258,7 +258,7 @@ def test_another_model_size_is_refused_by_its_numbers(tmp_path: Path) -> None:
 def test_what_a_wrapper_put_before_every_name_is_taken_off(tmp_path: Path, prefix: str) -> None:
     target = network()
     entries = {prefix + name: entry for name, entry in mmpose_entries().items()}
-    report = load_into(target, saved({"state_dict": entries}, tmp_path))
+    report = load_into(target, saved({"state_dict": entries}, tmp_path), skeleton=None)
     assert torch.equal(target.state_dict()["head.final_layer.bias"], own_entries()["head.final_layer.bias"])
     assert f"prefix {prefix} taken off" in str(report)
 
@@ -266,17 +266,17 @@ def test_what_a_wrapper_put_before_every_name_is_taken_off(tmp_path: Path, prefi
 def test_the_counter_of_an_averaged_model_is_no_weight(tmp_path: Path) -> None:
     entries = {f"module.{name}": entry for name, entry in own_entries().items()}
     path = saved({"state_dict": {**entries, "n_averaged": torch.tensor(7)}}, tmp_path)
-    assert len(load_into(network(), path).loaded) == len(own_entries())
+    assert len(load_into(network(), path, skeleton=None).loaded) == len(own_entries())
 
 
 @pytest.mark.parametrize("container", ["ema_state_dict", "state_dict_ema", "model_ema"])
 def test_an_average_alone_is_taken_and_beside_the_weights_it_is_not(tmp_path: Path, container: str) -> None:
     average = {name: entry + 1 for name, entry in own_entries().items()}
     target = network()
-    report = load_into(target, saved({container: average}, tmp_path))
+    report = load_into(target, saved({container: average}, tmp_path), skeleton=None)
     assert torch.equal(target.state_dict()["head.final_layer.bias"], average["head.final_layer.bias"])
     assert f"taken from {container}" in str(report)
-    report = load_into(target, saved({"state_dict": own_entries(), container: average}, tmp_path))
+    report = load_into(target, saved({"state_dict": own_entries(), container: average}, tmp_path), skeleton=None)
     assert torch.equal(target.state_dict()["head.final_layer.bias"], own_entries()["head.final_layer.bias"])
     assert f"its {container} was not taken" in str(report)
 
@@ -288,7 +288,7 @@ def test_of_mmengines_ema_files_the_averages_are_what_is_loaded_and_that_is_said
     trained_on = {f"module.{name}": entry + 1 for name, entry in mmpose_entries().items()} | counter
     file = {"state_dict": mmpose_entries(), "ema_state_dict": trained_on, "meta": {"epoch": 3}, "message_hub": {}}
     target = network()
-    line = str(load_into(target, saved(file, tmp_path)))
+    line = str(load_into(target, saved(file, tmp_path), skeleton=None))
     assert torch.equal(target.state_dict()["head.final_layer.bias"], own_entries()["head.final_layer.bias"])
     assert "its average of the weights (EMA)" in line
     assert "ema_state_dict was not taken" in line
@@ -306,14 +306,14 @@ def test_of_our_own_ema_checkpoints_the_averages_are_what_is_loaded_and_that_is_
 
 def test_digits_in_a_name_that_are_no_digest_are_said(tmp_path: Path) -> None:
     path = saved(own_entries(), tmp_path).rename(tmp_path / "best-3f2a9c1d.pth")
-    assert "3f2a9c1d in its name is not its sha256" in str(load_into(network(), path))
+    assert "3f2a9c1d in its name is not its sha256" in str(load_into(network(), path, skeleton=None))
 
 
 def test_a_file_under_a_released_ones_name_is_held_to_its_digest(tmp_path: Path) -> None:
     path = tmp_path / "top_down_256x192_global_small-d4a7fdac_20230724.pth"
     saved(own_entries(), tmp_path).rename(path)
     with pytest.raises(InputError, match=r"damaged or altered: .*d4a7fdac.*fetch it again"):
-        load_into(network(), path)
+        load_into(network(), path, skeleton=None)
 
 
 # The network from the file alone
@@ -360,7 +360,7 @@ def test_a_classifier_has_no_heatmaps_unless_a_new_head_is_asked_for(tmp_path: P
 
 def test_a_detectors_checkpoint_is_no_uniformer(tmp_path: Path) -> None:
     path = saved({"state_dict": {"backbone.layer1.0.conv1.weight": torch.ones(4, 4, 3, 3)}}, tmp_path)
-    for load in (load_network, lambda address: load_into(network(), address), load_model):
+    for load in (load_network, lambda address: load_into(network(), address, skeleton=None), load_model):
         with pytest.raises(InputError, match=r"not a whole UniFormer: .*backbone.layer1") as caught:
             load(path)
         assert str(caught.value).startswith(f"{path}: ")
@@ -390,8 +390,8 @@ def test_the_head_can_be_left_out_for_other_keypoints(tmp_path: Path) -> None:
     fresh_head = target.head.state_dict()["final_layer.weight"].clone()
     path = saved({"state_dict": mmpose_entries()}, tmp_path)
     with pytest.raises(InputError, match=r"2 of another shape \(head.final_layer"):
-        load_into(target, path)
-    report = load_into(target, path, with_head=False)
+        load_into(target, path, skeleton=None)
+    report = load_into(target, path, skeleton=None, with_head=False)
     assert torch.equal(target.head.state_dict()["final_layer.weight"], fresh_head)
     assert torch.equal(target.backbone.norm4.weight, mmpose_entries()["backbone.norm4.weight"])
     assert "its head of 20 tensors left out as asked" in str(report)
@@ -435,15 +435,15 @@ def token_labelled_file(folder: Path, name: str) -> Path:
 def test_a_token_labelled_classifier_is_known_by_name_to_need_32(tmp_path: Path) -> None:
     path = token_labelled_file(tmp_path, "uniformer_small_tl_224.pth")
     with pytest.raises(InputError, match=r"was trained with head_dim 32, not 64; .*so give model.head_dim=32"):
-        load_into(PoseNetwork(**{**TOKEN_LABELLED, "head_dim": 64}), path)
-    report = load_into(PoseNetwork(**{**TOKEN_LABELLED, "head_dim": 32}), path)
+        load_into(PoseNetwork(**{**TOKEN_LABELLED, "head_dim": 64}), path, skeleton=None)
+    report = load_into(PoseNetwork(**{**TOKEN_LABELLED, "head_dim": 32}), path, skeleton=None)
     assert "head_dim 32 as released" in str(report)
     assert "aux_head.bias" in report.skipped
 
 
 def test_under_another_name_its_head_dim_is_only_assumed_and_said(tmp_path: Path) -> None:
     path = token_labelled_file(tmp_path, "mine.pth")
-    report = load_into(PoseNetwork(**{**TOKEN_LABELLED, "head_dim": 64}), path)
+    report = load_into(PoseNetwork(**{**TOKEN_LABELLED, "head_dim": 64}), path, skeleton=None)
     assert "head_dim 64 assumed: the file does not say it" in str(report)
 
 
@@ -457,7 +457,7 @@ def test_variants_of_the_network_load_whole_and_into_no_other(tmp_path: Path, va
     loaded = load_network(path, head_dim=8, announce=len)
     assert all(torch.equal(entry, entries[name]) for name, entry in loaded.state_dict().items())
     with pytest.raises(InputError, match=rf"but the network is one of {next(iter(variant))}"):
-        load_into(network(), path)
+        load_into(network(), path, skeleton=None)
 
 
 # Checkpoints of this project
@@ -496,7 +496,7 @@ def test_our_checkpoint_brings_everything_with_it(tmp_path: Path) -> None:
 def test_our_checkpoint_fills_a_network_to_train_on(tmp_path: Path) -> None:
     path, written = own_checkpoint(tmp_path)
     target = PoseNetwork(**{**ARGUMENTS, "num_keypoints": 17})
-    load_into(target, path)
+    load_into(target, path, skeleton=None)
     assert torch.equal(target.head.final_layer.weight, written.network.head.final_layer.weight)
 
 
@@ -504,7 +504,7 @@ def test_a_head_dim_other_than_the_trained_one_is_refused(tmp_path: Path) -> Non
     path, _ = own_checkpoint(tmp_path)
     target = PoseNetwork(**{**ARGUMENTS, "num_keypoints": 17, "head_dim": 4})
     for load in (
-        lambda: load_into(target, path),
+        lambda: load_into(target, path, skeleton=None),
         lambda: load_model(path, head_dim=4),
         lambda: load_network(path, head_dim=4),
     ):
@@ -574,7 +574,7 @@ def test_a_released_pose_file_in_any_container_gives_the_reference_heatmaps_by_e
     path = written(released_entries(shared_folder, kind, size), container, tmp_path)
     images, heatmaps = seeded_heatmaps(size)
     target = PoseNetwork(17, DEPTHS[size])
-    report = load_into(target, path)
+    report = load_into(target, path, skeleton=None)
     assert len(report.skipped) == 6
     networks = [
         load_network(path, announce=len),
@@ -602,7 +602,7 @@ def test_a_released_classifier_in_any_container_gives_the_backbone_of_the_refere
         if name.startswith(("head.", "backbone.norm4."))
     }
     target.load_state_dict(rest, strict=False)
-    report = load_into(target, path)
+    report = load_into(target, path, skeleton=None)
     assert (len(report.skipped), set(report.left_untouched)) == (7, set(rest))
     with torch.inference_mode():
         assert float((target.eval()(images) - heatmaps).abs().max()) < 1e-4

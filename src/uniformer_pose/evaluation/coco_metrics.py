@@ -312,7 +312,7 @@ def loaded_ground_truth(
     """Ground truth of a path, or the one given; another skeleton than it was loaded with is an error."""
     if not isinstance(annotation_file, CocoGroundTruth):
         return CocoGroundTruth.load(annotation_file, skeleton)
-    if skeleton is not None and skeleton != annotation_file.skeleton:
+    if skeleton is not None and not skeleton.measures_as(annotation_file.skeleton):
         raise InputError(
             f"{annotation_file.file} was loaded with skeleton {annotation_file.skeleton.name!r}, not "
             f"{skeleton.name!r}; load it with the skeleton to evaluate"

@@ -18,6 +18,10 @@ _DOUBLINGS = 3
 _INIT_STD = 0.001
 
 
+PER_KEYPOINT = ("final_layer.weight", "final_layer.bias")
+"""The head's entries whose first axis is the keypoints."""
+
+
 class HeatmapHead(nn.Module):
     """Features -> heatmaps of eight times their height and width, one per keypoint.
 

@@ -26,7 +26,7 @@ from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
-from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
+from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.collapse import CollapseWatch
 from uniformer_pose.training.non_finite import NonFiniteGuard, NonFinitePolicy
 from uniformer_pose.training.optimization import fused_where_possible, scaled_learning_rate, step_schedule
@@ -372,7 +372,8 @@ class PoseModule(pl.LightningModule):
         checkpoint["skipped_steps"] = self.guard.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The limit on skipped steps counts those of the whole training."""
+        """The limit on skipped steps counts those of the whole training; its keypoints must be these."""
+        require_same_keypoints(checkpoint.get(RECORD_KEY), self.model.skeleton)
         self.guard.skipped = int(checkpoint.get("skipped_steps", 0))
 
     @property

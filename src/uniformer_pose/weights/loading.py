@@ -6,21 +6,23 @@ part of a network random without a word. What was taken, and what was assumed, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, model_of_record
-from uniformer_pose.skeleton import load_skeleton
+from uniformer_pose.skeleton import Skeleton, load_skeleton
 from uniformer_pose.weights.address import is_address, local_file
 from uniformer_pose.weights.architecture import model_size_name, network_arguments
 from uniformer_pose.weights.file_contents import FileContents, read_weight_file
+from uniformer_pose.weights.head_channels import channels_by_name, num_channels
 from uniformer_pose.weights.layouts import NamedWeights, named_weights, shortened
 from uniformer_pose.weights.published_models import (
     PublishedBackbone,
@@ -85,20 +87,35 @@ def load_network(
             f"{file.path}: an ImageNet classifier, which has no heatmap head; train one on it with "
             "model.pretrained=<file>, or give num_keypoints=<n> for an untrained one"
         )
-    network = _built(file, head_dim, num_keypoints)
+    if file.record is not None:
+        network = model_of_record(file.record, str(file.path), _tensor_sizes(file)).network
+        _require_head_dim(file, head_dim, network.arguments["head_dim"])
+    else:
+        network = _built(file, head_dim, {"num_keypoints": num_keypoints, **_arguments_in(file)})
+    if num_keypoints not in (None, network.arguments["num_keypoints"]):
+        raise InputError(f"{file.path}: has {network.arguments['num_keypoints']} keypoints; leave num_keypoints out")
     announce(str(_fill(network, file)))
     return network.eval()
 
 
 def load_model(
-    address: str | Path, *, codec: HeatmapCodec | None = None, head_dim: int | None = None
+    address: str | Path,
+    *,
+    codec: HeatmapCodec | None = None,
+    head_dim: int | None = None,
+    skeleton: str | Path | Skeleton | None = None,
 ) -> tuple[SavedModel, LoadReport]:
     """A trained pose model with what feeds and reads it, in eval mode on the CPU.
 
     Files of this project say all of it, and so do the names and digests of the released ones. For any other pose
     model ``codec`` says at what crop size it was trained, and the released models' preprocessing is assumed.
 
-    Raises InputError as ``load_network`` does, and for a file without a heatmap head.
+    ``skeleton`` is that of the data to come, by name, path or as it is: the model then gives these keypoints in this
+    order, found by their names, and is scored with these sigmas. What it learnt as mirror pairs stays. The report says
+    what differs.
+
+    Raises InputError as ``load_network`` does, for a file without a heatmap head, and for keypoints of ``skeleton``
+    that the file does not have.
     """
     file = _read(address)
     if file.weights.layout == "ImageNet classifier":
@@ -106,17 +123,15 @@ def load_model(
             f"{file.path}: an ImageNet classifier, which has no heatmap head; train one on it with "
             "src/train.py model.pretrained=<file>"
         )
+    given = skeleton if skeleton is None or isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
     if file.record is not None:
-        model = model_of_record(file.record, str(file.path), _tensor_sizes(file))
+        model = model_of_record(file.record, str(file.path), _tensor_sizes(file), skeleton=given)
         _require_head_dim(file, head_dim, model.network.arguments["head_dim"])
-        report = _fill(model.network, file)
-        found, described = model.network.arguments["num_keypoints"], model.skeleton.num_keypoints
-        if found != described:
-            raise InputError(
-                f"{file.path}: weights of {found} keypoints beside a skeleton of {described}; export it again"
-            )
-        return model, report
-    network = _built(file, head_dim, None)
+        return model, _fill(model.network, file, skeleton=model.skeleton, evaluated_on=given)
+    table, own = file.table, file.skeleton
+    wanted = given or load_skeleton(table.skeleton)
+    wanted = wanted if own is None else wanted.paired_as(own)
+    network = _built(file, head_dim, _arguments_in(file) | {"num_keypoints": wanted.num_keypoints})
     if isinstance(file.published, PublishedModel):
         published = file.published
         codec = HeatmapCodec(height=published.height, width=published.width, sigma=published.sigma)
@@ -125,32 +140,30 @@ def load_model(
             f"{file.path}: does not say at what crop size it was trained; give data=<one of conf/data>, such as "
             "data=coco_256x192"
         )
-    table = file.table
-    skeleton = load_skeleton(table.skeleton)
-    if network.arguments["num_keypoints"] != skeleton.num_keypoints:
-        raise InputError(
-            f"{file.path}: has {network.arguments['num_keypoints']} keypoints, but does not say which; only files of "
-            f"this project can have other keypoints than the {skeleton.num_keypoints} of {skeleton.name}"
-        )
-    report = _fill(network, file)
+    report = _fill(network, file, skeleton=wanted, evaluated_on=given or wanted)
     return (
-        SavedModel(network.eval(), codec, skeleton, table.mean, table.std, table.box_padding, config={}, versions={}),
+        SavedModel(network.eval(), codec, wanted, table.mean, table.std, table.box_padding, config={}, versions={}),
         report,
     )
 
 
-def load_into(network: PoseNetwork, address: str | Path, *, with_head: bool = True) -> LoadReport:
+def load_into(
+    network: PoseNetwork, address: str | Path, *, skeleton: Skeleton | None, with_head: bool = True
+) -> LoadReport:
     """The weights of a file of any layout, put into ``network``; the report says what was taken.
 
-    A classifier fills the backbone alone: ``norm4`` and the head keep their values. So does a pose model with
-    ``with_head`` false, but for ``norm4``: for other keypoints than it was trained on.
+    ``skeleton`` says which keypoints the network is for: each takes the file's channel of its name, and those that the
+    file does not have keep their values. None: nothing is known of them, and the file must have as many. A classifier
+    fills the backbone alone: ``norm4`` and the head keep their values. So does a pose model with ``with_head`` false,
+    but for ``norm4``: for other keypoints than it was trained on.
 
     Raises InputError, and leaves the network as it was, for a file that is not whole, holds code, is of another
-    network, or has entries that are missing, unknown, of another shape or not finite.
+    network, has no keypoint in common with ``skeleton``, or entries that are missing, unknown, of another shape or not
+    finite.
     """
     file = _read(address)
     _require_head_dim(file, network.arguments["head_dim"], _head_dim_of(file))
-    return _fill(network, file, with_head=with_head)
+    return _fill(network, file, with_head=with_head, skeleton=skeleton)
 
 
 def require_resumable(path: str | Path) -> None:
@@ -175,6 +188,30 @@ class _WeightFile:
     published: PublishedModel | PublishedBackbone | None
     table: PublishedModels
 
+    @property
+    def keypoint_names(self) -> Sequence[str] | None:
+        """Of its channels, in their order: its own, else the released models' if it has as many, else unknown."""
+        if self.record is not None:
+            return self._recorded_skeleton().keypoint_names
+        names: Any = self.contents.contents
+        for key in ("meta", "dataset_meta", "keypoint_id2name"):  # where MMPose keeps them
+            names = names.get(key) if isinstance(names, Mapping) else None
+        if isinstance(names, Mapping) and names and set(names) == set(range(len(names))):
+            return [str(names[place]) for place in range(len(names))]
+        released = load_skeleton(self.table.skeleton).keypoint_names
+        return released if num_channels(self.weights.tensors) == len(released) else None
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """What it was trained on: its own, else the released models' if its keypoints are theirs, else unknown."""
+        if self.record is not None:
+            return self._recorded_skeleton()
+        released, names = load_skeleton(self.table.skeleton), self.keypoint_names or ()
+        return released if len(names) == released.num_keypoints and None not in released.places_in(names) else None
+
+    def _recorded_skeleton(self) -> Skeleton:
+        return Skeleton.from_dict((self.record or {}).get("skeleton", {}), source=str(self.path))
+
 
 def _read(address: str | Path) -> _WeightFile:
     contents = read_weight_file(local_file(address))
@@ -198,15 +235,10 @@ def _read(address: str | Path) -> _WeightFile:
     )
 
 
-def _built(file: _WeightFile, head_dim: int | None, num_keypoints: int | None) -> PoseNetwork:
-    """A network of the file's size, its weights still random."""
-    if file.record is not None:
-        model = model_of_record(file.record, str(file.path), _tensor_sizes(file))
-        _require_head_dim(file, head_dim, model.network.arguments["head_dim"])
-        return model.network
+def _built(file: _WeightFile, head_dim: int | None, arguments: Mapping[str, Any]) -> PoseNetwork:
+    """A network for a file without a record, its weights still random."""
     known = _head_dim_of(file)
     _require_head_dim(file, head_dim, known)
-    arguments = {"num_keypoints": num_keypoints, **_arguments_in(file)}
     # Building draws initial weights: the caller's random state is none of their business.
     try:
         with torch.random.fork_rng(devices=[]):
@@ -247,8 +279,18 @@ def _require_head_dim(file: _WeightFile, asked: int | None, known: int | None) -
         )
 
 
-def _fill(network: PoseNetwork, file: _WeightFile, *, with_head: bool = True) -> LoadReport:
-    """Hold the file to its contract with the network, and load it."""
+def _fill(
+    network: PoseNetwork,
+    file: _WeightFile,
+    *,
+    with_head: bool = True,
+    skeleton: Skeleton | None = None,
+    evaluated_on: Skeleton | None = None,
+) -> LoadReport:
+    """Hold the file to its contract with the network, and load it.
+
+    ``skeleton`` is what the network is for. ``evaluated_on``, that of the data, says that it will not be trained.
+    """
     wanted, tensors, layout = network.state_dict(), dict(file.weights.tensors), file.weights.layout
     remarks = list(file.weights.remarks)
     if file.contents.misnamed is not None:
@@ -259,6 +301,12 @@ def _fill(network: PoseNetwork, file: _WeightFile, *, with_head: bool = True) ->
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
         remarks.append(f"its head of {len(dropped_head)} tensors left out as asked")
     _require_same_size(network, file)
+    if with_head and skeleton is not None and layout != "ImageNet classifier":
+        tensors, remark = channels_by_name(
+            tensors, wanted, file.keypoint_names, skeleton, source=str(file.path), complete=evaluated_on is not None
+        )
+        remarks += [remark] if remark else []
+    remarks += _differences(file.skeleton, evaluated_on)
 
     extra = [name for name in tensors if name not in wanted]
     skipped = [name for group in file.weights.expected_extras for name in group if name in extra]
@@ -312,6 +360,21 @@ def _fill(network: PoseNetwork, file: _WeightFile, *, with_head: bool = True) ->
         left_untouched=tuple(left_untouched),
         remarks=tuple(remarks),
     )
+
+
+def _differences(trained: Skeleton | None, evaluated_on: Skeleton | None) -> list[str]:
+    """What to say of two skeletons with keypoints of the same names."""
+    if trained is None or evaluated_on is None:
+        return []
+    remarks = []
+    places = trained.places_in(evaluated_on.keypoint_names)
+    ours = [evaluated_on.sigmas[place] for place in places if place is not None]
+    theirs = [sigma for sigma, place in zip(trained.sigmas, places, strict=True) if place is not None]
+    if not np.allclose(ours, theirs, rtol=1e-6, atol=0):
+        remarks.append(f"scored with the OKS sigmas of skeleton {evaluated_on.name}, which differ from the training's")
+    if evaluated_on.paired_as(trained) is not evaluated_on:
+        remarks.append(f"mirrored with the model's pairs, which skeleton {evaluated_on.name} has otherwise")
+    return remarks
 
 
 def _require_same_size(network: PoseNetwork, file: _WeightFile) -> None:

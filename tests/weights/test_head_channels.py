@@ -1,0 +1,261 @@
+"""Wherever a skeleton meets a weight file, channels are matched by keypoint name: permuted, missing, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.saved_model import RECORD_KEY, SavedModel, data_arguments, saved_record
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+from uniformer_pose.training.pose_module import PoseModule
+from uniformer_pose.weights.export import save_pretrained, write_released_layout
+from uniformer_pose.weights.loading import load_into, load_model, load_network
+
+COCO = load_skeleton("coco_17")
+NAMES = COCO.keypoint_names
+BACKWARDS = NAMES[::-1]
+CODEC = HeatmapCodec(64, 64, sigma=1.5)
+IMAGE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def network(num_keypoints: int = 17, seed: int = 0) -> PoseNetwork:
+    torch.manual_seed(seed)
+    made = PoseNetwork(num_keypoints, [1, 1, 1, 1], [8, 8, 16, 16], head_dim=8, deconv_channels=[8, 8, 8])
+    torch.nn.init.normal_(made.head.final_layer.bias)
+    return made.eval()
+
+
+def skeleton_of(names: tuple[str, ...], **changes: Any) -> Skeleton:
+    """A skeleton of COCO's points, or others, in this order; named and drawn in another way."""
+    sigma_of = dict(zip(NAMES, COCO.sigmas, strict=True))
+    kept = tuple(pair for pair in COCO.left_right_pairs if set(pair) <= set(names))
+    return Skeleton(
+        **{
+            "name": "mine",
+            "keypoint_names": names,
+            "sigmas": tuple(sigma_of.get(name, 0.05) for name in names),
+            "colours": ((1, 2, 3),) * len(names),
+            "left_right_pairs": kept,
+            "upper_body": (),
+            "lower_body": (),
+            "limbs": (),
+            **changes,
+        }
+    )
+
+
+def checkpoint(folder: Path, skeleton: Skeleton = COCO) -> tuple[Path, SavedModel]:
+    config = {"data": {"root": "data", "skeleton": "coco_17"}}
+    model = SavedModel(network(skeleton.num_keypoints), CODEC, skeleton, (1.0,) * 3, (2.0,) * 3, 1.25, config, {})
+    weights = {f"network.{name}": tensor for name, tensor in model.network.state_dict().items()}
+    path = folder / "best.ckpt"
+    torch.save({"state_dict": weights, "uniformer_pose": saved_record(model)}, path)
+    return path, model
+
+
+def heatmaps(of: torch.nn.Module) -> Tensor:
+    with torch.no_grad():
+        return of.eval()(IMAGE)
+
+
+# --------------------------------------------------------------------------------------------------- to train on
+
+
+def test_another_order_of_the_same_keypoints_is_permuted_weight_and_bias(tmp_path: Path) -> None:
+    path, model = checkpoint(tmp_path)
+    target = network(seed=1)
+    line = str(load_into(target, path, skeleton=skeleton_of(BACKWARDS)))
+    assert torch.equal(heatmaps(target), heatmaps(model.network).flip(1))
+    assert "matched by keypoint name: 17 of the 17" in line
+
+
+def test_names_are_compared_without_case_and_separators(tmp_path: Path) -> None:
+    path, model = checkpoint(tmp_path)
+    target = network(seed=1)
+    spelt = tuple(name.replace("_", " ").title() for name in NAMES)
+    line = str(load_into(target, path, skeleton=skeleton_of(spelt, left_right_pairs=())))
+    assert torch.equal(heatmaps(target), heatmaps(model.network))
+    assert "matched" not in line
+
+
+def test_a_part_of_the_keypoints_takes_its_channels(tmp_path: Path) -> None:
+    path, model = checkpoint(tmp_path)
+    target = network(3, seed=1)
+    load_into(target, path, skeleton=skeleton_of((NAMES[10], NAMES[0], NAMES[9])))
+    assert torch.equal(heatmaps(target), heatmaps(model.network)[:, [10, 0, 9]])
+
+
+def test_keypoints_that_the_file_lacks_keep_their_values_and_are_named(tmp_path: Path) -> None:
+    path, model = checkpoint(tmp_path)
+    target = network(19, seed=1)
+    before = target.head.final_layer.weight.detach().clone()
+    line = str(load_into(target, path, skeleton=skeleton_of(("neck", *NAMES, "tail"))))
+    assert torch.equal(heatmaps(target)[:, 1:-1], heatmaps(model.network))
+    assert torch.equal(target.head.final_layer.weight[[0, -1]], before[[0, -1]])
+    assert "17 of the 19" in line
+    assert "untrained, since the file has none: neck, tail" in line
+
+
+def test_no_keypoint_in_common_stops_and_names_the_way_out(tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    target = network(2, seed=1)
+    before = heatmaps(target)
+    snout = skeleton_of(("snout", "tail"))
+    with pytest.raises(InputError, match=r"snout, tail.*model.pretrained_head=false") as raised:
+        load_into(target, path, skeleton=snout)
+    assert "\n" not in str(raised.value)
+    assert torch.equal(heatmaps(target), before)
+    assert "left out as asked" in str(load_into(target, path, skeleton=snout, with_head=False))
+
+
+def released(folder: Path, rows: int = 17, **meta: Any) -> tuple[Path, PoseNetwork]:
+    """A file without our record, as MMPose writes them."""
+    made, path = network(rows), folder / "mmpose.pth"
+    torch.save({"state_dict": made.state_dict(), "meta": meta}, path)
+    return path, made
+
+
+def test_a_file_that_names_nothing_has_cocos_points_if_it_has_17(tmp_path: Path) -> None:
+    path, made = released(tmp_path)
+    target = network(seed=1)
+    load_into(target, path, skeleton=skeleton_of(BACKWARDS))
+    assert torch.equal(heatmaps(target), heatmaps(made).flip(1))
+    with pytest.raises(InputError, match=r"do not include point1, .*model.pretrained_head=false"):
+        load_into(target, path, skeleton=skeleton_of(tuple(f"point{i}" for i in range(1, 18))))
+
+
+def test_a_file_of_another_number_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    path, _ = released(tmp_path, rows=3)
+    with pytest.raises(InputError, match=r"has 3 keypoints, but does not say which.*pretrained_head=false"):
+        load_into(network(3), path, skeleton=skeleton_of(NAMES[:3]))
+
+
+def test_mmposes_own_names_are_believed(tmp_path: Path) -> None:
+    names = dict(enumerate(("tail", "snout", "neck")))
+    path, made = released(tmp_path, rows=3, dataset_meta={"keypoint_id2name": names, "sigmas": np.ones(3)})
+    target, animal = network(3, seed=1), skeleton_of(("neck", "tail", "snout"))
+    load_into(target, path, skeleton=animal)
+    assert torch.equal(heatmaps(target), heatmaps(made)[:, [2, 0, 1]])
+    model, _report = load_model(path, codec=CODEC, head_dim=8, skeleton=animal)
+    assert torch.equal(heatmaps(model.network), heatmaps(made)[:, [2, 0, 1]])
+    with pytest.raises(InputError, match="do not include nose"):
+        load_model(path, codec=CODEC, head_dim=8)
+
+
+def test_a_seventeen_of_other_names_is_not_taken_for_cocos(tmp_path: Path) -> None:
+    meta = {"keypoint_id2name": dict(enumerate(BACKWARDS))}
+    path, made = released(tmp_path, dataset_meta=meta)
+    model, _report = load_model(path, codec=CODEC, head_dim=8)
+    assert model.skeleton.name == "coco_17"
+    assert torch.equal(heatmaps(model.network), heatmaps(made).flip(1))
+
+
+# --------------------------------------------------------------------------------------------------- to evaluate
+
+
+def test_a_skeleton_that_differs_in_name_and_colours_alone_is_the_same(tmp_path: Path) -> None:
+    path, written = checkpoint(tmp_path)
+    same = skeleton_of(NAMES)
+    model, report = load_model(path, skeleton=same)
+    assert torch.equal(heatmaps(model.network), heatmaps(written.network))
+    assert not report.remarks
+    assert data_arguments(model, {"skeleton": same_file(tmp_path, same)})["skeleton"].measures_as(COCO)
+
+
+def same_file(folder: Path, skeleton: Skeleton) -> str:
+    (folder / "skeleton.yaml").write_text(yaml.safe_dump(skeleton.to_dict(), sort_keys=False))
+    return str(folder / "skeleton.yaml")
+
+
+def test_a_model_gives_the_keypoints_of_the_data_in_their_order(tmp_path: Path) -> None:
+    path, written = checkpoint(tmp_path)
+    part = skeleton_of((*NAMES[9:11], *NAMES[1:3]))
+    model, report = load_model(path, skeleton=same_file(tmp_path, part))
+    assert torch.equal(heatmaps(model.network), heatmaps(written.network)[:, [9, 10, 1, 2]])
+    assert (model.skeleton.keypoint_names, model.network.arguments["num_keypoints"]) == (part.keypoint_names, 4)
+    assert "4 of the 4" in str(report)
+
+
+def test_every_keypoint_of_the_data_must_be_there(tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    with pytest.raises(InputError, match="do not include neck, tail") as raised:
+        load_model(path, skeleton=skeleton_of((*NAMES, "neck", "tail")))
+    assert "pretrained_head" not in str(raised.value)
+
+
+def test_a_side_without_its_partner_is_refused(tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    with pytest.raises(InputError, match=r"has left_ear and not its mirror partner.*right_ear"):
+        load_model(path, skeleton=skeleton_of(("nose", "left_ear")))
+
+
+def test_the_datas_sigmas_and_the_models_pairs_count_and_both_are_said(tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    other = skeleton_of(BACKWARDS, sigmas=(0.07,) * 17, left_right_pairs=(("left_eye", "right_eye"),))
+    model, report = load_model(path, skeleton=other)
+    assert model.skeleton.sigmas == other.sigmas
+    assert set(map(frozenset, model.skeleton.left_right_pairs)) == set(map(frozenset, COCO.left_right_pairs))
+    assert "OKS sigmas" in str(report)
+    assert "model's pairs" in str(report)
+
+
+def test_data_of_another_meaning_than_the_loaded_model_is_refused(tmp_path: Path) -> None:
+    model = load_model(checkpoint(tmp_path)[0])[0]
+    for other in (skeleton_of(BACKWARDS), skeleton_of(NAMES[:5]), skeleton_of(NAMES, sigmas=(0.07,) * 17)):
+        with pytest.raises(InputError, match="other keypoints, order or sigmas"):
+            data_arguments(model, {"skeleton": same_file(tmp_path, other)})
+
+
+def test_what_was_permuted_is_saved_with_its_own_names(tmp_path: Path) -> None:
+    path, written = checkpoint(tmp_path)
+    model, _report = load_model(path, skeleton=skeleton_of(BACKWARDS))
+    write_released_layout(model, tmp_path / "mmpose.pth", "mmpose")
+    for again in (save_pretrained(model, tmp_path / "folder"), tmp_path / "mmpose.pth"):
+        loaded, _report = load_model(again, skeleton=COCO)
+        assert torch.equal(heatmaps(loaded.network), heatmaps(written.network))
+        assert load_model(again)[0].skeleton.keypoint_names == BACKWARDS
+
+
+def test_a_training_is_not_continued_on_another_order(tmp_path: Path) -> None:
+    _, model = checkpoint(tmp_path)
+    held = {RECORD_KEY: saved_record(model)}
+    PoseModule(replace(model, skeleton=skeleton_of(NAMES)), EvaluationProtocol()).on_load_checkpoint(held)
+    for other in (skeleton_of(BACKWARDS), skeleton_of(NAMES[:3]), skeleton_of((*NAMES, "tail"))):
+        with pytest.raises(InputError, match=r"another order.*model.pretrained="):
+            PoseModule(replace(model, skeleton=other), EvaluationProtocol()).on_load_checkpoint(held)
+
+
+# -------------------------------------------------------------------------------------------------------- the rest
+
+
+def test_a_head_of_another_number_than_asked_for_is_not_given(tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    with pytest.raises(InputError, match="has 17 keypoints; leave num_keypoints out"):
+        load_network(path, num_keypoints=5, announce=len)
+
+
+def test_names_that_differ_in_separators_alone_are_told_apart() -> None:
+    fingers = skeleton_of(("f1_1", "f11", "tip"))
+    assert fingers.places_in(("tip", "f11", "f1_1")) == [2, 1, 0]
+    assert fingers.places_in(("Tip", "F11")) == [None, None, 0]
+
+
+def test_weights_of_another_number_than_the_names_beside_them_are_refused(tmp_path: Path) -> None:
+    path, _ = checkpoint(tmp_path)
+    contents = torch.load(path, weights_only=True)
+    contents["uniformer_pose"]["skeleton"] = skeleton_of(NAMES[:5]).to_dict()
+    torch.save(contents, path)
+    for load in (lambda: load_model(path), lambda: load_into(network(), path, skeleton=COCO)):
+        with pytest.raises(InputError, match="weights of 17 keypoints beside the names of 5"):
+            load()
