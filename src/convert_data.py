@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ CONF = Path(__file__).parents[1] / "conf"
 FORMATS = ("yolo_pose", "points_csv", "coco")
 POSITIVE = ("default_sigma", "area_of_box")
 ONLY_FOR = {"val_source": "coco", "val_images": "coco", "normalised": "points_csv"}
+READER_KEYS = ("category", "exif", "val_share", "seed", "default_sigma", "min_confidence", "box_margin", "normalised")
 
 
 @dataclass
@@ -46,11 +48,12 @@ class ConvertDataConfig:
     val_images: str | None
     to: str
     name: str | None
-    category: str | None
+    category: str | list[str] | None
     skeleton: str | None
     default_sigma: float
     exif: Literal["displayed", "stored"] | None
     normalised: bool
+    min_confidence: float
     box_margin: float
     area_of_box: float
     val_share: float
@@ -97,6 +100,7 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
     from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
     from uniformer_pose.data.conversion.dataset_writer import require_free, write_dataset
     from uniformer_pose.data.conversion.points_table import read_points_table
+    from uniformer_pose.data.conversion.source import ConversionSettings
     from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
     from uniformer_pose.skeleton import load_skeleton
     from uniformer_pose.work_progress import work_progress
@@ -107,20 +111,11 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
     for path in filter(None, paths.values()):
         if path.resolve().is_relative_to(to.resolve()):
             raise InputError(f"to={to} holds the source {path}; give a folder beside it")
-    common: dict[str, Any] = {
-        "name": name,
-        "images": paths["images"],
-        "skeleton": None if settings["skeleton"] is None else load_skeleton(settings["skeleton"]),
-        **{key: settings[key] for key in ("category", "exif", "val_share", "seed", "default_sigma")},
-    }
-    source = paths["source"] or Path()
-    if source_format == "yolo_pose":
-        dataset = read_yolo_pose(source, **common)
-    elif source_format == "points_csv":
-        table_settings = {key: settings[key] for key in ("normalised", "box_margin")}
-        dataset = read_points_table(source, **common, **table_settings)
-    else:
-        dataset = read_coco_keypoints(source, val_source=paths["val_source"], val_images=paths["val_images"], **common)
+    readers = {"yolo_pose": read_yolo_pose, "points_csv": read_points_table, "coco": read_coco_keypoints}
+    source = paths.pop("source") or Path()
+    skeleton = None if settings["skeleton"] is None else load_skeleton(settings["skeleton"])
+    asked: dict[str, Any] = {**paths, **{key: settings[key] for key in READER_KEYS}}
+    dataset = readers[source_format](source, ConversionSettings(name=name, skeleton=skeleton, **asked))
     with work_progress("images") as on_progress:
         summary = write_dataset(
             dataset,
@@ -133,7 +128,7 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
     print(summary.text())
     if settings["image_files"] == "link" and summary.copied:
         print(f"note: {summary.copied} images were copied, as they could not be linked")
-    chosen = f"--config-dir {summary.config_file.parents[1]} data={name}"
+    chosen = f"--config-dir {shlex.quote(str(summary.config_file.parents[1]))} data={name}"
     print(f"check it: python src/check_data.py {chosen}\ntrain:    python src/train.py {chosen}")
 
 

@@ -25,7 +25,7 @@ from uniformer_pose.data.coco_annotations import PersonInstances, read_detection
 from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
 from uniformer_pose.data.conversion.dataset_writer import write_dataset
 from uniformer_pose.data.conversion.points_table import read_points_table
-from uniformer_pose.data.conversion.source import SourceDataset
+from uniformer_pose.data.conversion.source import ConversionSettings, SourceDataset
 from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
 from uniformer_pose.data.images import read_image, read_photo
 from uniformer_pose.evaluation.predictions import PosePredictions
@@ -225,7 +225,7 @@ def yolo_labels(chance: random.Random, folder: Path) -> Attempt:
         _written(root / "labels" / "train" / "a.txt", label)
 
     def run() -> None:
-        _convert(read_yolo_pose(root, name="horses"), folder / "converted")
+        _convert(read_yolo_pose(root, ConversionSettings("horses")), folder / "converted")
 
     return Attempt(what, ("data.yaml", ".txt", ".png", "flip_idx", "train: ", "val: "), run)
 
@@ -247,7 +247,7 @@ def points_tables(chance: random.Random, folder: Path) -> Attempt:
     file = _written(folder / "points.csv", data)
 
     def run() -> None:
-        _convert(read_points_table(file, name="hands"), folder / "converted")
+        _convert(read_points_table(file, ConversionSettings("hands")), folder / "converted")
 
     return Attempt(what, (file.name, "train: ", "val: ", "keypoint names", "images cannot be divided"), run)
 
@@ -260,7 +260,7 @@ def coco_sources(chance: random.Random, folder: Path) -> Attempt:
     file = _written(folder / "theirs.json", data)
 
     def run() -> None:
-        dataset = read_coco_keypoints(file, name="theirs", images=folder, val_share=0.5)
+        dataset = read_coco_keypoints(file, ConversionSettings("theirs", images=folder, val_share=0.5))
         _convert(dataset, folder / "converted")
 
     return Attempt(what, (file.name, "train: ", "val: ", "keypoint names", "images cannot be divided"), run)

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.data.annotation_cache import WORTH_KEEPING, Arrays, digest_of, remembered_arrays
-from uniformer_pose.errors import InputError
+from uniformer_pose.errors import InputError, printable
 from uniformer_pose.skeleton import Skeleton, plain_name
 
 IntArray = npt.NDArray[np.int64]
@@ -791,7 +791,7 @@ def _require_same_keypoints(
 
 def category_names(counted: Mapping[int, str]) -> str:
     """The categories in words, for a message: ``category person``, or ``categories cat, dog as one class``."""
-    names = list(counted.values())
+    names = [printable(name) for name in counted.values()]
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return f"category {shown}" if len(names) == 1 else f"categories {shown} as one class"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from uniformer_pose.data.conversion.dataset_writer import ConversionSummary, write_dataset
@@ -47,3 +48,14 @@ def write(tmp_path: Path) -> Callable[..., ConversionSummary]:
         return write_dataset(dataset, **(arguments | settings))
 
     return run
+
+
+@pytest.fixture
+def fields_of_three(tmp_path: Path) -> Path:
+    """The YAML file of a skeleton of nose, left_ear and right_ear."""
+    keypoints = {name: {"sigma": 0.05, "colour": [1, 2, 3]} for name in ("nose", "left_ear", "right_ear")}
+    pairs = [["left_ear", "right_ear"]]
+    fields = {"name": "cat", "keypoints": keypoints, "left_right_pairs": pairs}
+    path = tmp_path / "three.yaml"
+    path.write_text(yaml.safe_dump({**fields, "upper_body": [], "lower_body": [], "limbs": []}, sort_keys=False))
+    return path

@@ -32,7 +32,8 @@ def source(tmp_path: Path, picture: Callable[..., Path]) -> SourceDataset:
         if name == "broken.png":
             problems.add("broken.png: broken")
             return None
-        return SourceImage(tmp_path / "source" / name, 40, 80, [] if name == "a.png" else [person])
+        people = [] if name == "a.png" else [person]
+        return SourceImage(tmp_path / "source" / name, Path(name).as_posix(), 40, 80, people)
 
     return SourceDataset(SKELETON, "worm", names, read, ["a note"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uniformer_pose.data.conversion.derived_skeleton import derive_skeleton, limbs_from_coco, same_keypoints
+from uniformer_pose.data.conversion.derived_skeleton import derive_skeleton, limbs_from_coco, order_by_name
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import load_skeleton
 
@@ -71,7 +71,7 @@ def test_the_names_of_coco_are_its_skeleton_in_the_sources_spelling() -> None:
     assert len(skeleton.upper_body) == 11
 
 
-@pytest.mark.parametrize("names", [["a", "a"], ["a", ""], ["a", " a "]])
+@pytest.mark.parametrize("names", [["a", "a"], ["a", ""], ["a", " a "], ["left_ear", "Left Ear"]])
 def test_keypoints_need_names_of_their_own(names: list[str]) -> None:
     with pytest.raises(InputError, match="needs a name of its own"):
         derive_skeleton("s", names, default_sigma=0.05)
@@ -93,8 +93,30 @@ def test_limbs_to_keypoints_that_are_not_there_are_refused(limbs: object) -> Non
         limbs_from_coco(limbs, 3, "f")
 
 
+def test_keypoints_in_another_order_are_found_by_name() -> None:
+    coco = load_skeleton("coco_17")
+    assert order_by_name(coco, [name.upper() for name in coco.keypoint_names], "f")[1] == []
+    names = [name.replace("_", " ").title() for name in reversed(coco.keypoint_names)]
+    order, notes = order_by_name(coco, names, "f")
+    assert order.tolist() == list(range(16, -1, -1))
+    assert "order of skeleton coco_17" in notes[0]
+
+
 def test_a_given_skeleton_must_have_the_sources_keypoints() -> None:
     coco = load_skeleton("coco_17")
-    assert same_keypoints(coco, [name.upper() for name in coco.keypoint_names], "f") is coco
-    with pytest.raises(InputError, match=r"^f: its 2 keypoints \(nose, tail\) are not the 17 of skeleton coco_17"):
-        same_keypoints(coco, ["nose", "tail"], "f")
+    names = ["snout" if name == "nose" else name for name in coco.keypoint_names]
+    with pytest.raises(InputError, match="without nose and with snout of its own"):
+        order_by_name(coco, names, "f")
+    with pytest.raises(InputError, match="its 2 keypoints are not the 17"):
+        order_by_name(coco, ["nose", "tail"], "f")
+
+
+def test_the_names_of_coco_in_another_order_keep_theirs_with_the_rest_of_its_skeleton() -> None:
+    coco = load_skeleton("coco_17")
+    skeleton, notes = derive_skeleton("mine", coco.keypoint_names[::-1], default_sigma=0.05)
+    assert notes == []
+    assert skeleton.keypoint_names == coco.keypoint_names[::-1]
+    assert skeleton.sigmas == coco.sigmas[::-1]
+    assert skeleton.colours == coco.colours[::-1]
+    assert sorted(skeleton.left_right_pairs) == sorted(coco.left_right_pairs)
+    assert skeleton.lower_body == coco.lower_body

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from uniformer_pose.data.checking.image_check import read_header
+from uniformer_pose.data.conversion.plain_values import Repairs
 from uniformer_pose.data.conversion.source import (
     Problems,
     SourcePerson,
-    box_around,
-    displayed_to_stored,
-    finite_number,
+    find_inside,
     path_inside,
     split_by_share,
-    visibility_of,
+    stored_to_displayed,
 )
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
@@ -28,7 +27,7 @@ SKELETON = Skeleton("two", ("left", "right"), (0.1, 0.1), ((0, 0, 0),) * 2, (("l
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_points_of_the_displayed_picture_are_found_in_the_stored_one(tmp_path: Path, orientation: int) -> None:
+def test_points_of_the_stored_picture_are_found_in_the_displayed_one(tmp_path: Path, orientation: int) -> None:
     stored = np.zeros((30, 50), dtype=np.uint8)
     stored[4, 7], stored[20, 33] = 255, 128
     exif = Image.Exif()
@@ -38,13 +37,14 @@ def test_points_of_the_displayed_picture_are_found_in_the_stored_one(tmp_path: P
         shown = np.array(ImageOps.exif_transpose(image))
     header = read_header(tmp_path / "a.png")
     assert header is not None
+    person = SourcePerson(np.array([7.0, 4, 27, 17]), np.array([[7.0, 4, 2], [33, 20, 2]]))
     keypoints = np.array([[*np.argwhere(shown == value)[0][::-1], 2] for value in (255, 128)], dtype=float)
     low = keypoints[:, :2].min(axis=0)
     box = np.concatenate([low, keypoints[:, :2].max(axis=0) + 1 - low])  # the pixels' outer edges
-    person = displayed_to_stored(SourcePerson(box, keypoints), header, SKELETON)
     mirrored = orientation in (2, 4, 5, 7)  # a left hand looks like a right one
-    assert person.keypoints.tolist() == [[7, 4, 2], [33, 20, 2]][:: -1 if mirrored else 1]
-    assert person.box_xywh.tolist() == [7, 4, 27, 17]
+    turned = stored_to_displayed(person, header, SKELETON)
+    assert turned.keypoints.tolist() == keypoints[:: -1 if mirrored else 1].tolist()
+    assert turned.box_xywh.tolist() == box.tolist()
 
 
 def test_unlabelled_keypoints_stay_zero_when_the_picture_is_turned(tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_unlabelled_keypoints_stay_zero_when_the_picture_is_turned(tmp_path: Pat
     Image.fromarray(np.zeros((30, 50), dtype=np.uint8)).save(tmp_path / "a.png", exif=exif)
     header = read_header(tmp_path / "a.png")
     assert header is not None
-    person = SourcePerson(np.array([1.0, 2, 3, 4]), np.array([[0.0, 0, 0], [5, 6, 1]]))
-    assert displayed_to_stored(person, header, SKELETON).keypoints.tolist() == [[0, 0, 0], [6, 24, 1]]
+    person = SourcePerson(np.array([1.0, 2, 3, 4]), np.array([[0.0, 0, 0], [6, 24, 1]]))
+    assert stored_to_displayed(person, header, SKELETON).keypoints.tolist() == [[0, 0, 0], [5, 6, 1]]
 
 
 @given(
@@ -94,28 +94,30 @@ def test_names_may_have_folders_and_backslashes(tmp_path: Path) -> None:
     assert path_inside(root, "a/b.jpg") == path_inside(root, "a\\b.jpg") == root / "a" / "b.jpg"
 
 
-def test_the_box_around_keypoints_has_a_margin_on_all_sides() -> None:
-    keypoints = np.array([[10.0, 20, 2], [30, 60, 1], [500, 500, 0]])
-    assert box_around(keypoints, margin=0.1).tolist() == [6, 16, 28, 48]
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/\u00fcber.png",
+        "a/u\u0308ber.png",
+        "a\\\u00fcber.png",
+        "/home/me/set/a/\u00fcber.png",
+        "C:\\x\\a\\\u00fcber.png",
+    ],
+)
+def test_an_image_is_found_by_a_name_from_another_machine(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/\u00fcber.png").touch()
+    repairs = Repairs()
+    assert find_inside(tmp_path.resolve(), name, repairs) == tmp_path.resolve() / "a/\u00fcber.png"
+    assert repairs.total() == (name.replace("\\", "/") != "a/\u00fcber.png")
 
 
-@pytest.mark.parametrize("keypoints", [[[1.0, 2, 2], [0, 0, 0]], [[1.0, 2, 2], [1, 2, 2]], [[0.0, 0, 0], [0, 0, 0]]])
-def test_no_box_is_made_of_a_single_place(keypoints: list[list[float]]) -> None:
-    with pytest.raises(InputError, match="of which no box can be made"):
-        box_around(np.array(keypoints), margin=0.1)
-
-
-@pytest.mark.parametrize("text", ["", "x", "nan", "inf", "-inf", "1,5", "1e999"])
-def test_what_is_no_finite_number_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="no finite number"):
-        finite_number(text)
-
-
-@pytest.mark.parametrize("text", ["3", "-1", "0.5", "yes"])
-def test_a_visibility_is_0_1_or_2(text: str) -> None:
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.png", "a/../../secret.png", "\ud800.png", "x\0.png", ""])
+def test_no_image_is_found_outside_the_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.png").touch()
     with pytest.raises(InputError):
-        visibility_of(text)
-    assert [visibility_of(valid) for valid in ("0", "1.0", " 2 ")] == [0, 1, 2]
+        find_inside((tmp_path / "in").resolve(), name, Repairs())
 
 
 def test_problems_are_told_with_the_first_and_the_number_of_others() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from uniformer_pose.data.conversion.source import Problems, SourceImage
+from uniformer_pose.data.conversion.source import ConversionSettings, Problems, SourceDataset, SourceImage
 from uniformer_pose.data.conversion.yolo_pose import label_file, read_yolo_pose
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import load_skeleton
@@ -25,6 +25,10 @@ DESCRIPTION = {
     "names": {0: "horse"},
 }
 LINE = "0 0.5 0.5 0.4 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0"
+
+
+def yolo(source: Path, **settings: Any) -> SourceDataset:
+    return read_yolo_pose(source, ConversionSettings(**{"name": "horses", **settings}))
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def describe(root: Path, **changes: Any) -> None:
 
 def people(root: Path, split: Any = "train", name: str = "a.png", **settings: Any) -> SourceImage:
     problems = Problems(allowed=True)
-    image = read_yolo_pose(root, name="horses", **settings).read(split, name, problems)
+    image = yolo(root, **settings).read(split, name, problems)
     assert problems.sentences == []
     assert image is not None
     return image
@@ -55,7 +59,7 @@ def people(root: Path, split: Any = "train", name: str = "a.png", **settings: An
 
 def problem(root: Path, **settings: Any) -> str:
     problems = Problems(allowed=True)
-    read_yolo_pose(root, name="horses", **settings).read("train", "a.png", problems)
+    yolo(root, **settings).read("train", "a.png", problems)
     (sentence,) = problems.sentences
     assert "\n" not in sentence
     return sentence
@@ -70,7 +74,7 @@ def test_fractions_become_pixels(horses: Path) -> None:
 
 
 def test_the_splits_are_those_of_the_description(horses: Path) -> None:
-    dataset = read_yolo_pose(horses / "data.yaml", name="horses")
+    dataset = yolo(horses / "data.yaml")
     assert dataset.images == {"train": ["a.png", "b.png"], "val": ["c.png"]}
     assert dataset.category == "horse"
     assert dataset.skeleton.mirror_permutation.tolist() == [0, 2, 1]
@@ -94,49 +98,45 @@ def test_with_two_numbers_a_keypoint_a_negative_or_zero_one_is_not_labelled(
 
 def test_names_of_keypoints_are_used_and_of_a_given_skeleton(horses: Path, tmp_path: Path) -> None:
     describe(horses, kpt_names={0: ["nose", "left_ear", "right_ear"]}, flip_idx=None)
-    skeleton = read_yolo_pose(horses, name="horses").skeleton
+    skeleton = yolo(horses).skeleton
     assert skeleton.keypoint_names == ("nose", "left_ear", "right_ear")
     assert skeleton.left_right_pairs == (("left_ear", "right_ear"),)
     describe(horses, kpt_shape=[17, 3])
     coco = load_skeleton("coco_17")
-    assert read_yolo_pose(horses, name="horses", skeleton=coco).skeleton is coco
+    assert yolo(horses, skeleton=coco).skeleton is coco
 
 
 def test_labels_refer_to_the_picture_as_it_is_displayed(horses: Path, picture: Callable[..., Path]) -> None:
     picture(horses / "images/train/a.png", 40, 80, 6)  # shown as 80 high, 40 wide, turned clockwise
     image = people(horses)
-    assert (image.height, image.width) == (40, 80)
-    # Displayed x 20, y 20: column 20, row 20 of the turned picture is stored column 20, row 39 - 20.
-    assert image.people[0].keypoints[0].tolist() == [20, 19, 2]
-    assert image.people[0].box_xywh == pytest.approx([16, 12, 48, 16])
-    assert people(horses, exif="stored").people[0].keypoints[0].tolist() == [40, 10, 2]
+    assert (image.height, image.width) == (80, 40)
+    assert image.people[0].keypoints[0].tolist() == [20, 20, 2]
+    assert image.people[0].box_xywh == pytest.approx([12, 16, 16, 48])
+    # Stored x 40, y 10: turned clockwise, row 10 of 40 from the top is column 39 - 10.
+    assert people(horses, exif="stored").people[0].keypoints[0].tolist() == [29, 40, 2]
 
 
 def test_one_class_of_several_is_chosen_by_name(horses: Path) -> None:
     describe(horses, names=["dog", "horse"])
     (horses / "labels/train/a.txt").write_text(f"{LINE}\n1{LINE[1:]}\n1{LINE[1:]}\n")
-    with pytest.raises(InputError, match="has the classes dog, horse; choose one with category"):
-        read_yolo_pose(horses, name="horses")
+    with pytest.raises(InputError, match="has the classes dog, horse; choose with category"):
+        yolo(horses)
     with pytest.raises(InputError, match=r"has no class 'hose'; did you mean horse\?"):
-        read_yolo_pose(horses, name="horses", category="hose")
-    dataset = read_yolo_pose(horses, name="horses", category="horse")
+        yolo(horses, category="hose")
+    dataset = yolo(horses, category="horse")
     assert "objects of class dog are not converted" in dataset.notes
     assert len(people(horses, category="horse").people) == 2
     assert len(people(horses, category="dog").people) == 1
+    assert len(people(horses, category=["dog", "horse"]).people) == 3
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("0 0.5 0.5 0.4 0.6", "has 5 numbers, kpt_shape makes it 14: a box without keypoints"),
         ("0 0.5", "has 2 numbers, kpt_shape makes it 14"),
         (LINE + " 1", "has 15 numbers"),
-        (LINE.replace("0.25", "nan"), "'nan' is no finite number"),
-        (LINE.replace("0.25", "x"), "'x' is no finite number"),
-        (LINE.replace("0.25", "25"), "25 is no fraction of the picture's size"),
-        (LINE.replace("0.4 0.6", "0 0.6"), "has a box of width 0 and height 0.6"),
-        (LINE.replace("0.4 0.6", "400 0.6"), "400 is no fraction"),
-        (LINE.replace("0.25 2", "0.25 3"), "visibility '3' is none of 0"),
+        ("0 40 20 32 24 40 10 2 32 20 1 0 0 0", "all of its 2 labelled keypoints are outside the picture of 40x80"),
+        ("0 0.5 0.5 0 0 0.5 0.25 2 0.5 0.25 2 0 0 0", "has no usable box, and 2 labelled keypoints"),
     ],
 )
 def test_a_bad_line_is_named_with_its_number(horses: Path, line: str, expected: str) -> None:
@@ -177,7 +177,7 @@ def test_a_description_that_cannot_be_used_is_told_in_one_line(
 ) -> None:
     describe(horses, **changes)
     with pytest.raises(InputError) as error:
-        read_yolo_pose(horses, name="horses")
+        yolo(horses)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -186,13 +186,13 @@ def test_a_description_that_cannot_be_used_is_told_in_one_line(
 def test_a_file_that_is_no_description_is_refused(horses: Path, content: str) -> None:
     (horses / "data.yaml").write_text(content)
     with pytest.raises(InputError):
-        read_yolo_pose(horses, name="horses")
+        yolo(horses)
 
 
 def test_python_objects_in_a_description_are_not_made(horses: Path, tmp_path: Path) -> None:
     (horses / "data.yaml").write_text(f"train: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']")
     with pytest.raises(InputError, match="not valid YAML"):
-        read_yolo_pose(horses, name="horses")
+        yolo(horses)
     assert not (tmp_path / "made").exists()
 
 
@@ -201,14 +201,14 @@ def test_a_path_that_leads_elsewhere_needs_the_users_word(horses: Path, tmp_path
     (horses / "labels").rename(tmp_path / "labels")
     describe(horses, path="..")
     with pytest.raises(InputError, match=r"leads out of .*; if that is meant, give images="):
-        read_yolo_pose(horses, name="horses")
-    assert read_yolo_pose(horses, name="horses", images=tmp_path).images["val"] == ["c.png"]
+        yolo(horses)
+    assert yolo(horses, images=tmp_path).images["val"] == ["c.png"]
 
 
 def test_a_wrong_folder_of_labels_is_noticed(horses: Path) -> None:
     (horses / "labels").rename(horses / "annotations")
     with pytest.raises(InputError, match=r"none of the 2 train images has its label file, such as .*/a\.txt"):
-        read_yolo_pose(horses, name="horses")
+        yolo(horses)
 
 
 def test_a_link_out_of_the_dataset_is_not_followed(horses: Path, tmp_path: Path, picture: Callable[..., Path]) -> None:
@@ -219,7 +219,7 @@ def test_a_link_out_of_the_dataset_is_not_followed(horses: Path, tmp_path: Path,
 
 def test_without_a_val_a_share_of_the_images_is_taken(horses: Path) -> None:
     describe(horses, val=None)
-    dataset = read_yolo_pose(horses, name="horses", val_share=0.5)
+    dataset = yolo(horses, val_share=0.5)
     assert sorted(dataset.images["train"] + dataset.images["val"]) == ["a.png", "b.png"]
     assert any("no 'val': 1 of the images" in note for note in dataset.notes)
 
@@ -227,10 +227,10 @@ def test_without_a_val_a_share_of_the_images_is_taken(horses: Path) -> None:
 def test_images_may_be_given_as_a_list_of_files_or_folders(horses: Path) -> None:
     (horses / "train.txt").write_text("./images/train/a.png\nimages/val/c.png\n")
     describe(horses, train=["train.txt", "images/train"])
-    assert read_yolo_pose(horses, name="horses").images["train"] == ["train/a.png", "train/b.png", "val/c.png"]
+    assert yolo(horses).images["train"] == ["train/a.png", "train/b.png", "val/c.png"]
     (horses / "train.txt").write_text("../../secret.png\n")
     with pytest.raises(InputError, match="leads out of"):
-        read_yolo_pose(horses, name="horses")
+        yolo(horses)
 
 
 def test_the_folders_that_roboflow_writes_are_found(tmp_path: Path, picture: Callable[..., Path]) -> None:
@@ -239,7 +239,7 @@ def test_the_folders_that_roboflow_writes_are_found(tmp_path: Path, picture: Cal
         (tmp_path / part / "labels").mkdir()
         (tmp_path / part / "labels" / f"{name}.txt").write_text(LINE)
     describe(tmp_path, path=None, train="../train/images", val="../valid/images")
-    dataset = read_yolo_pose(tmp_path, name="horses")
+    dataset = yolo(tmp_path)
     assert dataset.images == {"train": ["a.png"], "val": ["b.png"]}
     assert len(people(tmp_path).people) == 1
 
@@ -257,7 +257,7 @@ def test_labels_lie_beside_the_last_folder_called_images(image: str, labels: str
 
 
 def test_converted_horses_are_the_labelled_ones(horses: Path, write: Callable[..., Any], tmp_path: Path) -> None:
-    summary = write(read_yolo_pose(horses, name="horses"))
+    summary = write(yolo(horses))
     assert (summary.images, summary.people) == ({"train": 2, "val": 1}, {"train": 1, "val": 1})
     content = json.loads((tmp_path / "converted/annotations/train.json").read_text())
     assert content["annotations"] == [
@@ -277,3 +277,48 @@ def test_converted_horses_are_the_labelled_ones(horses: Path, write: Callable[..
         np.frombuffer((tmp_path / "converted/images/train/a.png").read_bytes(), np.uint8),
         np.frombuffer((horses / "images/train/a.png").read_bytes(), np.uint8),
     )
+
+
+def test_marks_line_ends_and_separators_of_windows_are_read(horses: Path) -> None:
+    (horses / "labels/train/a.txt").write_bytes(b"\xef\xbb\xbf" + LINE.encode() + b"\r\n")
+    (horses / "train.txt").write_bytes(b"\xef\xbb\xbf./images/train/a.png\r\nimages\\train\\b.png\r\n")
+    describe(horses, train="train.txt")
+    data = horses / "data.yaml"
+    data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b"\n", b"\r\n"))
+    assert yolo(horses).images["train"] == ["a.png", "b.png"]
+    assert people(horses).people[0].keypoints.tolist() == [[40, 10, 2], [32, 20, 1], [0, 0, 0]]
+
+
+def test_a_list_may_name_images_as_another_machine_does(horses: Path) -> None:
+    (horses / "train.txt").write_text(f"{horses}/images/train/a.png\n/mnt/x/images/train/b.png\n")
+    describe(horses, train="train.txt")
+    assert yolo(horses).images["train"] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "visibility"),
+    [
+        ("0.5 1.043 2 0.4 0.5 1 0 0 0", [0, 1, 0]),
+        ("nan nan 2 0.4 0.5 1 0 0 0", [0, 1, 0]),
+        ("0.5 0.25 3 0.4 0.5 1 0 0 0", [0, 1, 0]),
+        ("0.5 0.25 0.93 0.4 0.5 0.2 0 0 0", [2, 0, 0]),
+        ("", [0, 0, 0]),
+    ],
+)
+def test_a_line_keeps_what_can_be_used(horses: Path, numbers: str, visibility: list[int]) -> None:
+    (horses / "labels/train/a.txt").write_text(f"0.0 0.5 0.5 0.4 0.6 {numbers}\n")
+    (horse,) = people(horses).people
+    assert horse.keypoints[:, 2].tolist() == visibility
+    assert horse.box_xywh == pytest.approx([24, 8, 32, 24])
+
+
+@pytest.mark.parametrize("box", ["0.5 0.5 0 0.6", "nan 0.5 0.4 0.6", "400 200 32 24"])
+def test_a_box_that_cannot_be_used_is_drawn_around_the_keypoints(horses: Path, box: str) -> None:
+    (horses / "labels/train/a.txt").write_text(f"0 {box} 0.5 0.25 2 0.4 0.5 1 0 0 0\n")
+    assert people(horses).people[0].box_xywh == pytest.approx([31, 9, 10, 12])
+
+
+def test_names_in_another_order_than_a_given_skeletons_are_permuted(horses: Path, fields_of_three: Path) -> None:
+    describe(horses, kpt_names={0: ["Left Ear", "Right Ear", "nose"]}, flip_idx=[1, 0, 2])
+    image = people(horses, skeleton=load_skeleton(fields_of_three))
+    assert image.people[0].keypoints.tolist() == [[0, 0, 0], [40, 10, 2], [32, 20, 1]]

@@ -1,202 +1,246 @@
-"""COCO JSON with keypoints of its own to people in stored pixels.
+"""COCO JSON with keypoints of its own to people.
 
-The category's ``keypoints`` and ``skeleton`` give the skeleton. Where an image's width and height are those after EXIF
-rotation, so are the coordinates, and they are turned back. What a reader of COCO would find in an annotation beside
-box and keypoints (iscrowd, segmentation, attributes) is kept.
+The category's ``keypoints`` and ``skeleton`` give the skeleton. What coordinates on EXIF-turned pictures refer to shows
+in the sizes of the file, else ``info.image_orientation`` says it. What a reader of COCO would find in an annotation
+beside box and keypoints (iscrowd, segmentation, attributes) is kept.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uniformer_pose.data.checking.image_check import ImageHeader
-from uniformer_pose.data.coco_annotations import entries, number_rows, read_annotation_file, read_boxes
-from uniformer_pose.data.conversion.derived_skeleton import derive_skeleton, limbs_from_coco, same_keypoints
+from uniformer_pose.data.coco_annotations import (
+    DEFAULT_PERSON_CATEGORY,
+    counted_categories,
+    entries,
+    read_annotation_file,
+    stated_orientation,
+)
+from uniformer_pose.data.conversion.derived_skeleton import limbs_from_coco, order_by_name, skeleton_and_order
+from uniformer_pose.data.conversion.plain_values import Repairs, plain_id, plain_keypoints, plain_number
 from uniformer_pose.data.conversion.source import (
-    Exif,
+    ConversionSettings,
+    PersonFinisher,
     Problems,
     SourceDataset,
     SourceImage,
     SourcePerson,
     SplitName,
-    displayed_to_stored,
-    header_of,
-    path_inside,
-    require_exif_choice,
+    existing_folder_of,
+    find_inside,
     split_by_share,
 )
 from uniformer_pose.errors import InputError
-from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.skeleton import Skeleton
 
-_WRITTEN_ANEW = {"id", "image_id", "category_id", "bbox", "keypoints", "num_keypoints", "area"}
-_GEOMETRY = {"segmentation"}  # of the picture as displayed; cannot stay where the pixels are turned
+_WRITTEN_BY_US = {"number", "id", "image_id", "category_id", "bbox", "keypoints", "num_keypoints", "area", "iscrowd"}
 
 
-def read_coco_keypoints(
-    source: Path,
-    *,
-    name: str,
-    val_source: Path | None = None,
-    images: Path | None = None,
-    val_images: Path | None = None,
-    skeleton: Skeleton | None = None,
-    category: str | None = None,
-    exif: Exif | None = None,
-    val_share: float = 0.1,
-    seed: int = 0,
-    default_sigma: float = 0.05,
-) -> SourceDataset:
-    """The dataset of an annotation file, and of a second one for validation; else ``val_share`` of the images.
+def read_coco_keypoints(source: Path, settings: ConversionSettings) -> SourceDataset:
+    """The dataset of an annotation file, and of ``val_source`` for validation; else ``val_share`` of the images.
 
-    ``images`` and ``val_images`` are the folders of the pictures, None: the files' own. ``category`` is needed where
-    several list keypoints. Raises InputError where a file is no COCO file, or has no such category.
+    Raises InputError where a file is no COCO file, or has no such category.
     """
-    files: dict[SplitName, Path] = {"train": source} if val_source is None else {"train": source, "val": val_source}
+    repairs = Repairs()
+    files: dict[SplitName, Path] = {"train": source}
+    if settings.val_source is not None:
+        files["val"] = settings.val_source
     folders: dict[SplitName, Path] = {
-        "train": (images or source.parent).resolve(),
-        "val": (val_images or images or (val_source or source).parent).resolve(),
+        "train": existing_folder_of(settings.images or source.parent),
+        "val": existing_folder_of(settings.val_images or settings.images or (settings.val_source or source).parent),
     }
-    for folder in folders.values():
-        if not folder.is_dir():
-            raise InputError(f"images={folder} is no folder; give the folder of the pictures")
-    contents = {split: _Content(file, category) for split, file in files.items()}
+    contents = {split: _Content(file, settings, repairs) for split, file in files.items()}
     first = contents["train"]
-    limbs, notes = limbs_from_coco(first.category.get("skeleton"), len(first.keypoint_names), str(source))
-    if skeleton is None:
-        derived, assumptions = derive_skeleton(name, first.keypoint_names, default_sigma=default_sigma, limbs=limbs)
-        notes += assumptions
-    else:
-        derived = skeleton
-    for content in contents.values():
-        same_keypoints(derived, content.keypoint_names, str(content.file))
-        notes += content.notes
-    if val_source is None:
-        paths = split_by_share(list(first.images), val_share, seed)
-        notes.append(f"no val_source: {len(paths['val'])} of the images, drawn by their names, are for validation")
-    else:
+    limbs, notes = limbs_from_coco(first.limbs, len(first.keypoint_names), str(source))
+    skeleton, order, assumptions = skeleton_and_order(settings, first.keypoint_names, str(source), limbs=limbs)
+    notes += assumptions
+    orders = {"train": order}
+    if "val" in contents:
+        orders["val"], moved = order_by_name(skeleton, contents["val"].keypoint_names, str(settings.val_source))
+        notes += moved
         paths = {split: list(content.images) for split, content in contents.items()}
-    of_no_image = [sentence for content in contents.values() for sentence in content.problems]
+    else:
+        paths = split_by_share(list(first.images), settings.val_share, settings.seed)
+        notes.append(f"no val_source: {len(paths['val'])} of the images, drawn by their names, are for validation")
+    notes += [note for content in contents.values() for note in content.notes]
 
     def read(split: SplitName, image_name: str, problems: Problems) -> SourceImage | None:
         content = contents.get(split, first)
-        record = content.images[image_name]
+        record, image_key = content.images[image_name]
+        finisher = PersonFinisher(skeleton, settings, repairs, content.orientation)
+        people = (content.person(annotation, problems) for annotation in content.annotations[image_key])
         try:
-            path = path_inside(folders[split], image_name)
-            header = header_of(path)
-            displayed = _is_displayed(record, header, path, exif)
+            path = find_inside(folders[split], image_name, repairs)
+            return finisher.image(
+                path,
+                path.relative_to(folders[split]).as_posix(),
+                (person for person in people if person is not None),
+                orders.get(split, order),
+                problems,
+                size=_size_of(record),
+                image_id=image_key if content.keep_image_ids and isinstance(image_key, int) else None,
+            )
         except InputError as error:
             problems.add(f"{content.file}: image {record['id']}: {error}")
             return None
-        people = []
-        for annotation in content.annotations[record["id"]]:
-            try:
-                person = _person(annotation, derived, content.file, keep_ids=content.keep_ids, displayed=displayed)
-            except InputError as error:
-                problems.add(str(error))
-                continue
-            people.append(displayed_to_stored(person, header, derived) if displayed else person)
-        return SourceImage(path, header.height, header.width, people, record["id"])
 
-    return SourceDataset(derived, str(first.category["name"]), paths, read, notes, of_no_image)
+    problems = [sentence for content in contents.values() for sentence in content.problems]
+    return SourceDataset(skeleton, first.category, paths, read, notes, problems, repairs)
 
 
 class _Content:
-    """One annotation file: its images by file name, the category's annotations by image id."""
+    """One annotation file: its images by file name, the counted categories' annotations by image id."""
 
-    def __init__(self, file: Path, category: str | None) -> None:
-        self.file = file
+    def __init__(self, file: Path, settings: ConversionSettings, repairs: Repairs) -> None:
+        self.file, self.repairs = file, repairs
         self.notes: list[str] = []
         self.problems: list[str] = []
         content = read_annotation_file(file)
-        self.category = _chosen_category(content, file, category)
-        self.keypoint_names = [str(name) for name in self.category["keypoints"]]
-        self.images: dict[str, dict[str, Any]] = {}
-        ids: set[int] = set()
-        for number, record in enumerate(entries(content, "images", file), start=1):
-            usable = isinstance(record, dict) and type(record.get("id")) is int
-            image_name = record.get("file_name") if usable else None
-            if not isinstance(image_name, str) or record["id"] in ids or image_name in self.images:
-                self.problems.append(f"{file}: image number {number} needs an id and a file_name of its own")
+        self.orientation = stated_orientation(content, file)
+        self.images = self._images(entries(content, "images", file))
+        self.keep_image_ids = all(isinstance(key, int) for _, key in self.images.values())
+        if not self.keep_image_ids:
+            self.notes.append(f"{file.name}: image ids are no whole numbers; they are numbered from 1")
+        categories, annotations = self._with_plain_ids(content)
+        plain = {"categories": categories, "annotations": annotations}
+        counted = counted_categories(plain, file, None, settings.categories, option="category")
+        self._read_categories([entry for entry in categories if entry["id"] in counted], settings.skeleton)
+        self.annotations = self._by_image(annotations, set(counted))
+
+    def _images(self, records: list[Any]) -> dict[str, tuple[dict[str, Any], int | str]]:
+        """Entry and id of every image by its name."""
+        images: dict[str, tuple[dict[str, Any], int | str]] = {}
+        ids: set[int | str] = set()
+        for number, record in enumerate(records, start=1):
+            key = plain_id(record.get("id"), self.repairs) if isinstance(record, dict) else None
+            name = record.get("file_name") if isinstance(record, dict) else None
+            if key is None or not isinstance(name, str) or key in ids or name in images:
+                self.problems.append(f"{self.file}: image number {number} needs an id and a file_name of its own")
                 continue
-            ids.add(record["id"])
-            self.images[image_name] = record
-        self.annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        others = 0
-        own_ids = []
-        for number, record in enumerate(content.get("annotations") or [], start=1):
+            ids.add(key)
+            images[name] = record, key
+        return images
+
+    def _list(self, content: dict[str, Any], name: str) -> list[Any]:
+        found = content.get(name) or []
+        if not isinstance(found, list):
+            raise InputError(f"{self.file}: {name!r} is {found!r:.40}; it must be a list")
+        return found
+
+    def _with_plain_ids(self, content: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Categories, with whole numbers for ids of any kind, and the annotations that refer to them."""
+        listed = [entry for entry in self._list(content, "categories") if isinstance(entry, dict)]
+        keys = [plain_id(entry.get("id"), self.repairs) for entry in listed]
+        numbers: dict[Any, Any] = {key: key if type(key) is int else -place for place, key in enumerate(keys, start=1)}
+        if len(keys) == 1:
+            numbers[None] = numbers[keys[0]]  # an annotation without a category is of the only one
+        annotations = []
+        for number, record in enumerate(self._list(content, "annotations"), start=1):
             if not isinstance(record, dict):
-                self.problems.append(f"{file}: annotation number {number} is no object")
-            elif record.get("category_id") != self.category["id"]:
-                others += 1
-            elif type(record.get("image_id")) is not int or record["image_id"] not in ids:
-                self.problems.append(f"{file}: annotation number {number} is in an image that the file does not list")
+                self.problems.append(f"{self.file}: annotation number {number} is no object")
+                continue
+            ids = {name: plain_id(record.get(name), self.repairs) for name in ("id", "image_id", "category_id")}
+            category = ids["category_id"]
+            ids["category_id"] = numbers.get(category, DEFAULT_PERSON_CATEGORY if category is None else category)
+            annotations.append({**record, **ids, "number": number})
+        return [{**entry, "id": numbers[key]} for entry, key in zip(listed, keys, strict=True)], annotations
+
+    def _read_categories(self, counted: list[dict[str, Any]], skeleton: Skeleton | None) -> None:
+        with_keypoints = next((entry for entry in counted if entry.get("keypoints")), {})
+        self.limbs = with_keypoints.get("skeleton")
+        names = [entry.get("name") or entry.get("supercategory") or "person" for entry in counted] or ["person"]
+        above = {entry.get("supercategory") for entry in counted}
+        self.category = str((len(names) > 1 and len(above) == 1 and above.pop()) or names[0])
+        if len(names) > 1:
+            found = ", ".join(map(str, names))[:200]
+            self.notes.append(f"{self.file.name}: {found} become one category; category=<name> takes one of them alone")
+        if not with_keypoints and skeleton is None:
+            raise InputError(
+                f"{self.file}: no category lists keypoints; give their names with skeleton=<name or YAML file>, or add "
+                "them to the category, in the annotations' order"
+            )
+        given = () if skeleton is None else skeleton.keypoint_names
+        self.keypoint_names = [str(name) for name in with_keypoints.get("keypoints", given)]
+
+    def _by_image(self, records: list[dict[str, Any]], counted: set[int]) -> dict[int | str, list[dict[str, Any]]]:
+        known = {key for _, key in self.images.values()}
+        by_image: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+        for record in (record for record in records if record["category_id"] in counted):
+            if record["image_id"] in known:
+                by_image[record["image_id"]].append(record)
             else:
-                own_ids.append(record.get("id"))
-                self.annotations[record["image_id"]].append(record)
+                place = f"{self.file}: annotation number {record['number']}"
+                self.problems.append(f"{place} is in an image that the file does not list")
+        others = sum(record["category_id"] not in counted for record in records)
         if others:
-            self.notes.append(f"{file.name}: {others} annotations of other categories are not converted")
-        whole = [number for number in own_ids if type(number) is int and number > 0]
-        self.keep_ids = len(set(whole)) == len(own_ids)
-        if own_ids and not self.keep_ids:
-            self.notes.append(f"{file.name}: annotation ids are absent, repeated or below 1; they are numbered anew")
+            self.notes.append(f"{self.file.name}: {others} annotations of other categories are not converted")
+        ids = [record["id"] for records in by_image.values() for record in records]
+        self.keep_ids = len({key for key in ids if isinstance(key, int) and key > 0}) == len(ids)
+        if not self.keep_ids:
+            self.notes.append(
+                f"{self.file.name}: annotation ids are absent, repeated, below 1 or words; they are numbered from 1"
+            )
+        return by_image
 
-
-def _chosen_category(content: dict[str, Any], file: Path, name: str | None) -> dict[str, Any]:
-    listed = [entry for entry in content.get("categories") or [] if isinstance(entry, dict)]
-    with_keypoints = {
-        str(entry.get("name", entry.get("id"))): entry
-        for entry in listed
-        if isinstance(entry.get("keypoints"), list) and entry["keypoints"] and type(entry.get("id")) is int
-    }
-    if not with_keypoints:
-        raise InputError(
-            f"{file}: no category lists keypoints; add their names to the category, in the annotations' order"
+    def person(self, record: dict[str, Any], problems: Problems) -> SourcePerson | None:
+        """An annotation as it stands; None, and a problem, where its keypoints are of another number."""
+        place = f"{self.file}: annotation {record['id']}"
+        try:
+            keypoints = self._keypoints(record.get("keypoints"))
+        except InputError as error:
+            problems.add(f"{place} {error}")
+            return None
+        box = record.get("bbox")
+        sides = [plain_number(side) for side in box] if isinstance(box, list) and len(box) == 4 else [math.nan] * 4
+        area = plain_number(record.get("area"))
+        others = {key: value for key, value in record.items() if key not in _WRITTEN_BY_US and _is_json(value)}
+        if len(others) < len(record.keys() - _WRITTEN_BY_US):
+            self.repairs["further fields with NaN or infinity left out"] += 1
+        crowd = record.get("iscrowd")
+        others["iscrowd"] = int(crowd is True or plain_number(crowd) > 0)
+        return SourcePerson(
+            np.array(sides),
+            keypoints,
+            area if area > 0 else None,
+            record["id"] if self.keep_ids else None,
+            others,
+            place,
         )
-    if name is None and len(with_keypoints) > 1:
-        raise InputError(f"{file}: {', '.join(with_keypoints)[:200]} have keypoints; choose one with category=<name>")
-    chosen = next(iter(with_keypoints)) if name is None else name
-    if chosen not in with_keypoints:
-        raise InputError(f"{file}: no category {chosen!r} with keypoints; {did_you_mean(chosen, with_keypoints)}")
-    return {**with_keypoints[chosen], "name": chosen}
+
+    def _keypoints(self, values: Any) -> Any:
+        number = len(self.keypoint_names)
+        if values is None or values == []:  # of a detection set: a person without labelled keypoints
+            self.repairs["annotations without keypoints read as people of whom none is labelled"] += 1
+            return np.zeros((number, 3))
+        if isinstance(values, list) and all(isinstance(row, list) for row in values):
+            values = [value for row in values for value in row]
+        if isinstance(values, list) and len(values) == 2 * number:
+            self.repairs["annotations of x and y alone read as visible where they are not 0"] += 1
+            rows = np.array([plain_number(value) for value in values]).reshape(-1, 2)
+            return np.column_stack([rows, np.where((np.nan_to_num(rows) > 0).any(axis=1), 2, 0)])
+        if not isinstance(values, list) or len(values) != 3 * number:
+            found = f"{len(values)} numbers" if isinstance(values, list) else f"{values!r:.40}"
+            raise InputError(
+                f"has {found} in 'keypoints'; it needs {3 * number}, x, y, visibility of {number} keypoints"
+            )
+        return plain_keypoints(values, self.repairs)
 
 
-def _is_displayed(record: dict[str, Any], header: ImageHeader, path: Path, exif: Exif | None) -> bool:
-    """Whether coordinates refer to the EXIF-rotated picture: the file's size says it, where it can."""
-    size = record.get("height"), record.get("width")
-    if None in size:
-        return require_exif_choice(path, header, exif) == "displayed"
-    stored, displayed = (header.height, header.width), (header.displayed_height, header.displayed_width)
-    if size not in (stored, displayed):
-        raise InputError(
-            f"{path} is {stored[0]}x{stored[1]} pixels (height x width), the file says {size[0]}x{size[1]}"
-        )
-    if stored != displayed:
-        return size == displayed
-    return exif == "displayed"
+def _size_of(image: dict[str, Any]) -> tuple[float, float] | None:
+    """Height and width; None where the file leaves one to the picture."""
+    size = plain_number(image.get("height")), plain_number(image.get("width"))
+    return size if min(size) > 0 else None
 
 
-def _person(record: dict[str, Any], skeleton: Skeleton, file: Path, *, keep_ids: bool, displayed: bool) -> SourcePerson:
-    def named(_: int) -> str:
-        return f"annotation {record.get('id')}"
-
-    box = read_boxes([record], file, named)[0]
-    if "keypoints" in record:
-        meaning = f"x, y, visibility of the {skeleton.num_keypoints} keypoints"
-        length = 3 * skeleton.num_keypoints
-        keypoints = number_rows([record], "keypoints", length, file, named, meaning=meaning).reshape(-1, 3)
-    else:
-        keypoints = np.zeros((skeleton.num_keypoints, 3))  # of a detection set: a person without labelled keypoints
-    if not np.isin(keypoints[:, 2], (0, 1, 2)).all():
-        raise InputError(f"{file}: annotation {record.get('id')} has a visibility other than 0, 1 and 2")
-    keypoints[keypoints[:, 2] == 0] = 0
-    area = record.get("area")
-    known_area = float(area) if isinstance(area, (int, float)) and 0 < area < 1e15 else None
-    left_out = _WRITTEN_ANEW | (_GEOMETRY if displayed else set())
-    others = {key: value for key, value in record.items() if key not in left_out}
-    annotation_id = record["id"] if keep_ids else None
-    return SourcePerson(box, keypoints, known_area, annotation_id, others)
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True

@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -40,6 +40,7 @@ class ConversionSummary:
     labelled: dict[SplitName, int]
     left_out: list[str]
     notes: list[str]
+    repairs: dict[str, int]
     copied: int
     config_file: Path
 
@@ -51,6 +52,7 @@ class ConversionSummary:
             for split in self.images
         ]
         lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {count} {repair}" for repair, count in self.repairs.items()]
         if self.left_out:
             lines.append(f"left out: {len(self.left_out)}, listed in {self.config_file.parents[2] / 'left_out.txt'}")
         return "\n".join(lines)
@@ -62,7 +64,6 @@ class _Written:
     people: int = 0
     labelled: int = 0
     copied: int = 0
-    next_annotation_id: int = 1
     entries: list[str] = field(default_factory=list)
 
 
@@ -122,9 +123,10 @@ def write_dataset(
             if not one.labelled:
                 left_out = problems.sentences
                 because = f" (left out: {len(left_out)}, first {left_out[0]})" if left_out else ""
+                repaired = "".join(f"; {count} {repair}" for repair, count in (+dataset.repairs).items())
                 raise InputError(
-                    f"{split}: {one.images} images, {one.people} people, none with a labelled keypoint{because}; "
-                    "nobody could be trained on or evaluated"
+                    f"{split}: {one.images} images, {one.people} people, none with a labelled keypoint{because}; no "
+                    f"training or evaluation is possible{repaired}"
                 )
         summary = ConversionSummary(
             images={split: one.images for split, one in written.items()},
@@ -132,6 +134,7 @@ def write_dataset(
             labelled={split: one.labelled for split, one in written.items()},
             left_out=problems.sentences,
             notes=dataset.notes,
+            repairs=dict(+dataset.repairs),  # those that were needed
             copied=sum(one.copied for one in written.values()),
             config_file=to / "conf" / "data" / f"{name}.yaml",
         )
@@ -141,6 +144,7 @@ def write_dataset(
             text = "\n".join(problems.sentences) + "\n"
             (unfinished / "left_out.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
         facts = {"converted_by": CONVERTER, "made_from": dict(made_from), "notes": dataset.notes}
+        facts["repairs"] = summary.repairs
         counts = {"images": summary.images, "people": summary.people, "labelled": summary.labelled}
         _write_json(unfinished / _MANIFEST, {**facts, **counts, "left_out": len(problems.sentences)})
         _put_in_place(unfinished, to)
@@ -196,7 +200,11 @@ def _write_split(
     }
     with (folder / "annotations" / f"{split}.json").open("w", encoding="utf-8") as file:
         head = {
-            "info": {"description": f"{skeleton.name}, {split}", "converted_by": CONVERTER},
+            "info": {
+                "description": f"{skeleton.name}, {split}",
+                "converted_by": CONVERTER,
+                "image_orientation": "displayed",
+            },
             "categories": [category],
         }
         file.write(json.dumps(head)[:-1] + ', "annotations": [')
@@ -205,26 +213,19 @@ def _write_split(
             on_image()
             if image is None:
                 continue
-            file_name = PurePosixPath(image_name.replace("\\", "/")).as_posix()
-            if file_name in names:
+            if image.file_name in names:
                 problems.add(f"{image.path}: is named twice, as {image_name} and otherwise")
                 continue
-            names.add(file_name)
+            names.add(image.file_name)
             written.images += 1
             image_id = written.images if image.image_id is None else image.image_id
             size = {"height": image.height, "width": image.width}
-            written.entries.append(json.dumps({"id": image_id, "file_name": file_name, **size}))
-            written.copied += _place_image(image, image_folder / file_name, image_files)
+            written.entries.append(json.dumps({"id": image_id, "file_name": image.file_name, **size}))
+            written.copied += _place_image(image, image_folder / image.file_name, image_files)
             for person in image.people:
-                entry = _annotation(person, written.next_annotation_id, image_id, area_of_box)
-                try:
-                    text = json.dumps(entry, allow_nan=False)
-                except ValueError:
-                    problems.add(f"{image.path}: annotation {entry['id']} has NaN or infinity in a field that is kept")
-                    continue
-                file.write((",\n" if written.people else "\n") + text)
-                written.next_annotation_id += 1
                 written.people += 1
+                entry = _annotation(person, written.people, image_id, area_of_box)
+                file.write((",\n" if written.people > 1 else "\n") + json.dumps(entry, allow_nan=False))
                 written.labelled += entry["num_keypoints"] > 0
         file.write('\n], "images": [\n' + ",\n".join(written.entries) + "\n]}\n")
         file.flush()

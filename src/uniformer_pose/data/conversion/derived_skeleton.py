@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
+from uniformer_pose.data.conversion.source import ConversionSettings
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton, load_skeleton, mirror_pairs, plain_name
 
+IntArray = npt.NDArray[np.int64]
+
 _LEFT, _RIGHT, _MIDDLE = (0, 220, 0), (255, 128, 0), (51, 153, 255)  # as in the shipped skeleton
+
+
+def skeleton_and_order(
+    settings: ConversionSettings,
+    keypoint_names: Sequence[str],
+    source: str,
+    *,
+    flip_indices: Sequence[int] | None = None,
+    limbs: Sequence[tuple[int, int]] = (),
+) -> tuple[Skeleton, IntArray, list[str]]:
+    """The skeleton that was asked for, else one from the names; where its keypoints stand in the source (K,); notes."""
+    if settings.skeleton is None:
+        skeleton, notes = derive_skeleton(
+            settings.name, keypoint_names, default_sigma=settings.default_sigma, flip_indices=flip_indices, limbs=limbs
+        )
+        return skeleton, np.arange(skeleton.num_keypoints), notes
+    order, notes = order_by_name(settings.skeleton, keypoint_names, source)
+    lone_sides = settings.skeleton.sides_without_partner()
+    return settings.skeleton, order, notes + ([] if lone_sides is None else [lone_sides])
 
 
 def derive_skeleton(
@@ -19,17 +43,17 @@ def derive_skeleton(
     flip_indices: Sequence[int] | None = None,
     limbs: Sequence[tuple[int, int]] = (),
 ) -> tuple[Skeleton, list[str]]:
-    """A skeleton and notes on what was assumed.
+    """A skeleton in the order of the names, and notes on what was assumed.
 
     ``flip_indices`` are the mirror partners (K), as YOLO's flip_idx; without them the names say it. ``limbs`` are pairs
-    of indices from 0. A keypoint that COCO has too gets its sigma, the others ``default_sigma``. The 17 of COCO in
-    COCO's order are its skeleton itself.
+    of indices from 0. A keypoint that COCO has too gets its sigma, the others ``default_sigma``. With COCO's 17 names,
+    the rest of COCO's skeleton belongs to them too.
     """
     coco = load_skeleton("coco_17")
     names = [str(keypoint).strip() for keypoint in keypoint_names]
-    if len(set(names)) != len(names) or not all(names):
+    if len({plain_name(n) or n for n in names}) != len(names) or not all(names):
         raise InputError(f"keypoint names {', '.join(names)[:200]}: every keypoint needs a name of its own")
-    if [plain_name(n) for n in names] == [plain_name(n) for n in coco.keypoint_names]:
+    if set(map(plain_name, names)) == set(map(plain_name, coco.keypoint_names)):
         return _respelt(coco, name, names), []
     pairs = _pairs_by_index(names, flip_indices) if flip_indices is not None else mirror_pairs(names)[0]
     left, right = {first for first, _ in pairs}, {second for _, second in pairs}
@@ -59,16 +83,23 @@ def derive_skeleton(
     return skeleton, notes
 
 
-def same_keypoints(skeleton: Skeleton, keypoint_names: Sequence[str], source: str) -> Skeleton:
-    """The skeleton, if its keypoints are these, in this order; case and separators may differ. Else InputError."""
+def order_by_name(skeleton: Skeleton, keypoint_names: Sequence[str], source: str) -> tuple[IntArray, list[str]]:
+    """Where each keypoint of the skeleton stands among the names (K,), and a note if that is another order.
+
+    Names are compared without case and separators. Raises InputError where they are not the skeleton's.
+    """
     ours, theirs = [plain_name(n) for n in skeleton.keypoint_names], [plain_name(n) for n in keypoint_names]
-    if ours != theirs:
+    if sorted(ours) != sorted(theirs):
+        absent = [n for n in skeleton.keypoint_names if plain_name(n) not in theirs]
+        unknown = [n for n in keypoint_names if plain_name(n) not in ours]
         raise InputError(
-            f"{source}: its {len(theirs)} keypoints ({_some(list(keypoint_names))}) are not the {len(ours)} of "
-            f"skeleton {skeleton.name} ({_some(list(skeleton.keypoint_names))}), in this order; correct the skeleton "
-            "file, or leave skeleton= out"
+            f"{source}: its {len(theirs)} keypoints are not the {len(ours)} of skeleton {skeleton.name}: without "
+            f"{_some(absent) or 'none'} and with {_some(unknown) or 'none'} of its own; correct the names, or leave "
+            "skeleton= out"
         )
-    return skeleton
+    order = np.array([theirs.index(name) for name in ours], dtype=np.int64)
+    moved = f"{source}: its keypoints are brought into the order of skeleton {skeleton.name}, by name"
+    return order, [] if ours == theirs else [moved]
 
 
 def limbs_from_coco(limbs: object, num_keypoints: int, source: str) -> tuple[list[tuple[int, int]], list[str]]:
@@ -110,12 +141,15 @@ def _pairs_by_index(names: Sequence[str], flip_indices: Sequence[int]) -> list[t
 
 
 def _respelt(skeleton: Skeleton, name: str, names: Sequence[str]) -> Skeleton:
-    """The same skeleton under another name, its keypoints in the spelling of the source."""
-    spelt = dict(zip(skeleton.keypoint_names, names, strict=True))
-    return replace(
-        skeleton,
+    """The same skeleton under another name, its keypoints in the spelling and order of the source."""
+    by_plain_name = {plain_name(keypoint): keypoint for keypoint in names}
+    spelt = {keypoint: by_plain_name[plain_name(keypoint)] for keypoint in skeleton.keypoint_names}
+    order = skeleton.indices(sorted(spelt, key=lambda keypoint: names.index(spelt[keypoint])))
+    return Skeleton(
         name=name,
         keypoint_names=tuple(names),
+        sigmas=tuple(skeleton.sigmas[index] for index in order),
+        colours=tuple(skeleton.colours[index] for index in order),
         left_right_pairs=tuple((spelt[left], spelt[right]) for left, right in skeleton.left_right_pairs),
         limbs=tuple((spelt[first], spelt[second]) for first, second in skeleton.limbs),
         upper_body=tuple(spelt[keypoint] for keypoint in skeleton.upper_body),

@@ -1,314 +1,289 @@
-"""A CSV of points to people in pixels; the header says which of two forms it has.
+"""A CSV of points to people; the header says which of three forms it has.
 
 *One row a point*: the columns ``image``, ``keypoint``, ``x``, ``y``, and optionally ``person`` (a name or number that
 tells the people of one image apart; without it every image shows one person) and ``visibility``.
 
 *One row a person*: the column ``image``, and ``<name>_x`` and ``<name>_y`` for every keypoint, optionally
-``<name>_visibility`` (or ``<name>_v``).
+``<name>_visibility`` (or ``_v``, ``_likelihood``, ``_score``); a point may stand in the place of ``_``.
 
-Both may have ``split`` (train or val) and the box as ``box_x``, ``box_y``, ``box_width``, ``box_height``; without these
-the box is drawn around the labelled keypoints. Coordinates are pixels (x to the right, y down, whole numbers at pixel
-centres), or fractions of the picture's size with ``normalised``. An empty x and y, or visibility 0, means not labelled;
-without a visibility a keypoint is visible. Names of images are relative to the image folder. Columns are separated by
-commas, semicolons or tabs.
+*DeepLabCut's*: rows ``scorer``, ``individuals`` (or not), ``bodyparts`` and ``coords`` in the place of a header, then
+one row an image, whose name may take several columns.
+
+The first two may have ``split`` (train or val) and the box as ``box_x``, ``box_y``, ``box_width``, ``box_height``;
+without these the box is drawn around the labelled keypoints. Coordinates are pixels (x to the right, y down, whole
+numbers at pixel centres), or fractions of the picture's size with ``normalised``. An empty x and y, or visibility 0,
+means not labelled; without a visibility a keypoint is visible. Names of images are relative to the image folder.
+Columns are separated by commas, semicolons (then decimal commas are read too) or tabs.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from uniformer_pose.data.checking.image_check import ImageHeader
-from uniformer_pose.data.conversion.derived_skeleton import derive_skeleton, same_keypoints
+from uniformer_pose.data.conversion.derived_skeleton import skeleton_and_order
+from uniformer_pose.data.conversion.plain_values import Repairs, plain_number, plain_visibility
 from uniformer_pose.data.conversion.source import (
-    Exif,
-    FloatArray,
+    ConversionSettings,
+    PersonFinisher,
     Problems,
     SourceDataset,
     SourceImage,
     SourcePerson,
     SplitName,
-    box_around,
-    displayed_to_stored,
-    finite_number,
-    header_of,
-    path_inside,
-    require_exif_choice,
+    existing_folder_of,
+    find_inside,
     split_by_share,
-    visibility_of,
+    text_of,
 )
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton, plain_name
+from uniformer_pose.skeleton import plain_name
 
 _BOX = ("box_x", "box_y", "box_width", "box_height")
+_IMAGE = ("image", "file_name", "filename", "image_name", "image_path")
 _POINT_FORM = ("image", "keypoint", "x", "y")
+_POINT_COLUMN = re.compile(r"(.+)[_. ](x|y|v|visibility|likelihood|score|confidence)", re.IGNORECASE)
+_NOTHING = frozenset({"", "nan", "na", "none", "null"})
+_DEEPLABCUT = ("scorer", "individuals", "bodyparts", "coords")
+
+Point = tuple[float, float, float]
+Cells = Mapping[str, str]
 
 
 @dataclass(eq=False)
-class _Row:
-    """One person as the table has it: ``values`` (3K + 4) are x, y, visibility of the keypoints, then the box.
+class _Person:
+    """One person as the table has it: x, y, visibility by keypoint name; ``line`` is the first of the person."""
 
-    NaN where there is nothing. ``place`` leads to the first line of the person.
-    """
-
-    place: str
-    values: FloatArray
-    defects: list[str] = field(default_factory=list)
+    line: int
+    box: tuple[float, ...]
+    points: dict[str, Point] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class _Table:
     """``people`` by image and by person, in the file's order; ``splits`` by image; ``problems`` of single lines."""
 
-    keypoint_names: list[str]
-    people: dict[str, dict[str, _Row]] = field(default_factory=dict)
+    source: Path
+    repairs: Repairs
+    names: dict[str, str]
+    people: dict[str, dict[str, _Person]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def read_points_table(
-    source: Path,
-    *,
-    name: str,
-    images: Path | None = None,
-    skeleton: Skeleton | None = None,
-    category: str | None = None,
-    normalised: bool = False,
-    box_margin: float = 0.1,
-    exif: Exif | None = None,
-    val_share: float = 0.1,
-    seed: int = 0,
-    default_sigma: float = 0.05,
-) -> SourceDataset:
-    """The dataset of a CSV file; ``images`` is the folder of its pictures, None: the file's own.
-
-    ``box_margin`` is added around the keypoints on all sides where there is no box, as a share of the larger side.
-    ``exif`` says what the coordinates of EXIF-rotated pictures refer to; without it such a picture is a problem.
-    Raises InputError where the header is of neither form.
-    """
-    folder = (images or source.parent).resolve()
-    if not folder.is_dir():
-        raise InputError(f"images={folder} is no folder; give the folder of the pictures")
-    table, notes = _read_table(source, skeleton)
+def read_points_table(source: Path, settings: ConversionSettings) -> SourceDataset:
+    """The dataset of a CSV file. Raises InputError where the header is of no known form."""
+    folder = existing_folder_of(settings.images or source.parent)
+    table = _read_table(source, settings)
     if not table.people:
         first = f"; {table.problems[0]}" if table.problems else ""
         raise InputError(f"{source}: has no usable rows below its header{first}")
-    if skeleton is None:
-        derived, assumptions = derive_skeleton(name, table.keypoint_names, default_sigma=default_sigma)
-        notes += assumptions
-    else:
-        derived = same_keypoints(skeleton, table.keypoint_names, str(source))
-    paths = _splits(table, source, val_share, seed, notes)
+    names = list(table.names.values())
+    skeleton, order, assumptions = skeleton_and_order(settings, names, str(source))
+    paths = _splits(table, settings)
+    finisher = PersonFinisher(skeleton, settings, table.repairs, None, fractions=settings.normalised)
 
     def read(_split: SplitName, image_name: str, problems: Problems) -> SourceImage | None:
-        rows = table.people[image_name]
+        people = table.people[image_name].values()
         try:
-            path = path_inside(folder, image_name)
-            header = header_of(path)
-            refers_to = require_exif_choice(path, header, exif)
-        except InputError as error:
-            problems.add(f"{next(iter(rows.values())).place}: {error}")
-            return None
-        people = []
-        for row in rows.values():
-            try:
-                if row.defects:
-                    raise InputError(row.defects[0])
-                person = _person(
-                    row, header, normalised=normalised, margin=box_margin, displayed=refers_to == "displayed"
+            path = find_inside(folder, image_name, table.repairs)
+            raw = [_raw(person, list(table.names), source) for person in people]
+            if not settings.normalised and _all_within_a_pixel(raw):
+                raise InputError(
+                    "all coordinates are within 1 pixel; if they are fractions of the size, give normalised=true"
                 )
-            except InputError as error:
-                problems.add(f"{row.place}: {error}")
-                continue
-            people.append(displayed_to_stored(person, header, derived) if refers_to == "displayed" else person)
-        return SourceImage(path, header.height, header.width, people)
+            return finisher.image(path, path.relative_to(folder).as_posix(), raw, order, problems)
+        except InputError as error:
+            place = next((f"{source}:{person.line}" for person in people), source)
+            problems.add(f"{place}: {error}")
+            return None
 
-    return SourceDataset(derived, category or "person", paths, read, notes, table.problems)
-
-
-def _person(row: _Row, header: ImageHeader, *, normalised: bool, margin: float, displayed: bool) -> SourcePerson:
-    keypoints, box = row.values[:-4].reshape(-1, 3).copy(), row.values[-4:].copy()
-    height = header.displayed_height if displayed else header.height
-    width = header.displayed_width if displayed else header.width
-    if normalised:
-        keypoints[:, :2] *= (width, height)
-        box *= (width, height, width, height)
-    keypoints[np.isnan(keypoints).any(axis=1) | (keypoints[:, 2] == 0)] = 0
-    labelled = keypoints[keypoints[:, 2] > 0, :2]
-    if len(labelled) > 1 and not normalised and np.abs(labelled).max() <= 1.5 and min(height, width) > 8:
-        raise InputError(
-            "all its coordinates are within 1 pixel; if they are fractions of the size, give normalised=true"
-        )
-    if np.isnan(box).all():
-        box = box_around(keypoints, margin=margin)
-    elif np.isnan(box).any() or (box[2:] <= 0).any():
-        raise InputError(f"has the box {', '.join(f'{side:g}' for side in box)}; give all four, sizes above 0, or none")
-    return SourcePerson(box, keypoints)
+    category = (settings.categories or ["person"])[0]
+    return SourceDataset(skeleton, category, paths, read, table.notes + assumptions, table.problems, table.repairs)
 
 
-def _read_table(source: Path, skeleton: Skeleton | None) -> tuple[_Table, list[str]]:
+def _raw(person: _Person, names: Sequence[str], source: Path) -> SourcePerson:
+    keypoints = np.array([person.points.get(name, (0.0, 0.0, 0.0)) for name in names])
+    return SourcePerson(np.array(person.box), keypoints, place=f"{source}:{person.line}")
+
+
+def _all_within_a_pixel(people: Sequence[SourcePerson]) -> bool:
+    points = np.array([point[:2] for person in people for point in person.keypoints if point[2] > 0])
+    return len(points) > 1 and bool((np.abs(points) <= 1.5).all())
+
+
+def _read_table(source: Path, settings: ConversionSettings) -> _Table:
+    text = text_of(source)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     try:
-        # utf-8-sig: spreadsheets put a mark before the header.
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            beginning = stream.readline()
-            stream.seek(0)
-            delimiter = max(",;\t", key=beginning.count)
-            lines = csv.reader(stream, delimiter=delimiter, strict=True)
-            header = [column.strip() for column in next(lines, [])]
-            return _read_rows(_numbered(lines), header, source, skeleton)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(f"{source}: cannot be read as CSV ({reason}); give a text file with a header line") from error
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{source}: cannot be read as CSV ({error}); give a text file with a header line") from error
+    given = [] if settings.skeleton is None else settings.skeleton.keypoint_names
+    table = _Table(source, Repairs(), {})
+    numbered = [
+        (n, [cell.strip() for cell in line]) for n, line in enumerate(lines, start=1) if any(map(str.strip, line))
+    ]
+    if delimiter == ";":
+        numbered = [(n, [re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for cell in line]) for n, line in numbered]
+    if numbered and numbered[0][1][0].lower() == "scorer":
+        _read_deeplabcut(table, numbered)
+        return table
+    header = numbered[0][1] if numbered else []
+    image_column = next((column for column in header if column.lower() in _IMAGE), None)
+    header = ["image" if column == image_column else column for column in header]
+    _read_rows(table, header, numbered[1:], dict(zip(map(plain_name, given), given, strict=True)))
+    return table
 
 
-def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """Line number in the file, the header being line 1, and fields; empty lines are passed over."""
-    return ((number, fields) for number, fields in enumerate(lines, start=2) if any(map(str.strip, fields)))
-
-
-def _read_rows(
-    lines: Iterator[tuple[int, list[str]]], header: Sequence[str], source: Path, skeleton: Skeleton | None
-) -> tuple[_Table, list[str]]:
-    """The table in memory: one array of numbers a person."""
+def _read_rows(table: _Table, header: list[str], lines: Sequence[tuple[int, list[str]]], given: dict[str, str]) -> None:
+    """Both forms with a header; ``given``: the skeleton's names, which the rows of points are about."""
     repeated = sorted({column for column in header if header.count(column) > 1})
     if repeated:
-        raise InputError(f"{source}: the column {repeated[0]!r} stands twice in the header")
+        raise InputError(f"{table.source}: the column {repeated[0]!r} stands twice in the header")
     some_box = [column for column in _BOX if column in header]
     if some_box and len(some_box) < 4:
-        raise InputError(f"{source}: has {', '.join(some_box)} of {', '.join(_BOX)}; give all four or none")
+        raise InputError(f"{table.source}: has {', '.join(some_box)} of {', '.join(_BOX)}; give all four or none")
     by_point = set(_POINT_FORM) <= set(header)
-    names = [column[:-2] for column in header if column.endswith("_x") and column[:-2] + "_y" in header]
-    names = [name for name in names if name and name != "box"]
-    if "image" not in header or not (by_point or names):
+    columns = {} if by_point else _point_columns(header)
+    if "image" not in header or not (by_point or columns):
         raise InputError(
-            f"{source}: the header {', '.join(header)[:200]!r} is of neither form; a row a point has image, keypoint, "
-            "x, y; a row a person has image, <name>_x, <name>_y, ..."
+            f"{table.source}: the header {', '.join(header)[:200]!r} is of no known form; a row a point has image, "
+            "keypoint, x, y; a row a person has image, <name>_x, <name>_y, ...; DeepLabCut's begins with scorer"
         )
-    used = {"image", "person", "split", *_BOX}
-    if by_point:
-        names = [] if skeleton is None else list(skeleton.keypoint_names)
-        used |= {"keypoint", "x", "y", "visibility"}
-    else:
-        used |= {name + end for name in names for end in ("_x", "_y", "_visibility", "_v")}
+    used = {"image", "person", "split", *_BOX, *(column for three in columns.values() for column in three)}
+    used |= {"keypoint", "x", "y", "visibility"} if by_point else set()
     ignored = [column for column in header if column not in used]
-    notes = [f"columns not used: {', '.join(ignored)[:200]}"] if ignored else []
-    if by_point:
-        return _read_points(lines, header, source, _Table(names), skeleton), notes
-    return _read_people(lines, header, source, _Table(names)), notes
-
-
-def _read_people(lines: Iterator[tuple[int, list[str]]], header: Sequence[str], source: Path, table: _Table) -> _Table:
-    columns = {column: place for place, column in enumerate(header)}
+    table.notes += [f"columns not used: {', '.join(ignored)[:200]}"] if ignored else []
+    fixed = bool(given)
+    table.names = given if by_point else {name: name for name in columns}
     for number, fields in lines:
-        row, cells = _new_row(number, fields, columns, source, table)
-        if row is None:
+        if len(fields) != len(header):
+            table.problems.append(f"{table.source}:{number}: has {len(fields)} fields, the header {len(header)}")
             continue
-        for index, name in enumerate(table.keypoint_names):
-            seen = cells.get(f"{name}_visibility", cells.get(f"{name}_v", ""))
-            _set_point(row, index, name, cells[f"{name}_x"], cells[f"{name}_y"], seen)
-        people = table.people.setdefault(cells["image"], {})
-        person = cells.get("person") or str(len(people) + 1)
-        if person in people:
-            table.problems.append(f"{row.place}: person {person!r} of {cells['image']} has a row already")
+        cells = dict(zip(header, fields, strict=True))
+        if not cells["image"]:
+            table.problems.append(f"{table.source}:{number}: has no image")
+        elif by_point:
+            _add_point(table, number, cells, fixed=fixed)
+        else:
+            _add_person(table, number, cells, columns)
+
+
+def _point_columns(header: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """The columns of x, y and visibility (or "") by keypoint."""
+    parts: dict[str, dict[str, str]] = {}
+    for column in header:
+        found = _POINT_COLUMN.fullmatch(column)
+        if found is not None and column not in _BOX:
+            part = found[2].lower()
+            parts.setdefault(found[1], {})[part if part in "xy" else "seen"] = column
+    return {name: (p["x"], p["y"], p.get("seen", "")) for name, p in parts.items() if "x" in p and "y" in p}
+
+
+def _add_person(table: _Table, number: int, cells: Cells, columns: Mapping[str, tuple[str, str, str]]) -> None:
+    key = cells.get("person") or str(len(table.people.get(cells["image"], {})) + 1)
+    if key in table.people.get(cells["image"], {}):
+        table.problems.append(f"{table.source}:{number}: person {key!r} of {cells['image']} has a row already")
+        return
+    person = _person_of(table, number, cells, key)
+    if person is not None:
+        for name, (x, y, seen) in columns.items():
+            person.points[name] = _point(table, cells[x], cells[y], cells.get(seen, ""), _is_confidence(seen))
+
+
+def _add_point(table: _Table, number: int, cells: Cells, *, fixed: bool) -> None:
+    """Names of keypoints in the order in which they first appear, unless they are ``fixed``."""
+    name = cells["keypoint"]
+    key = plain_name(name) or name
+    if not name or (fixed and key not in table.names):
+        unknown = "; the skeleton has none of this name" if fixed else ""
+        table.problems.append(f"{table.source}:{number}: keypoint {name!r}{unknown}")
+        return
+    person = _person_of(table, number, cells, cells.get("person", ""))
+    if person is None:
+        return
+    if key in person.points:
+        table.problems.append(f"{table.source}:{number}: gives {name} of person {cells.get('person', '')!r} again")
+        return
+    table.names.setdefault(key, name)
+    person.points[key] = _point(table, cells["x"], cells["y"], cells.get("visibility", ""), confidence=False)
+
+
+def _person_of(table: _Table, number: int, cells: Cells, key: str) -> _Person | None:
+    """The person of a line, new or known; None, and a problem, where the line contradicts an earlier one."""
+    image, split = cells["image"], cells.get("split", "")
+    if split and table.splits.setdefault(image, split) != split:
+        earlier = table.splits[image]
+        table.problems.append(
+            f"{table.source}:{number}: puts {image} into split {split!r}, an earlier line into {earlier!r}"
+        )
+        return None
+    box = tuple(plain_number(cells.get(side)) for side in _BOX)
+    person = table.people.setdefault(image, {}).setdefault(key, _Person(number, box))
+    if not np.array_equal(person.box, box, equal_nan=True):
+        table.problems.append(f"{table.source}:{number}: has another box than line {person.line}")
+        return None
+    return person
+
+
+def _point(table: _Table, x: str, y: str, seen: str, confidence: bool) -> Point:
+    """x, y and visibility of one keypoint: 2 where the table says nothing about it, 0 where it says nothing at all."""
+    x, y, seen = ("" if text.lower() in _NOTHING else text for text in (x, y, seen))
+    if not x and not y and (not seen or confidence):
+        return 0.0, 0.0, 0.0
+    visibility = plain_visibility(seen, table.repairs) if seen else 2.0
+    return plain_number(x), plain_number(y), 2.0 if confidence and visibility >= 1 else visibility
+
+
+def _is_confidence(column: str) -> bool:
+    return column.lower().endswith(("likelihood", "score", "confidence"))
+
+
+def _read_deeplabcut(table: _Table, numbered: Sequence[tuple[int, list[str]]]) -> None:
+    """One person an individual; who has no point in a picture is not there."""
+    head = {fields[0].lower(): fields for _, fields in numbered[: len(_DEEPLABCUT)] if fields[0].lower() in _DEEPLABCUT}
+    parts, coords = head.get("bodyparts", []), [coord.lower() for coord in head.get("coords", [])]
+    if "x" not in coords or len(parts) != len(coords):
+        raise InputError(
+            f"{table.source}: begins with 'scorer', but has no rows 'bodyparts' and 'coords' of one length"
+        )
+    individuals = head.get("individuals", [""] * len(coords))
+    places: dict[tuple[str, str], dict[str, int]] = {}
+    for column in range(coords.index("x"), len(coords)):
+        places.setdefault((individuals[column], parts[column]), {})[coords[column]] = column
+    table.names = {part: part for _, part in places}
+    for number, fields in numbered[len(head) :]:
+        if len(fields) != len(coords):
+            table.problems.append(f"{table.source}:{number}: has {len(fields)} fields, the header {len(coords)}")
             continue
-        people[person] = row
-    return table
+        people = table.people.setdefault("/".join(filter(None, fields[: coords.index("x")])), {})
+        for (individual, part), at in places.items():
+            seen = fields[at["likelihood"]] if "likelihood" in at else ""
+            point = _point(table, fields[at["x"]], fields[at["y"]], seen, confidence=True)
+            if point != (0.0, 0.0, 0.0):
+                people.setdefault(individual, _Person(number, (math.nan,) * 4)).points[part] = point
 
 
-def _read_points(
-    lines: Iterator[tuple[int, list[str]]],
-    header: Sequence[str],
-    source: Path,
-    table: _Table,
-    skeleton: Skeleton | None,
-) -> _Table:
-    """Names of keypoints in the order in which they first appear, or the skeleton's."""
-    columns = {column: place for place, column in enumerate(header)}
-    index_of = {plain_name(name): index for index, name in enumerate(table.keypoint_names)}
-    for number, fields in lines:
-        row, cells = _new_row(number, fields, columns, source, table)
-        if row is None:
-            continue
-        name = cells["keypoint"]
-        if skeleton is None and name and plain_name(name) not in index_of:
-            index_of[plain_name(name)] = len(table.keypoint_names)
-            table.keypoint_names.append(name)
-        index = index_of.get(plain_name(name))
-        if index is None:
-            known = "" if skeleton is None else f"; skeleton {skeleton.name} has none of this name"
-            table.problems.append(f"{row.place}: keypoint {name!r}{known}")
-            continue
-        person = table.people.setdefault(cells["image"], {}).setdefault(cells.get("person", ""), row)
-        missing = len(table.keypoint_names) * 3 + 4 - len(person.values)
-        if missing > 0:  # a keypoint that this person's first rows did not know of; the box stays last
-            person.values = np.concatenate([person.values[:-4], np.full(missing, np.nan), person.values[-4:]])
-        if np.isfinite(person.values[3 * index + 2]):
-            person.defects.append(f"line {number} gives {name} of person {cells.get('person', '')!r} again")
-        given = row.values[-4:]
-        if person is not row and not np.array_equal(given, person.values[-4:], equal_nan=True):
-            person.defects.append(f"line {number} has another box than line {person.place.rpartition(':')[2]}")
-        person.defects += row.defects if person is not row else []
-        _set_point(person, index, name, cells["x"], cells["y"], cells.get("visibility", ""))
-    for people in table.people.values():
-        for person in people.values():
-            missing = len(table.keypoint_names) * 3 + 4 - len(person.values)
-            person.values = np.concatenate([person.values[:-4], np.full(missing, np.nan), person.values[-4:]])
-    return table
-
-
-def _new_row(
-    number: int, fields: Sequence[str], columns: Mapping[str, int], source: Path, table: _Table
-) -> tuple[_Row | None, dict[str, str]]:
-    """The row of one line with its box, and its cells by column; None where it cannot belong to an image."""
-    place = f"{source}:{number}"
-    if len(fields) != len(columns):
-        table.problems.append(f"{place}: has {len(fields)} fields, the header {len(columns)}")
-        return None, {}
-    cells = {column: fields[index].strip() for column, index in columns.items()}
-    if not cells["image"]:
-        table.problems.append(f"{place}: has no image")
-        return None, {}
-    row = _Row(place, np.full(3 * len(table.keypoint_names) + 4, np.nan))
-    if "split" in cells:
-        split = table.splits.setdefault(cells["image"], cells["split"])
-        if split != cells["split"]:
-            row.defects.append(f"puts {cells['image']} into split {cells['split']!r}, an earlier line into {split!r}")
-    for side, column in enumerate(_BOX):
-        if cells.get(column):
-            try:
-                row.values[side - 4] = finite_number(cells[column])
-            except InputError as error:
-                row.defects.append(f"{column}: {error}")
-    return row, cells
-
-
-def _set_point(row: _Row, index: int, name: str, x: str, y: str, visibility: str) -> None:
-    """Fill in one keypoint; visibility 0 where nothing is labelled, so that a repetition shows."""
-    try:
-        seen = visibility_of(visibility) if visibility else 2
-        if not x and not y:
-            if visibility and seen:
-                raise InputError(f"visibility {seen} without x and y")
-            row.values[3 * index : 3 * index + 3] = 0
-            return
-        row.values[3 * index : 3 * index + 3] = finite_number(x), finite_number(y), seen
-    except InputError as error:
-        row.defects.append(f"{name}: {error}")
-
-
-def _splits(table: _Table, source: Path, val_share: float, seed: int, notes: list[str]) -> dict[SplitName, list[str]]:
+def _splits(table: _Table, settings: ConversionSettings) -> dict[SplitName, list[str]]:
     if not table.splits:
-        paths = split_by_share(list(table.people), val_share, seed)
-        notes.append(f"no column 'split': {len(paths['val'])} of the images, drawn by their names, are for validation")
+        paths = split_by_share(list(table.people), settings.val_share, settings.seed)
+        table.notes.append(
+            f"no column 'split': {len(paths['val'])} of the images, drawn by their names, are for validation"
+        )
         return paths
     divided: dict[SplitName, list[str]] = {"train": [], "val": []}
     for image in table.people:
-        split = table.splits[image].lower()
+        split = table.splits.get(image, "").lower()
         if split not in divided:
-            raise InputError(f"{source}: image {image} is in split {table.splits[image]!r}; use train or val")
+            raise InputError(f"{table.source}: image {image} is in split {split!r}; use train or val")
         divided["train" if split == "train" else "val"].append(image)
     return divided

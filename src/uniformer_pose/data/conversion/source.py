@@ -1,4 +1,4 @@
-"""What the readers of foreign formats have in common: images with people in stored pixels, and what could not be used.
+"""What the readers of foreign formats have in common: from an image's name and raw people to people as displayed.
 
 A reader first lists the images of each split, which is quick, and then reads them one by one, so that a large set is
 never in memory as a whole.
@@ -7,10 +7,10 @@ never in memory as a whole.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -18,24 +18,57 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.data.checking.image_check import ImageHeader, read_header
+from uniformer_pose.data.coco_annotations import ImageOrientation
+from uniformer_pose.data.conversion.plain_values import FloatArray, Repairs, usable_box, usable_keypoints
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
 
-FloatArray = npt.NDArray[np.float64]
 SplitName = Literal["train", "val"]
-Exif = Literal["displayed", "stored"]
 
 _MOST_PROBLEMS = 100  # so many are a wrong setting, not some bad lines
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on Linux
 _MIRRORING_ORIENTATIONS = frozenset({2, 4, 5, 7})
 
 
+@dataclass(frozen=True)
+class ConversionSettings:
+    """What a user can say about a source beside where it is.
+
+    ``images`` is the folder that names of images are relative to, None: what the format says, else the source's own.
+    ``category``, one or several that become one, is needed where they differ. ``exif`` says what the coordinates of
+    EXIF-rotated pictures refer to, None: what the source or the format says. ``val_share`` of the images are for
+    validation where the source names none. ``min_confidence``, where visibilities are confidences: labelled from there
+    on. ``box_margin`` is added to boxes that are drawn around keypoints. ``normalised``: the coordinates of a table are
+    fractions of the size.
+    """
+
+    name: str
+    images: Path | None = None
+    val_source: Path | None = None
+    val_images: Path | None = None
+    skeleton: Skeleton | None = None
+    category: str | list[str] | None = None
+    exif: ImageOrientation | None = None
+    val_share: float = 0.1
+    seed: int = 0
+    default_sigma: float = 0.05
+    min_confidence: float = 0.5
+    box_margin: float = 0.1
+    normalised: bool = False
+
+    @property
+    def categories(self) -> list[str] | None:
+        """The categories that were asked for."""
+        return [self.category] if isinstance(self.category, str) else self.category
+
+
 @dataclass(frozen=True, eq=False)
 class SourcePerson:
-    """``box_xywh`` (4,) and ``keypoints`` (K, 3) in stored pixels; ``area`` None where the source has none.
+    """``box_xywh`` (4,) and ``keypoints`` (K, 3): x, y, visibility; ``area`` None where the source has none.
 
-    Keypoints are x, y, visibility in COCO's meaning, zeros where not labelled. ``annotation_id`` and ``other_fields``
-    are those of a COCO source.
+    From a reader: as the source has them, NaN for what is no number, and ``place`` says where it stands. In a
+    ``SourceImage``: in pixels of the displayed picture, zeros where not labelled. ``annotation_id`` and
+    ``other_fields`` are those of a COCO source.
     """
 
     box_xywh: FloatArray
@@ -43,13 +76,15 @@ class SourcePerson:
     area: float | None = None
     annotation_id: int | None = None
     other_fields: dict[str, Any] = field(default_factory=dict)
+    place: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class SourceImage:
-    """One image file with its people; ``height`` and ``width`` as stored."""
+    """One image file with its people; ``height`` and ``width`` as displayed, ``file_name`` for the written dataset."""
 
     path: Path
+    file_name: str
     height: int
     width: int
     people: list[SourcePerson]
@@ -85,7 +120,8 @@ class SourceDataset:
     """A foreign dataset: the names of each split's images, and how to read one of them.
 
     ``read(split, name, problems)`` gives None for an image that cannot be used. ``notes`` are for the user: what is
-    left out on purpose, what was assumed. ``problems`` are those of entries that belong to no image.
+    left out on purpose, what was assumed. ``problems`` are those of entries that belong to no image. ``repairs`` grows
+    as images are read.
     """
 
     skeleton: Skeleton
@@ -94,6 +130,84 @@ class SourceDataset:
     read: Callable[[SplitName, str, Problems], SourceImage | None]
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    repairs: Repairs = field(default_factory=Repairs)
+
+
+@dataclass(frozen=True, eq=False)
+class PersonFinisher:
+    """Raw people of an image -> a ``SourceImage``, by rules that hold for all formats.
+
+    ``order`` (K,): where each keypoint of the skeleton stands in the source. ``orientation``: what coordinates refer to
+    where neither the user nor the image's size says it; None: the user is asked. ``fractions``: coordinates are
+    fractions of the picture's width and height.
+    """
+
+    skeleton: Skeleton
+    settings: ConversionSettings
+    repairs: Repairs
+    orientation: ImageOrientation | None
+    fractions: bool = False
+
+    def image(
+        self,
+        path: Path,
+        file_name: str,
+        people: Iterable[SourcePerson],
+        order: npt.NDArray[np.int64],
+        problems: Problems,
+        *,
+        size: tuple[float, float] | None = None,
+        image_id: int | None = None,
+    ) -> SourceImage:
+        """The image with all of its people that can be used; ``size``: height and width, if the source has them.
+
+        Raises InputError where there is no such image, or one of another size.
+        """
+        header = header_of(path)
+        displayed = (header.displayed_height, header.displayed_width)
+        is_displayed = self._refers_to(path, header, size) == "displayed"
+        height, width = displayed if is_displayed else (header.height, header.width)
+        finished = []
+        for raw in people:
+            try:
+                person = self._person(replace(raw, keypoints=raw.keypoints[order]), height, width)
+            except InputError as error:
+                problems.add(f"{raw.place}: {error}")
+                continue
+            if person is not None:
+                finished.append(person if is_displayed else stored_to_displayed(person, header, self.skeleton))
+        return SourceImage(path, file_name, *displayed, finished, image_id)
+
+    def _person(self, raw: SourcePerson, height: int, width: int) -> SourcePerson | None:
+        scale = np.array([width, height, width, height] if self.fractions else [1, 1, 1, 1], dtype=np.float64)
+        scaled = np.column_stack([raw.keypoints[:, :2] * scale[:2], raw.keypoints[:, 2]])
+        keypoints = usable_keypoints(
+            scaled, height, width, min_confidence=self.settings.min_confidence, repairs=self.repairs
+        )
+        margin = self.settings.box_margin
+        box = usable_box(raw.box_xywh * scale, keypoints, height, width, margin=margin, repairs=self.repairs)
+        return None if box is None else replace(raw, box_xywh=box, keypoints=keypoints)
+
+    def _refers_to(self, path: Path, header: ImageHeader, size: tuple[float, float] | None) -> ImageOrientation:
+        """What coordinates on this picture refer to: the user's word, else what the size shows, else the format's."""
+        stored: tuple[float, float] = (header.height, header.width)
+        displayed: tuple[float, float] = (header.displayed_height, header.displayed_width)
+        if size is not None and size not in (stored, displayed):
+            raise InputError(
+                f"{path} is {stored[0]}x{stored[1]} pixels (height x width), the source says {size[0]:g}x{size[1]:g}"
+            )
+        if size is not None and stored != displayed:
+            by_size: ImageOrientation = "displayed" if size == displayed else "stored"
+            return self.settings.exif or by_size
+        if header.orientation == 1 or self.settings.exif or self.orientation:
+            return self.settings.exif or self.orientation or "displayed"
+        if size is None:
+            raise InputError(
+                f"{path}: has EXIF orientation {header.orientation}; give exif=displayed if the points were placed on "
+                "the picture as viewers turn it, or exif=stored"
+            )
+        self.repairs["EXIF-turned pictures read as annotated on the stored pixels; if not: exif=displayed"] += 1
+        return "stored"
 
 
 def split_by_share(names: Sequence[str], val_share: float, seed: int) -> dict[SplitName, list[str]]:
@@ -114,19 +228,65 @@ def split_by_share(names: Sequence[str], val_share: float, seed: int) -> dict[Sp
     return {"train": [n for n in names if n not in chosen], "val": [n for n in names if n in chosen]}
 
 
+def existing_folder_of(images: Path) -> Path:
+    """The folder of the pictures, resolved; InputError where it is none."""
+    if not images.is_dir():
+        raise InputError(f"images={images} is no folder; give the folder of the pictures")
+    return images.resolve()
+
+
+def text_of(file: Path) -> str:
+    """A text file in UTF-8, with or without the mark that Windows puts before it; InputError where it is none."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise InputError(f"{file}: cannot be read ({reason}); give a text file in UTF-8") from error
+
+
 def path_inside(folder: Path, name: str) -> Path:
     """The path of a name below a folder; InputError where it, or a link on its way, leads out of the folder.
 
     ``folder`` must be resolved.
     """
-    relative = PurePosixPath(name.replace("\\", "/"))
+    relative = _path_of(name)
     path = folder / relative
-    if "\0" in name or not name.strip():
-        raise InputError(f"{name!r} is no file name")
-    if len(os.fsencode(path)) > _LONGEST_PATH or any(len(os.fsencode(part)) > _LONGEST_NAME for part in relative.parts):
-        raise InputError(f"{name[:40]!r}... is too long for a file name")
     if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(folder):
         raise InputError(f"{name!r} leads out of {folder}")
+    return path
+
+
+def find_inside(folder: Path, name: str, repairs: Repairs) -> Path:
+    """An image by the name that a source gives it: below the folder, or by as many of its last parts as are there.
+
+    Names of other machines are absolute, or begin with folders that images= names already; and what looks the same may
+    be composed of other characters. InputError where the name, or a link on its way, leads out of the folder.
+    """
+    relative = _path_of(name)
+    absolute = relative.is_absolute() or relative.parts[0][1:] == ":"  # C:
+    inside = folder if absolute else path_inside(folder, name)
+    for start in range(int(absolute), len(relative.parts)):
+        tail = "/".join(relative.parts[start:])
+        for form in dict.fromkeys((tail, unicodedata.normalize("NFC", tail), unicodedata.normalize("NFD", tail))):
+            if (folder / form).is_file():
+                if form != relative.as_posix():
+                    repairs["file names found by their last parts, or in another spelling, in the image folder"] += 1
+                return path_inside(folder, form)
+    if absolute:
+        raise InputError(f"{name!r} leads out of {folder}, which has no image with the last part of this name")
+    return inside
+
+
+def _path_of(name: str) -> PurePosixPath:
+    path = PurePosixPath(name.replace("\\", "/"))
+    try:
+        longest, length = max((len(os.fsencode(part)) for part in path.parts), default=0), len(os.fsencode(path))
+    except UnicodeEncodeError:
+        longest = length = 0
+    if "\0" in name or not name.strip() or not length:
+        raise InputError(f"{name!r} is no file name")
+    if length > _LONGEST_PATH or longest > _LONGEST_NAME:
+        raise InputError(f"{name[:40]!r}... is too long for a file name")
     return path
 
 
@@ -140,81 +300,37 @@ def header_of(path: Path) -> ImageHeader:
     return header
 
 
-def require_exif_choice(path: Path, header: ImageHeader, exif: Exif | None) -> Exif:
-    """What the coordinates on this picture refer to; InputError where nobody said so and it matters."""
-    if exif is None and header.orientation != 1:
-        raise InputError(
-            f"{path}: has EXIF orientation {header.orientation}; give exif=displayed if the points were placed on the "
-            "picture as viewers turn it, or exif=stored"
-        )
-    return exif or "stored"
-
-
-def displayed_to_stored(person: SourcePerson, header: ImageHeader, skeleton: Skeleton) -> SourcePerson:
-    """A person annotated on the picture as viewers show it, in the pixels as they are stored.
+def stored_to_displayed(person: SourcePerson, header: ImageHeader, skeleton: Skeleton) -> SourcePerson:
+    """A person annotated on the pixels as they are stored, on the picture as viewers show it.
 
     Keypoints are pixel centres, boxes lie between pixel edges. In a mirrored picture a left hand looks like a right
-    one, so left and right change places with the mirroring.
+    one, so left and right change places with the mirroring. Outlines would lie where nothing is, and are left out.
     """
     if header.orientation == 1:
         return person
-    points = _displayed_points_to_stored(person.keypoints[:, :2], header, pixel_edges=False)
+    points = _stored_points_to_displayed(person.keypoints[:, :2], header, pixel_edges=False)
     keypoints = np.where(person.keypoints[:, 2:] > 0, np.column_stack([points, person.keypoints[:, 2]]), 0.0)
     if header.orientation in _MIRRORING_ORIENTATIONS:
         keypoints = keypoints[skeleton.mirror_permutation]
     corners = np.array([person.box_xywh[:2], person.box_xywh[:2] + person.box_xywh[2:]])
-    corners = _displayed_points_to_stored(corners, header, pixel_edges=True)
+    corners = _stored_points_to_displayed(corners, header, pixel_edges=True)
     box = np.concatenate([corners.min(axis=0), np.ptp(corners, axis=0)])
-    return SourcePerson(box, keypoints, person.area, person.annotation_id, person.other_fields)
+    others = {key: value for key, value in person.other_fields.items() if key != "segmentation"}
+    return replace(person, box_xywh=box, keypoints=keypoints, other_fields=others)
 
 
-def _displayed_points_to_stored(points: FloatArray, header: ImageHeader, *, pixel_edges: bool) -> FloatArray:
-    """(N, 2) points of the displayed picture in the stored one; the meanings of 2 to 8 are EXIF 2.3's, tag 0x0112."""
+def _stored_points_to_displayed(points: FloatArray, header: ImageHeader, *, pixel_edges: bool) -> FloatArray:
+    """(N, 2) points of the stored picture in the displayed one; the meanings of 2 to 8 are EXIF 2.3's, tag 0x0112."""
     x, y = points[:, 0], points[:, 1]
     last = 0 if pixel_edges else 1
     right, bottom = header.width - last, header.height - last
-    stored_x, stored_y = {
+    displayed = {
         2: (right - x, y),
         3: (right - x, bottom - y),
         4: (x, bottom - y),
         5: (y, x),
-        6: (y, bottom - x),
-        7: (right - y, bottom - x),
-        8: (right - y, x),
-    }[header.orientation]
-    return np.column_stack([stored_x, stored_y])
-
-
-def box_around(keypoints: FloatArray, *, margin: float) -> FloatArray:
-    """The box of a person's labelled keypoints (K, 3), larger by ``margin`` of its larger side all around.
-
-    Raises InputError with fewer than two labelled keypoints, or all of them in one place.
-    """
-    labelled = keypoints[keypoints[:, 2] > 0, :2]
-    extent = np.ptp(labelled, axis=0) if len(labelled) else np.zeros(2)
-    if extent.max() <= 0:
-        raise InputError(
-            f"has no box, and {len(labelled)} labelled keypoints, of which no box can be made; give the columns "
-            "box_x, box_y, box_width, box_height"
-        )
-    reach = margin * extent.max()
-    return np.concatenate([labelled.min(axis=0) - reach, np.maximum(extent + 2 * reach, 1.0)])
-
-
-def finite_number(text: str) -> float:
-    """A finite number from text; InputError for anything else."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"{text.strip()!r:.40} is no finite number")
-    return number
-
-
-def visibility_of(text: str) -> int:
-    """COCO's visibility from text (``2`` or ``2.0``); InputError for anything but 0, 1 and 2."""
-    number = finite_number(text)
-    if number not in (0, 1, 2):
-        raise InputError(f"visibility {text.strip()!r:.40} is none of 0 (not labelled), 1 (hidden), 2 (visible)")
-    return int(number)
+        6: (bottom - y, x),
+        7: (bottom - y, right - x),
+        8: (y, right - x),
+    }
+    return np.column_stack(displayed[header.orientation])

@@ -1,4 +1,4 @@
-"""YOLO-pose text labels, as Ultralytics lays them out, to people in pixels.
+"""YOLO-pose text labels, as Ultralytics lays them out, to people.
 
 A data.yaml names image folders (``train``, ``val``; below ``path``), ``kpt_shape`` [K, 2 or 3], the classes ``names``,
 and often ``flip_idx`` and ``kpt_names``. For ``.../images/x.jpg`` the labels are ``.../labels/x.txt``; an image without
@@ -20,104 +20,88 @@ from typing import Any
 import numpy as np
 import yaml
 
-from uniformer_pose.data.checking.image_check import ImageHeader
-from uniformer_pose.data.conversion.derived_skeleton import derive_skeleton, same_keypoints
+from uniformer_pose.data.conversion.derived_skeleton import skeleton_and_order
+from uniformer_pose.data.conversion.plain_values import FloatArray, Repairs, plain_keypoints, plain_number
 from uniformer_pose.data.conversion.source import (
-    Exif,
+    ConversionSettings,
+    PersonFinisher,
     Problems,
     SourceDataset,
     SourceImage,
     SourcePerson,
     SplitName,
-    displayed_to_stored,
-    finite_number,
-    header_of,
+    existing_folder_of,
+    find_inside,
     path_inside,
     split_by_share,
-    visibility_of,
+    text_of,
 )
 from uniformer_pose.errors import InputError
 from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.skeleton import Skeleton
 
 _IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_LARGEST_FRACTION = 1.01  # rounding
 _MOST_KEYPOINTS, _MOST_CLASSES = 1_000, 100_000  # more are a mistake, or meant to fill the memory
 _SPLITS: tuple[SplitName, SplitName] = ("train", "val")
 
 
-def read_yolo_pose(
-    source: Path,
-    *,
-    name: str,
-    images: Path | None = None,
-    skeleton: Skeleton | None = None,
-    category: str | None = None,
-    exif: Exif | None = None,
-    val_share: float = 0.1,
-    seed: int = 0,
-    default_sigma: float = 0.05,
-) -> SourceDataset:
+def read_yolo_pose(source: Path, settings: ConversionSettings) -> SourceDataset:
     """The dataset of a data.yaml, or of the folder that holds one.
 
-    ``images`` is the folder that train and val are relative to; None: what ``path`` says if that lies in the folder of
-    data.yaml, or that folder itself. No file outside it is read. ``category`` is the class to take, needed where there
-    are several. Without a val in the file, ``val_share`` of the images. Raises InputError where the file is no such
-    description, or names folders that are not there.
+    Without ``images``, train and val are relative to what ``path`` says if that lies in the folder of data.yaml, else
+    to that folder; no file outside it is read. Raises InputError where the file is no such description, or names
+    folders that are not there.
     """
     file = source / "data.yaml" if source.is_dir() else source
     content = _read_yaml(file)
     num_keypoints, dimensions = _keypoint_shape(content, file)
-    class_index, class_name, notes = _chosen_class(content, file, category)
-    names = _keypoint_names(content, num_keypoints, class_index, skeleton)
-    if skeleton is None:
-        flips = content.get("flip_idx")
-        if flips is not None and not (isinstance(flips, list) and all(type(flip) is int for flip in flips)):
-            raise InputError(f"{file}: flip_idx must be a list of {num_keypoints} whole numbers")
-        derived, assumptions = derive_skeleton(name, names, default_sigma=default_sigma, flip_indices=flips)
-        notes += assumptions
-    else:
-        derived = same_keypoints(skeleton, names, str(file))
-    root = _root(content, file, images)
-    folders: dict[SplitName, Path] = {}
-    paths: dict[SplitName, list[str]] = {}
-    for split in _SPLITS:
-        if content.get(split):
-            found = _listed_images(root, content[split], f"{file}: {split}")
-            folders[split] = _common_folder(found)
-            paths[split] = [path.relative_to(folders[split]).as_posix() for path in found]
-    if "train" not in paths:
+    classes, notes = _chosen_classes(content, file, settings.categories)
+    names = _keypoint_names(content, num_keypoints, min(classes), settings.skeleton)
+    flips = content.get("flip_idx")
+    if flips is not None and not (isinstance(flips, list) and all(type(flip) is int for flip in flips)):
+        raise InputError(f"{file}: flip_idx must be a list of {num_keypoints} whole numbers")
+    skeleton, order, assumptions = skeleton_and_order(settings, names, str(file), flip_indices=flips)
+    notes += assumptions
+    root = _root(content, file, settings.images)
+    repairs = Repairs()
+    listed = {
+        split: _listed_images(root, content[split], f"{file}: {split}", repairs)
+        for split in _SPLITS
+        if content.get(split)
+    }
+    if "train" not in listed:
         raise InputError(f"{file}: has no 'train'; name the folder of training images")
-    _require_labels(root, folders, paths)
+    _require_labels(root, listed)
+    folders = {split: Path(os.path.commonpath([path.parent for path in found])) for split, found in listed.items()}
+    paths = {split: [path.relative_to(folders[split]).as_posix() for path in found] for split, found in listed.items()}
     if "val" not in paths:
         folders["val"] = folders["train"]
-        paths = split_by_share(paths["train"], val_share, seed)
+        paths = split_by_share(paths["train"], settings.val_share, settings.seed)
         notes.append(f"no 'val': {len(paths['val'])} of the images, drawn by their names, are for validation")
     if content.get("test"):
         notes.append("'test' is not converted")
-    line_length = 5 + num_keypoints * dimensions
+    finisher = PersonFinisher(skeleton, settings, repairs, "displayed", fractions=True)
 
     def read(split: SplitName, image_name: str, problems: Problems) -> SourceImage | None:
         path = folders[split] / image_name
+        people = []
         try:
             path_inside(root, path.relative_to(root).as_posix())
-            header = header_of(path)
             lines = _label_lines(root, path)
+            for number, line in enumerate(lines, start=1):
+                place = f"{label_file(path)}:{number}"
+                try:
+                    person = _person(line, place, num_keypoints, dimensions, set(classes), repairs)
+                except InputError as error:
+                    problems.add(f"{place}: {error}")
+                    continue
+                people += [] if person is None else [person]
+            return finisher.image(path, image_name, people, order, problems)
         except InputError as error:
             problems.add(str(error))
             return None
-        people = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                person = _person(line, header, line_length, dimensions, class_index, stored=exif == "stored")
-            except InputError as error:
-                problems.add(f"{label_file(path)}:{number}: {error}")
-                continue
-            if person is not None:
-                people.append(person if exif == "stored" else displayed_to_stored(person, header, derived))
-        return SourceImage(path, header.height, header.width, people)
 
-    return SourceDataset(derived, class_name, paths, read, notes)
+    return SourceDataset(skeleton, classes[min(classes)], paths, read, notes, repairs=repairs)
 
 
 def label_file(image: Path) -> Path:
@@ -131,68 +115,48 @@ def label_file(image: Path) -> Path:
 
 
 def _person(
-    line: str, header: ImageHeader, length: int, dimensions: int, class_index: int, *, stored: bool
+    line: str, place: str, num_keypoints: int, dimensions: int, classes: set[int], repairs: Repairs
 ) -> SourcePerson | None:
-    """The person of one label line, in pixels of the picture it was labelled on; None for another class."""
+    """The person of one label line, in fractions of the picture; None for another class."""
     fields = line.split()
-    if len(fields) != length:
-        hint = ": a box without keypoints" if len(fields) == 5 else ""
-        raise InputError(f"has {len(fields)} numbers, kpt_shape makes it {length}{hint}")
-    if finite_number(fields[0]) != class_index:
+    length = 5 + num_keypoints * dimensions
+    if len(fields) not in (5, length):
+        raise InputError(f"has {len(fields)} numbers, kpt_shape makes it {length}")
+    if plain_number(fields[0]) not in classes:
         return None
-    height = header.height if stored else header.displayed_height
-    width = header.width if stored else header.displayed_width
-    center_x, center_y, box_width, box_height = (_fraction(text) for text in fields[1:5])
-    if box_width <= 0 or box_height <= 0:
-        raise InputError(f"has a box of width {box_width:g} and height {box_height:g}")
-    box = np.array([(center_x - box_width / 2) * width, (center_y - box_height / 2) * height, 0, 0])
-    box[2:] = box_width * width, box_height * height
-    rows = [fields[start : start + dimensions] for start in range(5, length, dimensions)]
-    return SourcePerson(box, np.array([_keypoint(row, height, width) for row in rows]))
+    center_x, center_y, width, height = map(plain_number, fields[1:5])
+    box = np.array([center_x - width / 2, center_y - height / 2, width, height])
+    if len(fields) == 5:
+        repairs["boxes without keypoints read as people without labels"] += 1
+        return SourcePerson(box, np.zeros((num_keypoints, 3)), place=place)
+    keypoints = plain_keypoints(fields[5:], repairs) if dimensions == 3 else _of_two_numbers(fields[5:])
+    return SourcePerson(box, keypoints, place=place)
 
 
-def _keypoint(row: Sequence[str], height: int, width: int) -> tuple[float, float, int]:
-    x, y = finite_number(row[0]), finite_number(row[1])
-    visibility = visibility_of(row[2]) if len(row) == 3 else 0 if x < 0 or y < 0 or x == y == 0 else 2
-    if not visibility:
-        return 0.0, 0.0, 0
-    return _fraction(row[0]) * width, _fraction(row[1]) * height, visibility
-
-
-def _fraction(text: str) -> float:
-    number = finite_number(text)
-    if not 1 - _LARGEST_FRACTION <= number <= _LARGEST_FRACTION:
-        raise InputError(f"{text} is no fraction of the picture's size, from 0 to 1")
-    return number
+def _of_two_numbers(fields: Sequence[str]) -> FloatArray:
+    points = np.array([plain_number(text) for text in fields]).reshape(-1, 2)
+    absent = (points < 0).any(axis=1) | (points == 0).all(axis=1)
+    return np.column_stack([points, np.where(absent, 0, 2)])
 
 
 def _label_lines(root: Path, image: Path) -> list[str]:
     labels = label_file(image)
     if not labels.resolve().is_relative_to(root):
         raise InputError(f"{labels}: leads out of {root}; give images=<folder that holds images and labels>")
-    try:
-        text = labels.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{labels}: cannot be read ({type(error).__name__})") from error
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in text_of(labels).splitlines() if line.strip()] if labels.exists() else []
 
 
-def _require_labels(root: Path, folders: dict[SplitName, Path], paths: dict[SplitName, list[str]]) -> None:
+def _require_labels(root: Path, listed: dict[SplitName, list[Path]]) -> None:
     """A wrong folder would otherwise give a dataset of empty pictures."""
-    for split, names in paths.items():
-        if names and not any(label_file(folders[split] / name).is_file() for name in names):
-            expected = label_file(folders[split] / names[0])
-            raise InputError(f"{root}: none of the {len(names)} {split} images has its label file, such as {expected}")
+    for split, images in listed.items():
+        if not any(label_file(image).is_file() for image in images):
+            expected = label_file(images[0])
+            raise InputError(f"{root}: none of the {len(images)} {split} images has its label file, such as {expected}")
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise InputError(f"{file}: cannot be read ({reason}); give source=<data.yaml of the YOLO dataset>") from error
+        content = yaml.safe_load(text_of(file))
     except yaml.YAMLError as error:
         raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(content, dict):
@@ -216,7 +180,10 @@ def _keypoint_shape(content: dict[str, Any], file: Path) -> tuple[int, int]:
     return shape[0], int(shape[1])
 
 
-def _chosen_class(content: dict[str, Any], file: Path, category: str | None) -> tuple[int, str, list[str]]:
+def _chosen_classes(
+    content: dict[str, Any], file: Path, categories: list[str] | None
+) -> tuple[dict[int, str], list[str]]:
+    """Index and name of the classes to take, and a note on the others."""
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -224,14 +191,18 @@ def _chosen_class(content: dict[str, Any], file: Path, category: str | None) -> 
         names = {index: str(index) for index in range(content["nc"])}
     if not isinstance(names, dict) or not names or not all(type(index) is int for index in names):
         raise InputError(f"{file}: 'names' must list the classes, as a list or as number: name")
-    by_name = {str(name): index for index, name in names.items()}
-    if category is None and len(by_name) > 1:
-        raise InputError(f"{file}: has the classes {', '.join(by_name)[:200]}; choose one with category=<name>")
-    chosen = next(iter(by_name)) if category is None else category
-    if chosen not in by_name:
-        raise InputError(f"{file}: has no class {chosen!r}; {did_you_mean(chosen, by_name)}")
-    others = [name for name in by_name if name != chosen]
-    return by_name[chosen], chosen, [f"objects of class {', '.join(others)} are not converted"] if others else []
+    listed = {index: str(name) for index, name in names.items()}
+    if categories is None and len(listed) > 1:
+        found = ", ".join(listed.values())[:200]
+        raise InputError(
+            f"{file}: has the classes {found}; choose with category=<name>, or several with category=[a,b]"
+        )
+    for name in categories or []:
+        if name not in listed.values():
+            raise InputError(f"{file}: has no class {name!r}; {did_you_mean(name, listed.values())}")
+    chosen = {index: name for index, name in listed.items() if categories is None or name in categories}
+    others = ", ".join(name for index, name in listed.items() if index not in chosen)
+    return chosen, [f"objects of class {others} are not converted"] if others else []
 
 
 def _keypoint_names(
@@ -251,9 +222,7 @@ def _keypoint_names(
 def _root(content: dict[str, Any], file: Path, images: Path | None) -> Path:
     """The folder that everything lies in, resolved."""
     if images is not None:
-        if not images.is_dir():
-            raise InputError(f"images={images} is no folder")
-        return images.resolve()
+        return existing_folder_of(images)
     home = file.parent.resolve()
     stated = home / str(content.get("path") or ".")
     if not stated.is_dir():
@@ -265,11 +234,11 @@ def _root(content: dict[str, Any], file: Path, images: Path | None) -> Path:
     return stated.resolve()
 
 
-def _listed_images(root: Path, entry: object, place: str) -> list[Path]:
+def _listed_images(root: Path, entry: object, place: str, repairs: Repairs) -> list[Path]:
     """The image files of one folder, one list of files, or several of them; sorted, each once."""
     found: set[Path] = set()
     for one in entry if isinstance(entry, list) else [entry]:
-        relative = str(one)
+        relative = str(one).replace("\\", "/")
         if relative.startswith("../") and not (root / relative).exists():
             relative = relative.removeprefix("../")  # as Roboflow writes it: from a folder that nobody has
         if PurePosixPath(relative).is_absolute() and Path(relative).resolve().is_relative_to(root):
@@ -282,9 +251,7 @@ def _listed_images(root: Path, entry: object, place: str) -> list[Path]:
             files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
             found |= {file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES}
         elif path.is_file() and path.suffix == ".txt":
-            found |= {
-                _listed(root, path, line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-            }
+            found |= {_listed(root, path, line, repairs) for line in text_of(path).splitlines() if line.strip()}
         else:
             raise InputError(f"{place}: {str(path)!r} is neither a folder nor a list of images (.txt)")
     if not found:
@@ -292,15 +259,12 @@ def _listed_images(root: Path, entry: object, place: str) -> list[Path]:
     return sorted(found)
 
 
-def _listed(root: Path, file: Path, line: str) -> Path:
+def _listed(root: Path, file: Path, line: str, repairs: Repairs) -> Path:
     """One line of a list of images: from the list's folder if it begins with ./, else from the root."""
     name = line.strip()
-    start = file.parent if name.startswith("./") else root
-    path = start / name
-    if not path.resolve().is_relative_to(root) or ".." in PurePosixPath(name).parts:
-        raise InputError(f"{file}: {name!r} leads out of {root}; give images=<folder that holds the images>")
-    return path
-
-
-def _common_folder(paths: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([path.parent for path in paths]))
+    if name.startswith(("./", ".\\")):
+        name = (file.parent.relative_to(root) / name[2:]).as_posix()
+    try:
+        return find_inside(root, name, repairs)
+    except InputError as error:
+        raise InputError(f"{file}: {error}; give images=<folder that holds the images>") from error
