@@ -329,9 +329,15 @@ def test_averaged_weights_are_what_is_saved_as_the_model(
     tiny_run: list[str], synthetic_root: Path, run_script, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    arguments = [*tiny_run, "callbacks=ema", "callbacks.ema.decay=0.5", f"data.root={synthetic_root}"]
+    arguments = [*tiny_run, "callbacks=ema", "callbacks.ema.decay=0.9999", "trainer.max_epochs=3", "precision=fp32"]
+    arguments += [f"data.root={synthetic_root}"]
     finished = run_script("train.py", [*arguments, f"hydra.run.dir={run}"], tmp_path)
     assert finished.returncode == 0, finished.stderr
     contents = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     name = "network.head.final_layer.weight"
     assert not torch.equal(contents["state_dict"][name], contents["current_model_state"][name])
+
+    evaluated = run_script("eval.py", [f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}", "run_dir=evaluated"], tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    for file in ("predictions.json", "keypoint_errors.json"):
+        assert (tmp_path / "evaluated" / file).read_text() == (run / file).read_text()

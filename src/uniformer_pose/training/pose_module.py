@@ -46,8 +46,6 @@ class PoseModule(pl.LightningModule):
     that no longer change.
     """
 
-    mirror_permutation: Tensor
-
     def __init__(
         self,
         model: SavedModel,
@@ -67,9 +65,8 @@ class PoseModule(pl.LightningModule):
         self.network = model.network
         self.codec = model.codec
         self.normalize = CropNormalization(model.mean, model.std)
-        self.register_buffer(
-            "mirror_permutation", torch.from_numpy(model.skeleton.mirror_permutation), persistent=False
-        )
+        # No buffer: an index is not to be averaged, cast or broadcast with the weights.
+        self.mirror_permutation = torch.from_numpy(model.skeleton.mirror_permutation)
         self.protocol = protocol
         self.optimizer = optimizer
         self.learning_rate_per_256 = learning_rate_per_256
@@ -243,7 +240,7 @@ class PoseModule(pl.LightningModule):
             heatmaps = predicted_heatmaps(
                 self.inference_network or self.network,
                 images,
-                self.mirror_permutation,
+                self.mirror_permutation.to(images.device),
                 with_flip_test=self.protocol.flip_test,
                 shift=not self.codec.unbiased,
             )

@@ -1,0 +1,99 @@
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.training.ema import AveragedWeights
+from uniformer_pose.training.pose_module import PoseModule
+from uniformer_pose.weights.loading import load_model
+
+FLIP = EvaluationProtocol(flip_test=True, nms_mode="none")
+
+
+class Journal(pl.Callback):
+    """The weights after each step; a score that is best after the first epoch."""
+
+    def __init__(self):
+        self.weights = []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.weights.append(pl_module.network.head.final_layer.weight.detach().clone().double())
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("val/score", float(-trainer.current_epoch))
+
+
+@pytest.fixture
+def trained(tiny):
+    """Two epochs of three steps, the first of them the best."""
+    torch.manual_seed(0)
+    journal, folder = Journal(), tiny.folder / "checkpoints"
+    best = ModelCheckpoint(folder, filename="best", monitor="val/score", mode="max")
+    last = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True)
+    trainer = tiny.trainer(max_epochs=2, callbacks=[AveragedWeights(decay=0.9999), journal, best, last])
+    trainer.fit(tiny.module(protocol=FLIP), datamodule=tiny.data())
+    return trainer, journal
+
+
+def evaluated_alone(tiny, file):
+    """As ``src/eval.py`` does it: nothing but the file."""
+    module = PoseModule(load_model(file)[0], FLIP)
+    tiny.trainer().validate(module, datamodule=tiny.data(), verbose=False)
+    return module.evaluation.predictions
+
+
+def test_the_average_spans_a_ninth_of_the_steps_taken_whatever_the_decay(tiny, trained):
+    _, journal = trained
+    expected = journal.weights[0]
+    for updates, weights in enumerate(journal.weights[1:], start=1):
+        decay = (1 + updates) / (10 + updates)
+        expected = decay * expected + (1 - decay) * weights
+
+    contents = torch.load(tiny.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    averaged = contents["state_dict"]["network.head.final_layer.weight"].double()
+    assert len(journal.weights) == 6
+    assert (averaged - expected).abs().max() < 1e-6
+    assert (averaged - journal.weights[-1]).abs().max() > 1e-4
+
+
+def test_whole_numbers_are_not_averaged(tiny, trained):
+    contents = torch.load(tiny.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    whole = {name: t for name, t in contents["state_dict"].items() if not t.is_floating_point()}
+    assert whole
+    assert all(torch.equal(tensor, contents["current_model_state"][name]) for name, tensor in whole.items())
+    assert {int(tensor) for tensor in whole.values()} == {6}
+    skeleton_says = torch.from_numpy(tiny.skeleton.mirror_permutation)
+    assert torch.equal(trained[0].lightning_module.mirror_permutation, skeleton_says)
+    assert all(buffer.is_floating_point() or buffer.ndim == 0 for buffer in trained[0].lightning_module.buffers())
+
+
+def test_training_and_a_separate_evaluation_of_its_file_agree_to_the_last_digit(tiny, trained):
+    trainer, _ = trained
+    module = trainer.lightning_module
+    in_training = module.evaluation.predictions
+    alone = evaluated_alone(tiny, tiny.folder / "checkpoints" / "last.ckpt")
+    np.testing.assert_array_equal(in_training.keypoints_in_image, alone.keypoints_in_image)
+    np.testing.assert_array_equal(in_training.keypoint_scores, alone.keypoint_scores)
+
+    best = tiny.folder / "checkpoints" / "best.ckpt"
+    trainer.validate(module, datamodule=trainer.datamodule, ckpt_path=best, weights_only=True, verbose=False)
+    alone = evaluated_alone(tiny, best)
+    np.testing.assert_array_equal(module.evaluation.predictions.keypoint_scores, alone.keypoint_scores)
+    assert not np.array_equal(in_training.keypoint_scores, alone.keypoint_scores)
+
+
+def test_a_second_training_with_the_same_callback_has_an_average_of_its_own(tiny):
+    callback = AveragedWeights()
+    for _ in range(2):
+        module = tiny.module()
+        tiny.trainer(callbacks=[callback], limit_val_batches=0).fit(module, datamodule=tiny.data())
+        assert callback._latest_update_step == 3
+
+
+@pytest.mark.parametrize("decay", [1.0, 1.5, -0.1])
+def test_a_decay_that_averages_nothing_is_refused(decay):
+    with pytest.raises(InputError, match="decay"):
+        AveragedWeights(decay=decay)
