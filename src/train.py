@@ -17,13 +17,14 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, check_network_stride
 from uniformer_pose.run_directory import (
     CHECKPOINTS,
-    finished_training,
+    FinishedTraining,
     folder_of_first_process,
     is_first_process,
     only_training_in,
     register_run_folder,
     write_finished,
 )
+from uniformer_pose.training.resume import finished_as_asked
 
 
 @dataclass
@@ -73,15 +74,14 @@ def checked_train_config(config: DictConfig) -> dict[str, Any]:
 def train(config: dict[str, Any]) -> float:
     """Run the training that a checked, plain config describes, or the rest of it; returns the best model's AP."""
     run_dir = folder_of_first_process(Path(config["run_dir"]), config, sys.argv, os.environ)
-    max_epochs = config["trainer"].get("max_epochs")
-    finished = finished_training(run_dir) if config["resume"] == "auto" else None
-    if finished is not None and max_epochs is not None and max_epochs <= finished[0]:
+    finished = finished_as_asked(run_dir, config) if config["resume"] == "auto" else None
+    if finished is not None:
         if is_first_process(os.environ):
             print(
-                f"{run_dir}: finished (trainer.max_epochs={finished[0]}), AP {finished[1]:.4f}; for a new run give "
-                "name=<another> or run_id=<another>, to train longer a larger trainer.max_epochs"
+                f"{run_dir}: finished (trainer.max_epochs={finished.max_epochs}), AP {finished.average_precision:.4f}; "
+                "for a new run give name=<another> or run_id=<another>, to train longer a larger trainer.max_epochs"
             )
-        return finished[1]
+        return finished.average_precision
     with only_training_in(run_dir, is_first_process=is_first_process(os.environ)):
         return _train(config, run_dir)
 
@@ -99,6 +99,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from uniformer_pose.redaction import without_secrets
     from uniformer_pose.run_record import library_versions, record_run
     from uniformer_pose.saved_model import SavedModel
+    from uniformer_pose.training.agreement import CheckpointOfFirstProcess
     from uniformer_pose.training.callbacks import Pictures
     from uniformer_pose.training.checkpoint_files import DurableCheckpoints, require_space
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
@@ -108,7 +109,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from uniformer_pose.weights.loading import load_into
 
     quiet_lightning()
-    resumed_from = _checkpoint_to_resume(config, run_dir)
+    checkpoint = _checkpoint_to_resume(config, run_dir) if is_first_process(os.environ) else None
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     if config["trainer"].get("overfit_batches"):
@@ -118,18 +119,21 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         )
 
     callbacks = one_of_each(config["callbacks"])
-    loggers = same_logger_runs(config["logger"], run_dir) if is_first_process(os.environ) else config["logger"]
     checkpoint_files = DurableCheckpoints()
     trainer = make_trainer(  # before any work: it knows whether this machine has what is asked for
         config["trainer"],
         precision=config["precision"],
         plugins=[checkpoint_files],
-        callbacks=list(callbacks.values()),
-        logger=[forgiving(logger) for logger in one_of_each(loggers).values()],
+        callbacks=[*callbacks.values(), CheckpointOfFirstProcess(checkpoint)],
+        logger=False,
     )
     data = instantiate(config["data"], _partial_=True, _convert_="all")(
         seed=config["seed"], **one_of_each(config["augmentation"])
     )
+    data.setup("fit")
+    if not config["trainer"].get("fast_dev_run"):  # only now: what is wrong with the data begins no run anywhere
+        loggers = same_logger_runs(config["logger"], run_dir) if is_first_process(os.environ) else config["logger"]
+        trainer.loggers = [forgiving(logger) for logger in one_of_each(loggers).values()]
     model_config = dict(config["model"])
     pretrained, pretrained_head = model_config.pop("pretrained", None), model_config.pop("pretrained_head", True)
     network = instantiate(model_config, num_keypoints=data.skeleton.num_keypoints, _convert_="all")
@@ -161,7 +165,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
 
     with explained_out_of_memory(trainer, data), explained_worker_failures(data.loaders):
-        trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
     # The callback's word, not a look at the disk: all processes must agree on whether to evaluate once more.
     best_checkpoint = callbacks.get("best_checkpoint")
@@ -173,13 +177,16 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     if just_scored:
         if isinstance(pictures, Pictures):
             pictures.keep_last_as_final()
-    elif best:
-        trainer.validate(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+    elif best or (trainer.enable_validation and "val/AP" not in trainer.callback_metrics):
+        # Without a best one there was nothing left to train, and nothing had been evaluated.
+        trainer.validate(module, datamodule=data, ckpt_path=best or None, weights_only=True, verbose=False)
     if module.evaluation is not None:  # on the first process, unless nothing was evaluated
         print(write_report(run_dir, module.evaluation, module.protocol))
         print(f"pictures            {run_dir / 'pictures'}")
-    if best and trainer.is_global_zero:
-        print(f"best checkpoint     {best}\nto evaluate it      python src/eval.py ckpt_path={best}")
+    saved = best or getattr(callbacks.get("last_checkpoint"), "best_model_path", "")
+    if saved and trainer.is_global_zero:
+        name = "best checkpoint     " if best else "last checkpoint     "
+        print(f"{name}{saved}\nto evaluate it      python src/eval.py ckpt_path={saved}")
     average_precision = float(trainer.callback_metrics.get("val/AP", float("nan")))
     if checkpoint_files.failures:
         failed = "; ".join(f"{path} ({reason})" for path, reason in checkpoint_files.failures.items())
@@ -188,40 +195,52 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
             "command with resume=auto repeats what is missing"
         )
     if trainer.is_global_zero and not config["trainer"].get("fast_dev_run"):
-        write_finished(run_dir, max_epochs=trainer.max_epochs, average_precision=average_precision)
+        write_finished(run_dir, FinishedTraining(trainer.max_epochs, average_precision, model.config))
     return average_precision
 
 
 def _checkpoint_to_resume(config: dict[str, Any], run_dir: Path) -> Path | None:
-    """The whole checkpoint to continue from, if any, with a line that says so and names what has changed since."""
+    """The whole checkpoint to continue from, if any, with lines that say so and name what has changed since."""
     from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-    from uniformer_pose.training.checkpoint_files import newest_whole_checkpoint
+    from uniformer_pose.training.checkpoint_files import (
+        logged_step,
+        newest_whole_checkpoint,
+        progress_of,
+        recorded_config,
+    )
     from uniformer_pose.training.csv_log import cut_log
-    from uniformer_pose.training.resume import changed_settings, logged_step
+    from uniformer_pose.training.resume import changed_settings, require_same_experiment
     from uniformer_pose.weights.loading import require_resumable
 
-    if config["resume"] is None:
-        if config["run_id"] is not None and any((run_dir / CHECKPOINTS).glob("*.ckpt")):
-            raise InputError(
-                f"run_id={config['run_id']}: {run_dir} holds a run already; continue it with resume=auto, or give "
-                "another run_id"
-            )
-        if config["ckpt_path"] is None:
-            return None
-        require_resumable(config["ckpt_path"])  # whole and harmless, or one line says what is wrong
-        return Path(config["ckpt_path"])
-    if config["ckpt_path"] is not None:
+    if config["resume"] == "auto" and config["ckpt_path"] is not None:
         raise InputError(f"ckpt_path={config['ckpt_path']} and resume=auto: give one of them")
-    checkpoint = newest_whole_checkpoint(run_dir / CHECKPOINTS)
-    if checkpoint is None:
-        rank_zero_info(f"resume=auto: no checkpoint to continue from in {run_dir}, so this is a new run")
+    if config["resume"] is None and config["run_id"] is not None and any((run_dir / CHECKPOINTS).glob("*.ckpt")):
+        raise InputError(
+            f"run_id={config['run_id']}: {run_dir} holds a run already; continue it with resume=auto, or give "
+            "another run_id"
+        )
+    if config["ckpt_path"] is not None:
+        checkpoint = Path(config["ckpt_path"])
+        require_resumable(config["ckpt_path"])  # whole and harmless, or one line says what is wrong
+    elif config["resume"] is None:
         return None
-    changes = changed_settings(run_dir, config)
-    if changes:
-        rank_zero_warn(f"resuming {run_dir}, but {', '.join(changes)}: this is no longer the interrupted run")
+    else:
+        newest = newest_whole_checkpoint(run_dir / CHECKPOINTS)
+        if newest is None:
+            rank_zero_info(f"resume=auto: no checkpoint to continue from in {run_dir}, so this is a new run")
+            return None
+        checkpoint = newest
+    changes = changed_settings(recorded_config(checkpoint), config)
+    require_same_experiment(checkpoint, changes)
+    epochs, max_epochs = progress_of(checkpoint)[0], config["trainer"].get("max_epochs")
+    if max_epochs is not None and 0 <= max_epochs < epochs:
+        raise InputError(f"trainer.max_epochs={max_epochs}: {checkpoint} stands after epoch {epochs}; give more")
     rank_zero_info(f"resuming from {checkpoint}")
-    if is_first_process(os.environ):
+    if changes:
+        named = ", ".join(f"{change} ({change.outcome})" for change in changes)
+        rank_zero_warn(f"resuming with other settings than the interrupted run's: {named}")
+    if config["resume"] == "auto":
         last_step, evaluation_pending = logged_step(checkpoint)
         cut_log(run_dir / "csv" / "metrics.csv", last_step=last_step, evaluation_pending=evaluation_pending)
     return checkpoint

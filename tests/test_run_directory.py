@@ -7,6 +7,7 @@ import pytest
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.run_directory import (
+    FinishedTraining,
     finished_training,
     folder_of_first_process,
     is_first_process,
@@ -110,9 +111,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 def test_a_finished_training_is_known_by_its_epochs_and_ap(tmp_path):
     assert finished_training(tmp_path) is None
-    write_finished(tmp_path, max_epochs=3, average_precision=0.5)
-    assert finished_training(tmp_path) == (3, 0.5)
-    write_finished(tmp_path, max_epochs=3, average_precision=float("nan"))
-    assert str(finished_training(tmp_path)) == "(3, nan)"
+    write_finished(tmp_path, FinishedTraining(3, 0.5, {"seed": 0}))
+    assert finished_training(tmp_path) == (3, 0.5, {"seed": 0})
+    write_finished(tmp_path, FinishedTraining(3, float("nan"), {}))
+    assert str(finished_training(tmp_path)[1]) == "nan"
     (tmp_path / "finished.json").write_text("{")
     assert finished_training(tmp_path) is None

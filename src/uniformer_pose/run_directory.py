@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -118,19 +119,31 @@ def only_training_in(folder: Path, *, is_first_process: bool) -> Iterator[None]:
         yield
 
 
-def write_finished(run_dir: Path, *, max_epochs: int | None, average_precision: float) -> None:
-    """Note that the training of ``run_dir``, asked for ``max_epochs``, came to its end, early or not."""
-    value = average_precision if average_precision == average_precision else None
-    text = json.dumps({"max_epochs": max_epochs, "val/AP": value})
-    (run_dir / _FINISHED).write_text(text + "\n", encoding="utf-8")
+class FinishedTraining(NamedTuple):
+    """What a training that came to its end, early or not, was asked for and reached; ``average_precision`` may be NaN.
+
+    ``config`` is that of the start which came to the end; empty in folders of earlier versions.
+    """
+
+    max_epochs: int
+    average_precision: float
+    config: Mapping[str, Any]
 
 
-def finished_training(run_dir: Path) -> tuple[int, float] | None:
-    """``max_epochs`` and AP of the finished training in ``run_dir``; None if it is not finished."""
+def write_finished(run_dir: Path, finished: FinishedTraining) -> None:
+    """Note that the training of ``run_dir`` came to its end."""
+    value = finished.average_precision
+    noted = {"max_epochs": finished.max_epochs, "val/AP": value if value == value else None, "config": finished.config}
+    (run_dir / _FINISHED).write_text(json.dumps(noted) + "\n", encoding="utf-8")
+
+
+def finished_training(run_dir: Path) -> FinishedTraining | None:
+    """The finished training in ``run_dir``; None if it is not finished."""
     try:
         noted = json.loads((run_dir / _FINISHED).read_text(encoding="utf-8"))
         value = noted["val/AP"]
-        return int(noted["max_epochs"]), float("nan") if value is None else float(value)
+        precision = float("nan") if value is None else float(value)
+        return FinishedTraining(int(noted["max_epochs"]), precision, dict(noted.get("config", {})))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

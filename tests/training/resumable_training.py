@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
-from uniformer_pose.training.checkpoint_files import DurableCheckpoints, newest_whole_checkpoint
+from uniformer_pose.training.agreement import CheckpointOfFirstProcess
+from uniformer_pose.training.checkpoint_files import DurableCheckpoints, logged_step, newest_whole_checkpoint
 from uniformer_pose.training.csv_log import ContinuedCSVLogger, cut_log
+from uniformer_pose.training.ema import AveragedWeights
 from uniformer_pose.training.random_state import RandomState
-from uniformer_pose.training.resume import logged_step
 from uniformer_pose.training.resume_points import ResumePoints
 
 EPOCHS = 3
@@ -68,22 +70,25 @@ def train(
     """Train in ``folder`` to the end, from the newest whole checkpoint that is there."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    start = newest_whole_checkpoint(checkpoints)
+    first = int(os.environ.get("RANK", 0)) == 0  # the other process is told
+    start = newest_whole_checkpoint(checkpoints) if first else None
     if start is not None:
         last_step, pending = logged_step(start)
         cut_log(folder / "csv" / "metrics.csv", last_step=last_step, evaluation_pending=pending)
-    pl.seed_everything(0 if start is None else 1, verbose=False)  # whoever resumes starts in another state
+    resumes = any(checkpoints.glob("*.ckpt"))
+    pl.seed_everything(int(resumes), verbose=False)  # whoever resumes starts in another state
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(checkpoints, filename="best", monitor="val/score", mode="max", enable_version_counter=False),
         ModelCheckpoint(checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
         ResumePoints(str(checkpoints), every_minutes=None, every_n_steps=every_n_steps, grace_seconds=grace_seconds),
         RandomState(),
+        CheckpointOfFirstProcess(start),
         Journal(folder),
         Score(),
         *extra,
     ]
     if averaged:
-        callbacks.append(EMAWeightAveraging(decay=0.9))
+        callbacks.append(AveragedWeights(decay=0.9))
     module = tiny.module(
         model=tiny.model(drop_path_rate=0.5), protocol=EvaluationProtocol(flip_test=False), milestones=(2,)
     )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 NUM_KILLS = 2
 SCRIPT = Path(__file__).parent / "killed_trainings.py"
@@ -46,3 +47,8 @@ def test_a_signal_to_either_of_two_processes_or_both_stops_both_with_one_checkpo
         assert outcome["statuses"] == [143, 143], trial
         assert outcome["seconds"] < 30, trial
         assert outcome["differences"] == [], trial
+
+    last = torch.load(tmp_path / "runs" / "straight_0" / "checkpoints" / "last.ckpt", weights_only=True)
+    one, other = last["callbacks"]["RandomState"]["processes"]
+    assert not torch.equal(one["torch"], other["torch"])  # else both drop the same paths
+    assert not torch.equal(one["numpy"]["key"], other["numpy"]["key"])

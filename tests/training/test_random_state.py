@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from uniformer_pose.training.random_state import RandomState, random_state, set_random_state
+from uniformer_pose.training.random_state import RandomState, random_state, seed_by_process, set_random_state
 
 
 def draws():
@@ -43,3 +43,17 @@ def test_the_state_is_taken_up_when_training_starts_and_only_for_the_same_number
     torch.manual_seed(5)
     callback.on_train_start(trainer, None)
     assert torch.equal(torch.rand(3), other)
+
+
+def test_every_process_draws_otherwise_and_the_first_as_if_it_were_alone():
+    drawn = []
+    for rank in (0, 1, 2, 1):
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)
+        seed_by_process(rank)
+        drawn.append(draws())
+
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    assert drawn[0] == draws()
+    assert drawn[1] == drawn[3]
+    for kind in range(len(drawn[0])):
+        assert len({str(of_process[kind]) for of_process in drawn[:3]}) == 3

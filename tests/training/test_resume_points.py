@@ -79,6 +79,17 @@ def test_stopped_by_sigterm_and_resumed_is_bit_for_bit_the_training_that_was_not
     require_same_as(straight, tmp_path)
 
 
+def test_an_interrupted_evaluation_that_the_interval_alone_would_not_ask_for_is_made_up_for(people, tmp_path):
+    (tmp_path / "straight").mkdir()
+    train(people, tmp_path / "straight", check_val_every_n_epoch=2)
+    assert log_of(tmp_path / "straight").count("val/score") == 1
+
+    disturbance = Disturb(signal.SIGTERM, evaluation=2)
+    assert stopped(people, tmp_path / "run", disturbance, check_val_every_n_epoch=2) == 143
+    train(people, tmp_path / "run", check_val_every_n_epoch=2)
+    require_same_as(tmp_path / "straight", tmp_path / "run")
+
+
 class DisturbEverybody(Disturb):
     """As a terminal and some schedulers do: the data workers get the signal too."""
 

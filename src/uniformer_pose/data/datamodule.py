@@ -118,6 +118,11 @@ class PersonCrops(pl.LightningDataModule):
         return self.root / self.val_annotations
 
     @property
+    def resumed_at(self) -> tuple[int, int]:
+        """The epoch in which a resumed training goes on, and how many batches of it are behind."""
+        return self._next_epoch, self._next_batch
+
+    @property
     def train_batches(self) -> int:
         """Training batches of one epoch on one device."""
         people = len(_read(self.train_people))
@@ -139,12 +144,13 @@ class PersonCrops(pl.LightningDataModule):
             self.train_people = people if self.max_images is None else people.first_images(self.max_images)
             if self.prepared is not None:
                 self._prepared_images = PreparedImages(self.prepared, self.train_people)
-            if self.train_batches < 1:
-                _rank, processes = self._rank_and_world_size()
-                raise InputError(
-                    f"{annotations}: {len(self.train_people)} people on {processes} processes do not fill one "
-                    f"batch of {self.batch_size}; lower data.batch_size"
-                )
+        # At each call: before the trainer is there, the number of processes is not known yet.
+        if stage == "fit" and self.train_batches < 1:
+            _rank, processes = self._rank_and_world_size()
+            raise InputError(
+                f"{self.root / self.train_annotations}: {len(_read(self.train_people))} people on {processes} "
+                f"processes do not fill one batch of {self.batch_size}; lower data.batch_size"
+            )
         if self.val_people is None:
             annotations, images = self._existing(self.val_annotations), self._existing(self.val_images)
             if self.val_boxes == "gt":
@@ -235,6 +241,7 @@ class PersonCrops(pl.LightningDataModule):
         return {
             "people": 0 if self.train_people is None else len(self.train_people),
             "batch_size": self.batch_size,
+            "accumulated": 1 if self.trainer is None else self.trainer.accumulate_grad_batches,
             "processes": self._rank_and_world_size()[1],
             "seed": self.seed,
         }

@@ -17,6 +17,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.saved_model import RECORD_KEY
 from uniformer_pose.weights.file_contents import read_weight_file
 from uniformer_pose.weights.loading import require_resumable
 
@@ -163,6 +164,27 @@ def progress_of(path: Path) -> tuple[int, ...]:
         raise InputError(
             f"{path}: damaged, or no checkpoint of a training ({type(error).__name__}); remove it or copy it again"
         ) from error
+
+
+def recorded_config(path: Path) -> dict[str, Any]:
+    """The configuration of the training that wrote a checkpoint; empty where it was not composed from one."""
+    record = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get(RECORD_KEY, {})
+    return dict(record.get("config", {}))
+
+
+def logged_step(checkpoint: Path) -> tuple[int, bool]:
+    """The step under which the loggers know a checkpoint's last batch, and whether an evaluation of it is to come."""
+    contents = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+    loops = contents["loops"]["fit_loop"]
+    batches, evaluation = loops["epoch_loop.batch_progress"], loops["epoch_loop.val_loop.batch_progress"]
+    step = int(loops["epoch_loop.state_dict"]["_batches_that_stepped"])
+    pending = evaluation["current"]["ready"] > evaluation["current"]["completed"]
+    # Written in the middle of a batch's end, or of an evaluation, that batch is not counted yet; else it is.
+    epoch = loops["epoch_progress"]["current"]
+    counted = (
+        batches["current"]["completed"] == batches["current"]["processed"] and epoch["processed"] == epoch["ready"]
+    )
+    return (step - 1 if counted else step), bool(pending)
 
 
 def require_space(folder: Path, num_parameters: int, *, averaged: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -28,8 +28,16 @@ from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.collapse import CollapseWatch
+from uniformer_pose.training.last_evaluation import evaluate_the_end
 from uniformer_pose.training.non_finite import NonFiniteGuard, NonFinitePolicy
-from uniformer_pose.training.optimization import fused_where_possible, scaled_learning_rate, step_schedule
+from uniformer_pose.training.optimization import (
+    apply_settings,
+    fused_where_possible,
+    numeric_settings,
+    scaled_learning_rate,
+    step_schedule,
+)
+from uniformer_pose.training.random_state import seed_by_process
 from uniformer_pose.training.sharding import shard
 from uniformer_pose.training.step_loss import CompileStep, StepLoss
 
@@ -74,6 +82,7 @@ class PoseModule(pl.LightningModule):
         self.milestones, self.decay_factor = tuple(milestones), decay_factor
         self.compile_step: CompileStep = compile_step
         self._step_loss: StepLoss | None = None
+        self._optimizer_settings: list[dict[str, Any]] = []
         self.inference_network: Callable[[Tensor], Tensor] | None = None
         self.evaluation: Evaluation | None = None
         self.evaluated_at_step: int | None = None  # of the last complete evaluation, on every process
@@ -92,6 +101,8 @@ class PoseModule(pl.LightningModule):
         """Forget what an earlier training of this object left."""
         self._replaced = None
         self._step_loss = None
+        seed_by_process(self.trainer.global_rank)
+        evaluate_the_end(self.trainer)
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
         """The loss of one batch; nothing here waits for the device."""
@@ -119,8 +130,23 @@ class PoseModule(pl.LightningModule):
             shard(self.network, mesh["data_parallel"])
 
     def on_train_start(self) -> None:
-        """What the network holds now is what a first bad step must not spoil."""
-        self.guard.start(self.network)
+        """Train with what the configuration says, whatever a checkpoint brought, and say with what."""
+        self.guard.start(self.network)  # what the network holds now is what a first bad step must not spoil
+        optimizer = self.trainer.optimizers[0]
+        scheduler = cast(LambdaLR, self.trainer.lr_scheduler_configs[0].scheduler)  # as configure_optimizers made it
+        accumulation = self.trainer.accumulate_grad_batches
+        epoch, batch = self.data.resumed_at if self.trainer.ckpt_path else (0, 0)
+        schedule = self._schedule(first_epoch=epoch, first_step=scheduler.last_epoch - batch // accumulation)
+        scheduler.lr_lambdas = [schedule] * len(optimizer.param_groups)
+        apply_settings(self._optimizer_settings, optimizer, scheduler)
+        group, step = optimizer.param_groups[0], self.trainer.global_step
+        batch_size, processes = self.data.batch_size, self.trainer.world_size
+        rank_zero_info(
+            f"learning rate {group['initial_lr']:.3g} = {self.learning_rate_per_256:g} x "
+            f"{batch_size * processes * accumulation} / 256 "
+            f"({batch_size} crops x {processes} devices x {accumulation} accumulated)"
+            + (f", by its schedule {group['lr']:.3g} at step {step}" if step else "")
+        )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Keep gradients that are not finite from the weights."""
@@ -158,13 +184,8 @@ class PoseModule(pl.LightningModule):
         """The optimizer at the scaled learning rate, with a schedule that moves every step."""
         if self.optimizer is None:
             raise RuntimeError("this module was built for evaluation: it has no optimizer")
-        accumulation = self.trainer.accumulate_grad_batches
-        global_batch = self.data.batch_size * self.trainer.world_size * accumulation
+        global_batch = self.data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
         learning_rate = scaled_learning_rate(self.learning_rate_per_256, global_batch)
-        rank_zero_info(
-            f"learning rate {learning_rate:.3g} = {self.learning_rate_per_256:g} x {global_batch} / 256 "
-            f"({self.data.batch_size} crops x {self.trainer.world_size} devices x {accumulation} accumulated)"
-        )
         if self.trainer.max_epochs is not None and 0 < self.trainer.max_epochs <= min(self.milestones, default=0):
             rank_zero_warn(
                 f"training ends at epoch {self.trainer.max_epochs}, before the learning rate first drops "
@@ -177,22 +198,25 @@ class PoseModule(pl.LightningModule):
             clipping_scaled_gradients=self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val),
         )
         optimizer = make(trainable, lr=learning_rate)
-        schedule = step_schedule(
-            steps_per_epoch=max(1, -(-self._batches_per_epoch() // accumulation)),
+        self._optimizer_settings = numeric_settings(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._schedule()), "interval": "step"},
+        }
+
+    def _schedule(self, first_epoch: int = 0, first_step: int = 0) -> Callable[[int], float]:
+        # Not trainer.num_training_batches: Lightning makes the loader after the optimizer.
+        batches, limit = self.data.train_batches, self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return step_schedule(
+            steps_per_epoch=max(1, -(-batches // self.trainer.accumulate_grad_batches)),
             warmup_steps=self.warmup_steps,
             warmup_start_factor=self.warmup_start_factor,
             milestones=self.milestones,
             decay_factor=self.decay_factor,
+            first_epoch=first_epoch,
+            first_step=first_step,
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
-        }
-
-    def _batches_per_epoch(self) -> int:
-        # Not trainer.num_training_batches: Lightning makes the loader after the optimizer.
-        batches, limit = self.data.train_batches, self.trainer.limit_train_batches
-        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
     # -------------------------------------------------------------- evaluation
 

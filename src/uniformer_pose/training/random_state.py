@@ -43,6 +43,20 @@ class RandomState(Callback):
         self._restored = []
 
 
+def seed_by_process(rank: int) -> None:
+    """Give every process but the first draws of its own, from its seed and rank.
+
+    All are seeded alike, so that they build the same network; with the same masks of stochastic depth on all of them,
+    half of what they were to add to each other's gradients would be lost.
+    """
+    if rank == 0:
+        return
+    seed = torch.initial_seed() + rank
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # whoever draws from it is to differ too
+    random.seed(seed)
+
+
 def random_state() -> dict[str, Any]:
     """State of the generators of torch (CPU, and this process's GPU), numpy and Python, as loadable plain data."""
     version, words, gauss = random.getstate()
