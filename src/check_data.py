@@ -68,9 +68,13 @@ def check_data(config: dict[str, Any]) -> bool:
             workers=config["workers"],
             max_examples=config["max_examples"],
             categories=data["categories"],
+            max_images=data["max_images"],
             on_progress=on_progress,
         )
     print(text_report(report))
+    for split in report.splits:
+        if split.max_images is not None:
+            print(f"partial   {split.files.name}: only its first {split.max_images} images (data.max_images)")
     run_dir, codec = Path(config["run_dir"]), data["codec"]
     run_dir.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_dict(), indent=1, allow_nan=False)

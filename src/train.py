@@ -195,7 +195,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
             "command with resume=auto repeats what is missing"
         )
     if trainer.is_global_zero and not config["trainer"].get("fast_dev_run"):
-        write_finished(run_dir, FinishedTraining(trainer.max_epochs, average_precision, model.config))
+        write_finished(run_dir, FinishedTraining(trainer.max_epochs or -1, average_precision, model.config))
     return average_precision
 
 

@@ -362,6 +362,28 @@ def test_images_without_people_are_not_read(dataset) -> None:
     assert dataset.found() == {}
 
 
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_a_limit_checks_the_images_that_training_would_use_and_no_others(dataset, num_images: int) -> None:
+    PLANTS["image_content_repeated"](dataset)
+    calls: list[tuple[int, int]] = []
+    report = dataset.check(max_images=num_images, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (2 * num_images, 2 * num_images)  # of both splits
+    for split in report.splits:
+        assert split.people is not None
+        assert (len(split.people.image_ids), split.max_images) == (num_images, num_images)
+    assert {split["max_images"] for split in report.to_dict()["splits"].values()} == {num_images}
+    assert report.num_errors == 0
+
+
+def test_a_limit_hides_no_reason_for_which_training_would_stop(dataset) -> None:
+    PLANTS["box_missing"](dataset)
+    report = dataset.check(max_images=1)
+    assert report.num_errors == 1
+    assert [split.max_images for split in report.splits].count(None) == 1
+    with pytest.raises(InputError, match="first 0 images"):
+        dataset.check(max_images=0)
+
+
 def test_an_absent_file_is_named_before_anything_is_checked(dataset) -> None:
     train, val = dataset.files()
     val.annotations.unlink()

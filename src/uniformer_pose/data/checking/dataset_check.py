@@ -20,6 +20,7 @@ from uniformer_pose.data.coco_annotations import (
     ground_truth_of,
     read_annotation_file,
     read_detection_file,
+    read_detections,
 )
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
@@ -44,7 +45,10 @@ class SplitFiles:
 
 @dataclass(eq=False)
 class SplitReport:
-    """One split: its defects, its numbers, and the people that can be drawn."""
+    """One split: its defects, its numbers, and the people that can be drawn.
+
+    ``max_images``: only so many images were checked; None: all.
+    """
 
     files: SplitFiles
     findings: Findings
@@ -54,6 +58,7 @@ class SplitReport:
     people: PersonInstances | None = None
     suspects: dict[int, str] = field(default_factory=dict)
     bad_images: set[str] = field(default_factory=set)
+    max_images: int | None = None
 
 
 @dataclass(eq=False)
@@ -86,6 +91,7 @@ class DatasetReport:
                     "annotations": str(split.files.annotations),
                     "images": str(split.files.images),
                     "boxes": None if split.files.boxes is None else str(split.files.boxes),
+                    "max_images": split.max_images,
                     "counts": split.counts,
                     "detection_counts": split.detection_counts,
                     "defects": [found.to_dict() for found in split.findings.found],
@@ -105,14 +111,15 @@ def check_dataset(
     workers: int = 4,
     max_examples: int = 10,
     categories: Sequence[str | int] | None = None,
+    max_images: int | None = None,
     on_progress: Progress | None = None,
 ) -> DatasetReport:
     """Check training and validation split, in this order, without stopping at a defect.
 
     ``read_images`` decodes every image with people or detector boxes, in ``workers`` threads; ``on_progress`` is called
     with images done and images in all. ``batch_size``: the people that training needs at least. ``categories``: see
-    ``counted_categories``. Raises InputError for
-    files that are absent or no JSON of the kind: nothing can be said about those.
+    ``counted_categories``. ``max_images``: only what training or evaluation would use with that limit. Raises
+    InputError for files that are absent or no JSON of the kind: nothing can be said about those.
     """
     for files in splits:  # all of them before the first is checked: that may take an hour
         existing_folder(files.images)
@@ -123,7 +130,12 @@ def check_dataset(
     images_to_read: list[_ImagesInUse] = []
     for files in splits:
         report, in_use = _check_files(
-            files, skeleton, batch_size=batch_size, max_examples=max_examples, categories=categories
+            files,
+            skeleton,
+            batch_size=batch_size,
+            max_examples=max_examples,
+            categories=categories,
+            max_images=max_images,
         )
         lone_sides = skeleton.sides_without_partner()
         if lone_sides is not None and not reports:  # once, not for each split
@@ -165,11 +177,19 @@ def _check_files(
     batch_size: int,
     max_examples: int,
     categories: Sequence[str | int] | None,
+    max_images: int | None,
 ) -> tuple[SplitReport, _ImagesInUse]:
     """Everything that the JSON files of a split say; and the images that training or evaluation will open."""
     report = SplitReport(files, Findings(max_examples))
     scored = files.name == "val"
     content = read_annotation_file(files.annotations)
+    records = None if files.boxes is None else read_detection_file(files.boxes)
+    image_ids = None if max_images is None else _first_images(max_images, content, files, skeleton, categories)
+    if image_ids is not None:
+        report.max_images = max_images
+        content["images"] = [entry for entry in content["images"] if entry["id"] in image_ids]
+        content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] in image_ids]
+        records = None if records is None else [record for record in records if record["image_id"] in image_ids]
     checked = check_annotations(
         content,
         files.annotations,
@@ -188,13 +208,30 @@ def _check_files(
     if not report.findings.num_errors:
         _ask_the_readers(content, files, skeleton, report.findings, scored=scored, categories=categories)
     del content
-    image_ids: set[int] = set() if people is None else set(people.image_ids.tolist())
-    if files.boxes is not None:
-        records = read_detection_file(files.boxes)
+    in_use: set[int] = set() if people is None else set(people.image_ids.tolist())
+    if files.boxes is not None and records is not None:
         report.detection_counts = check_detections(records, files.boxes, checked, report.findings)
         named = (record.get("image_id") for record in records if isinstance(record, dict))
-        image_ids |= {image_id for image_id in named if type(image_id) is int}
-    return report, _images_in_use(checked, image_ids)
+        in_use |= {image_id for image_id in named if type(image_id) is int}
+    return report, _images_in_use(checked, in_use)
+
+
+def _first_images(
+    num_images: int,
+    content: dict[str, Any],
+    files: SplitFiles,
+    skeleton: Skeleton,
+    categories: Sequence[str | int] | None,
+) -> set[int] | None:
+    """The images that training or evaluation would use with ``max_images``; None where it would stop at the files."""
+    try:
+        if files.boxes is None:
+            people = ground_truth_of(content, files.annotations, files.images, skeleton, categories=categories)
+        else:
+            people = read_detections(files.boxes, files.annotations, files.images, skeleton, categories=categories)
+    except InputError:
+        return None  # the check is about to find the reason
+    return set(people.first_images(num_images).image_ids.tolist())
 
 
 def _ask_the_readers(
