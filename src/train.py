@@ -201,7 +201,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
 
 def _checkpoint_to_resume(config: dict[str, Any], run_dir: Path) -> Path | None:
     """The whole checkpoint to continue from, if any, with lines that say so and name what has changed since."""
-    from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+    from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.training.checkpoint_files import (
         logged_step,
@@ -239,7 +239,7 @@ def _checkpoint_to_resume(config: dict[str, Any], run_dir: Path) -> Path | None:
     rank_zero_info(f"resuming from {checkpoint}")
     if changes:
         named = ", ".join(f"{change} ({change.outcome})" for change in changes)
-        rank_zero_warn(f"resuming with other settings than the interrupted run's: {named}")
+        rank_zero_info(f"from here on with other settings than before: {named}")
     if config["resume"] == "auto":
         last_step, evaluation_pending = logged_step(checkpoint)
         cut_log(run_dir / "csv" / "metrics.csv", last_step=last_step, evaluation_pending=evaluation_pending)

@@ -7,10 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+import wandb
+from hydra import compose, initialize_config_dir
 
+from train import checked_train_config, train
+from uniformer_pose.entry_point import accept_any_argument, config_groups
+from uniformer_pose.errors import InputError
 from uniformer_pose.training.checkpoint_files import progress_of
 
 SCRIPT = Path(__file__).resolve().parents[2] / "src" / "train.py"
@@ -23,6 +30,76 @@ SLURM = {
     "SLURM_LOCALID": "0",
     "SLURM_NODEID": "0",
 }
+
+
+@pytest.fixture
+def train_here(tiny_run: list[str], synthetic_root: Path, tmp_path: Path) -> Callable[..., float]:
+    """Trains in this process, in one run directory, as the command line with these arguments would."""
+
+    def run(*arguments: str) -> float:
+        conf = SCRIPT.parents[1] / "conf"
+        given = [*tiny_run, f"data.root={synthetic_root}", "resume=auto", f"run_dir={tmp_path / 'run'}", *arguments]
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            composed = compose("train", accept_any_argument(given, config_groups(conf)))
+        return train(checked_train_config(composed))
+
+    return run
+
+
+def test_resuming_answers_to_the_configuration(
+    train_here: Callable[..., float],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    interval = "trainer.check_val_every_n_epoch=2"  # of one epoch: the last is evaluated all the same
+    train_here(interval)
+    assert f"ckpt_path={checkpoints / 'best.ckpt'}" in capsys.readouterr().out
+    assert (checkpoints / "best.ckpt").is_file()
+    written = (checkpoints / "last.ckpt").stat().st_mtime_ns
+
+    train_here(interval)
+    assert "finished" in capsys.readouterr().out
+    for setting in ("seed=1", "model.depths=[2,1,1,1]", "data.max_images=9", "training.warmup_steps=7"):
+        with pytest.raises(InputError, match=f"{setting.partition('=')[0]}.*name=<another>"):
+            train_here(interval, setting)
+    for setting in ("seed=1", "model.depths=[2,1,1,1]", "data.max_images=9"):
+        with pytest.raises(InputError, match=f"another experiment.*{setting.partition('=')[0]}"):
+            train_here(interval, setting, "trainer.max_epochs=2")
+    assert (checkpoints / "last.ckpt").stat().st_mtime_ns == written
+
+    monkeypatch.setattr(wandb, "init", lambda *_, **__: pytest.fail("a run was begun"))
+    with pytest.raises(InputError, match="nowhere"):
+        train_here(interval, "data.root=nowhere", "logger=wandb", "trainer.max_epochs=2")
+
+    with caplog.at_level("INFO"):
+        train_here(
+            interval, "trainer.max_epochs=3", "training.learning_rate_per_256=0.25", "optimizer.weight_decay=0.3"
+        )
+    for name in ("training.learning_rate_per_256", "optimizer.weight_decay", "trainer.max_epochs"):
+        assert any(name in record.message and "(applied)" in record.message for record in caplog.records)
+    (group,) = torch.load(checkpoints / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert (group["initial_lr"], group["weight_decay"]) == (0.25 * 8 / 256, 0.3)
+    assert sum("learning rate 0.00781 = 0.25 x 8 / 256" in record.message for record in caplog.records) == 1
+
+
+def test_a_training_with_nothing_left_to_do_and_no_score_is_evaluated(
+    train_here: Callable[..., float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_here("trainer.limit_val_batches=0")
+    printed = capsys.readouterr().out
+    assert f"ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}" in printed
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+    (tmp_path / "run" / "finished.json").unlink()
+    assert train_here() == train_here() == 0.0
+    assert (tmp_path / "run" / "metrics.json").exists()
+    train_here("trainer.max_epochs=2")
+    (tmp_path / "run" / "finished.json").unlink()
+    with pytest.raises(InputError, match=r"max_epochs=1: .*last\.ckpt"):
+        train_here()
 
 
 @pytest.mark.slow
@@ -59,7 +136,7 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_sa
     assert continued.returncode == 0, continued.stderr
     log = continued.stdout + continued.stderr
     assert f"resuming from {run / 'checkpoints' / 'interrupted.ckpt'}" in log
-    assert f"trainer.max_epochs 1000 is now {epochs}: this is no longer the interrupted run" in log
+    assert f"trainer.max_epochs 1000 is now {epochs} (applied)" in log
     assert [path.name for path in run.parent.iterdir()] == ["slurm_7"]
     steps = [line.split(",")[0] for line in (run / "csv" / "metrics.csv").read_text().splitlines()]
     assert len(steps) > epochs
