@@ -241,7 +241,7 @@ class PersonCrops(pl.LightningDataModule):
         return {
             "people": 0 if self.train_people is None else len(self.train_people),
             "batch_size": self.batch_size,
-            "accumulated": 1 if self.trainer is None else self.trainer.accumulate_grad_batches,
+            "accumulated": getattr(self.trainer, "accumulate_grad_batches", 1),
             "processes": self._rank_and_world_size()[1],
             "seed": self.seed,
         }
