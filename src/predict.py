@@ -19,7 +19,10 @@ from uniformer_pose.entry_point import checked_config, prepare_command_line, rep
 from uniformer_pose.errors import InputError
 
 if TYPE_CHECKING:
+    from uniformer_pose.data.images import DecodedImage
     from uniformer_pose.prediction.boxes import BoxesOfFile, BoxFinder
+    from uniformer_pose.prediction.pictures import ReadPicture
+    from uniformer_pose.prediction.sources import SourceItem
 
 
 @dataclass
@@ -39,6 +42,8 @@ class PredictConfig:
     ckpt_path: str
     output: str | None
     boxes: str
+    boxes_category: str | int | list[str | int] | None
+    image_orientation: Literal["stored", "displayed"] | None
     flip_test: bool
     draw: bool
     score_threshold: float
@@ -67,7 +72,7 @@ def main(config: DictConfig) -> None:
 def predict(config: dict[str, Any]) -> dict[str, str]:
     """Do what a checked, plain config asks for; returns what could not be read, with the reasons."""
     # Imported here because a misspelt key should not have to wait for torch.
-    from uniformer_pose.prediction.boxes import boxes_of_file
+    from uniformer_pose.data.images import remark_line
     from uniformer_pose.prediction.display import window
     from uniformer_pose.prediction.estimator import PoseEstimator
     from uniformer_pose.prediction.journal import Journal
@@ -79,11 +84,12 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
     pictures = [item for item in source.items if item.kind == "picture"]
     videos = [item for item in source.items if item.kind != "picture"]
     output = Path(config["output"] or Path("runs") / "predict" / (Path(str(config["source"])).stem or "here"))
-    listed = None if config["boxes"] in ("full", "detector") else boxes_of_file(config["boxes"])
+    listed = boxes_in_file(config)
     if listed is not None:
         print(listed.summary())
         if videos:
             raise InputError(f"boxes={config['boxes']}: a file has boxes of pictures, not of videos; use a detector")
+        listed.require_boxes_on([item.name for item in pictures])
     with ExitStack() as stack:
         show = stack.enter_context(window()) if config["show"] else None
         estimator = PoseEstimator(
@@ -111,6 +117,7 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
             score_threshold=config["score_threshold"],
             overwrite=config["overwrite"],
             show=show,
+            read=picture_reader(config, listed),
         )
         failed = dict(source.refused)
         try:
@@ -122,9 +129,21 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
         except KeyboardInterrupt:
             print(f"interrupted: {len(journal)} of {len(source.items)} are done, the same command continues")
             sys.exit(130)
-        numbers = None if listed is None else listed.number_of_name
-        written = write_results(output, journal, estimator.skeleton, table=config["table"], numbers=numbers)
-    for line in [*find_boxes.remarks(), *run.remarks, *written]:
+        known = {item.name: listed.of_picture(item.name) for item in pictures} if listed else {}
+        written = write_results(
+            output,
+            journal,
+            estimator.skeleton,
+            table=config["table"],
+            numbers={name: said.number for name, said in known.items() if said and said.number is not None},
+            **({"category_id": next(iter(listed.categories))} if listed and len(listed.categories) == 1 else {}),
+        )
+    assumed = listed.assumed if listed else "displayed"
+    of_pictures = [
+        remark_line(kind, names[0], len(names), assumed=assumed, option="image_orientation")
+        for kind, names in run.remarkable.items()
+    ]
+    for line in [*find_boxes.remarks(), *of_pictures, *run.remarks, *written]:
         print(line)
     if config["draw"]:
         print(f"drawn               {output / 'drawn'}")
@@ -136,6 +155,42 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
         for name, reason in failed.items():
             print(f"  {name}: {reason}", file=sys.stderr)
     return failed
+
+
+def boxes_in_file(config: dict[str, Any]) -> BoxesOfFile | None:
+    """The boxes of the file that ``boxes`` names, if it does."""
+    from uniformer_pose.prediction.boxes import boxes_of_file
+
+    chosen = config["boxes_category"]
+    if config["boxes"] not in ("full", "detector"):
+        categories = chosen if chosen is None or isinstance(chosen, list) else [chosen]
+        return boxes_of_file(config["boxes"], categories=categories)
+    if chosen is not None:
+        raise InputError(f"boxes_category={chosen}: chooses among the boxes of a file; give boxes=<file>")
+    return None
+
+
+def picture_reader(config: dict[str, Any], listed: BoxesOfFile | None) -> ReadPicture:
+    """How a picture is read: upright, or in the frame that the boxes of the file refer to."""
+    from uniformer_pose.data.images import decode_photo
+    from uniformer_pose.prediction.boxes import ListedPicture
+    from uniformer_pose.prediction.detection import PersonBoxes
+
+    said = config["image_orientation"]
+    if listed is None:
+        return lambda item: decode_photo(item.path, orientation=said or "displayed")
+
+    def read(item: SourceItem) -> DecodedImage:
+        picture = listed.of_picture(item.name) or ListedPicture(PersonBoxes.empty())
+        return decode_photo(
+            item.path,
+            height=picture.height,
+            width=picture.width,
+            orientation=said or listed.orientation,
+            assumed=listed.assumed,
+        )
+
+    return read
 
 
 def box_finder(config: dict[str, Any], listed: BoxesOfFile | None) -> BoxFinder:
@@ -159,7 +214,19 @@ def box_finder(config: dict[str, Any], listed: BoxesOfFile | None) -> BoxFinder:
 
 
 def _what_poses_depend_on(config: dict[str, Any], precision: str) -> dict[str, Any]:
-    names = ["source", "ckpt_path", "boxes", "flip_test", "draw", "track", "smooth", "input_size", "head_dim"]
+    names = [
+        "source",
+        "ckpt_path",
+        "boxes",
+        "boxes_category",
+        "image_orientation",
+        "flip_test",
+        "draw",
+        "track",
+        "smooth",
+        "input_size",
+        "head_dim",
+    ]
     names += ["detector"] if config["boxes"] == "detector" else []
     names += ["score_threshold"] if config["draw"] else []
     return {**{name: config[name] for name in names}, "precision": precision}

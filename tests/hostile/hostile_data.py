@@ -109,7 +109,7 @@ def listed_boxes(chance: random.Random, folder: Path) -> Attempt:
     def run() -> None:
         boxes = boxes_of_file(file)
         content = json.loads(data)
-        kept = [*boxes.by_name.values(), *boxes.by_number.values()]
+        kept = [picture.boxes for picture in boxes.pictures.values()]
         read = len(content if isinstance(content, list) else content["annotations"])
         counted = sum(map(len, kept)) + sum(boxes.left_out.values())
         assert counted == read, f"{counted} of {read} entries accounted for"

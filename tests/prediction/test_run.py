@@ -130,6 +130,33 @@ def test_numbers_in_names_are_the_image_ids_as_in_coco(tmp_path: Path, estimator
     assert [pose["image_id"] for pose in poses] == [139, 285]
 
 
+def ids_of(output: Path) -> dict[str, int]:
+    return {pose["file_name"]: pose["image_id"] for pose in json.loads((output / "poses.json").read_text())}
+
+
+def test_a_stray_picture_leaves_the_others_their_ids(tmp_path: Path, estimator: PoseEstimator) -> None:
+    for name in ("000000000785.jpg", "2.jpg", "a_cover.jpg", "notes.png"):
+        save_picture(tmp_path / "val" / name, noise(0))
+    posed(find_source(str(tmp_path / "val")), tmp_path / "out", estimator)
+    assert ids_of(tmp_path / "out") == {"000000000785.jpg": 785, "2.jpg": 2, "a_cover.jpg": 1, "notes.png": 3}
+
+
+def test_pictures_that_share_a_number_are_told_apart_and_named(tmp_path: Path, estimator: PoseEstimator) -> None:
+    for name in ("a/1.jpg", "b/001.jpg", "b/2.jpg"):
+        save_picture(tmp_path / "val" / name, noise(0))
+    with Journal(tmp_path / "out", {}, overwrite=False) as journal:
+        run = PoseRun(estimator, FullPictures(), tmp_path / "out", journal, flip_test=False, draw=False)
+        run.pictures(find_source(str(tmp_path / "val")).items)
+        lines = write_results(tmp_path / "out", journal, estimator.skeleton, table=None)
+        assert ids_of(tmp_path / "out") == {"a/1.jpg": 3, "b/001.jpg": 4, "b/2.jpg": 2}
+        assert any("2 pictures" in line and "a/1.jpg" in line for line in lines)
+        write_results(
+            tmp_path / "out", journal, estimator.skeleton, table=None, numbers={"b/001.jpg": 77}, category_id=18
+        )
+    assert ids_of(tmp_path / "out") == {"a/1.jpg": 1, "b/001.jpg": 77, "b/2.jpg": 2}
+    assert json.loads((tmp_path / "out" / "poses.json").read_text())[0]["category_id"] == 18
+
+
 def test_files_that_are_there_already_are_not_touched_unless_told_to(
     photos: Path, tmp_path: Path, estimator: PoseEstimator
 ) -> None:

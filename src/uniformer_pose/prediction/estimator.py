@@ -19,7 +19,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 
 from uniformer_pose.data.crop_geometry import CropGeometry, crop_to_image, fit_boxes
-from uniformer_pose.data.images import read_photo
+from uniformer_pose.data.images import eight_bits, read_photo
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
@@ -237,7 +237,10 @@ def as_pixels(image: Picture) -> Image:
     if isinstance(image, str | Path):
         return read_photo(image)
     if isinstance(image, PillowImage.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # of more than 8 bits, which Pillow would cut off at 255
+            return np.repeat(eight_bits(np.asarray(upright))[0][..., None], 3, axis=2)
+        return np.asarray(upright.convert("RGB"), dtype=np.uint8)
     shape, kind = getattr(image, "shape", None), getattr(image, "dtype", type(image).__name__)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
         if image.ndim == 2:

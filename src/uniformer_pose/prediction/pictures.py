@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.images import read_photo
+from uniformer_pose.data.images import DecodedImage, Remark, decode_photo
 from uniformer_pose.errors import InputError
 from uniformer_pose.prediction.boxes import BoxFinder
 from uniformer_pose.prediction.estimator import PoseEstimator
@@ -24,6 +24,14 @@ _READERS = 4
 _MOST_PIXELS_TOGETHER = 64_000_000
 
 
+ReadPicture = Callable[[SourceItem], DecodedImage]
+
+
+def upright(item: SourceItem) -> DecodedImage:
+    """A picture as its EXIF orientation says."""
+    return decode_photo(item.path)
+
+
 @dataclass(frozen=True, eq=False)
 class PosedItem:
     """A picture with its pixels and people, or with the error that kept it from being read."""
@@ -32,13 +40,22 @@ class PosedItem:
     image: Image | None = None
     people: People | None = None
     error: InputError | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 def posed_pictures(
-    items: Iterable[SourceItem], find_boxes: BoxFinder, estimator: PoseEstimator, *, flip_test: bool
+    items: Iterable[SourceItem],
+    find_boxes: BoxFinder,
+    estimator: PoseEstimator,
+    *,
+    flip_test: bool,
+    read: ReadPicture = upright,
 ) -> Iterator[PosedItem]:
-    """The people of each picture, in order; one that cannot be read comes with its error, and the rest goes on."""
-    for group in _groups(_read_ahead(items), most_pictures=estimator.batch_size):
+    """The people of each picture, in order; one that cannot be read comes with its error, and the rest goes on.
+
+    ``read`` runs in threads; it raises InputError for what it cannot read.
+    """
+    for group in _groups(_read_ahead(items, read), most_pictures=estimator.batch_size):
         readable = [(posed.item.name, posed.image) for posed in group if posed.image is not None]
         images = [image for _, image in readable]
         boxes = find_boxes([name for name, _ in readable], images)
@@ -51,15 +68,15 @@ def posed_pictures(
             )
         )
         for posed in group:
-            yield posed if posed.image is None else PosedItem(posed.item, posed.image, next(people))
+            yield posed if posed.image is None else replace(posed, people=next(people))
 
 
-def _read_ahead(items: Iterable[SourceItem]) -> Iterator[PosedItem]:
+def _read_ahead(items: Iterable[SourceItem], read: ReadPicture) -> Iterator[PosedItem]:
     with ThreadPoolExecutor(_READERS) as readers:
         waiting: deque[Future[PosedItem]] = deque()
         try:
             for item in items:
-                waiting.append(readers.submit(_read, item))
+                waiting.append(readers.submit(_read, item, read))
                 if len(waiting) > _READERS:
                     yield waiting.popleft().result()
             while waiting:
@@ -69,9 +86,10 @@ def _read_ahead(items: Iterable[SourceItem]) -> Iterator[PosedItem]:
                 future.cancel()
 
 
-def _read(item: SourceItem) -> PosedItem:
+def _read(item: SourceItem, read: ReadPicture) -> PosedItem:
     try:
-        return PosedItem(item, read_photo(item.path))
+        image = read(item)
+        return PosedItem(item, image.pixels, remarks=image.remarks)
     except InputError as error:
         return PosedItem(item, error=error)
 

@@ -9,20 +9,23 @@ frames/             the poses of each video, one line a frame
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from uniformer_pose.data.images import Remark
 from uniformer_pose.errors import InputError
 from uniformer_pose.pictures.drawing import save_picture
 from uniformer_pose.prediction.boxes import BoxFinder
 from uniformer_pose.prediction.estimator import PoseEstimator
 from uniformer_pose.prediction.journal import Journal
-from uniformer_pose.prediction.people import People
-from uniformer_pose.prediction.pictures import posed_pictures
-from uniformer_pose.prediction.sources import SourceItem
+from uniformer_pose.prediction.people import PERSON_CATEGORY_ID, People
+from uniformer_pose.prediction.pictures import ReadPicture, posed_pictures, upright
+from uniformer_pose.prediction.sources import SourceItem, number_in_name
 from uniformer_pose.prediction.videos import VideoSettings, frame_poses, open_video, pose_video
 from uniformer_pose.prediction.writers import TABLES, PosedPicture, write_coco_results
 from uniformer_pose.skeleton import Skeleton
@@ -38,8 +41,8 @@ class PoseRun:
     """Poses the items of a source one after the other, and writes what of them is done.
 
     ``score_threshold`` is the least score of a keypoint that is drawn; ``draw`` false writes numbers only. ``show`` is
-    called with every drawn picture. Existing files that neither this run nor the one it continues has written stop it,
-    unless ``overwrite``.
+    called with every drawn picture. ``read`` reads a picture. Existing files that neither this run nor the one it
+    continues has written stop it, unless ``overwrite``.
     """
 
     def __init__(
@@ -54,13 +57,16 @@ class PoseRun:
         score_threshold: float = 0.2,
         overwrite: bool = False,
         show: Show | None = None,
+        read: ReadPicture = upright,
     ) -> None:
         self.estimator, self.find_boxes = estimator, find_boxes
         self.output, self.journal = output, journal
         self.flip_test, self.draw, self.score_threshold = flip_test, draw, score_threshold
-        self.overwrite, self.show = overwrite, show
+        self.overwrite, self.show, self.read = overwrite, show, read
         self.remarks: list[str] = []
         """What was not as it should be in the videos posed so far, one sentence each."""
+        self.remarkable: dict[Remark, list[str]] = {}
+        """The pictures posed so far by what is remarkable about them, see ``remark_line``."""
 
     def pictures(self, items: Sequence[SourceItem]) -> dict[str, str]:
         """Pose pictures; returns those that could not be read, with the reason."""
@@ -69,9 +75,11 @@ class PoseRun:
             return failed
         targets = {item.name: self._target(item, _drawn_picture_name(item.name)) for item in items}
         with work_progress("pictures") as progress:
-            all_posed = posed_pictures(items, self.find_boxes, self.estimator, flip_test=self.flip_test)
+            all_posed = posed_pictures(items, self.find_boxes, self.estimator, flip_test=self.flip_test, read=self.read)
             for done, posed in enumerate(all_posed, start=1):
                 name = posed.item.name
+                for kind in posed.remarks:
+                    self.remarkable.setdefault(kind, []).append(name)
                 if posed.image is None or posed.people is None:
                     failed[name] = str(posed.error)
                 else:
@@ -135,46 +143,54 @@ def write_results(
     *,
     table: str | None,
     numbers: Mapping[str, int] | None = None,
+    category_id: int = PERSON_CATEGORY_ID,
 ) -> list[str]:
     """Write ``poses.json`` and the table from the journal; returns lines that say what was written.
 
-    ``numbers`` gives pictures their image id, where a file of boxes did. Without it, pictures whose names are numbers
-    have those, as in COCO, if all have and none twice; else pictures and frames count from 1.
+    ``numbers`` gives pictures their image id, where a file of boxes did; other pictures whose name is a number have
+    that, as in COCO. The rest, and the frames of videos, have the numbers from 1 on that are left.
     """
+    names = [record["name"] for record in journal.records() if "people" in record]
+    ids, doubles = _image_ids(names, numbers or {})
+    doubtful = {number_in_name(name) for name in doubles}
     records = output / "poses.json"
-    count = write_coco_results(records, _posed(output, journal, skeleton, numbers))
+    count = write_coco_results(records, _posed(output, journal, skeleton, ids, doubtful), category_id)
     lines = [f"poses               {records} ({count} people)"]
+    if doubles:
+        lines.append(
+            f"image ids           {len(doubles)} pictures, first {doubles[0]}, share the number in their name with "
+            "another, and have a number of their own instead"
+        )
     if table is not None:
         path = output / f"poses.{table}"
-        TABLES[table](path, _posed(output, journal, skeleton, numbers))
+        TABLES[table](path, _posed(output, journal, skeleton, ids, doubtful))
         lines.append(f"table               {path}")
     return lines
 
 
 def _posed(
-    output: Path, journal: Journal, skeleton: Skeleton, numbers: Mapping[str, int] | None
+    output: Path, journal: Journal, skeleton: Skeleton, ids: Mapping[str, int], doubtful: Collection[int | None]
 ) -> Iterator[PosedPicture]:
-    if not numbers:
-        numbers = _numbers_in_names(record["name"] for record in journal.records())
-    running = 0
+    """Everything in the journal; what has no id gets one that is neither another's nor ``doubtful``."""
+    taken = {*ids.values(), *doubtful}
+    left = (number for number in itertools.count(1) if number not in taken)
     for record in journal.records():
         name = record["name"]
         if "people" in record:
-            running += 1
-            yield PosedPicture(name, numbers.get(name, running), People.from_dict(record["people"], skeleton))
+            people = People.from_dict(record["people"], skeleton)
+            yield PosedPicture(name, ids[name] if name in ids else next(left), people)
             continue
         for frame, seconds, people in frame_poses(output / record["frames"], skeleton):
-            running += 1
-            yield PosedPicture(name, running, people, frame, seconds)
+            yield PosedPicture(name, next(left), people, frame, seconds)
 
 
-def _numbers_in_names(names: Iterable[str]) -> dict[str, int]:
-    listed = list(names)
-    stems = [Path(name).stem for name in listed]
-    if not all(stem.isascii() and stem.isdigit() and len(stem) < 19 for stem in stems):
-        return {}
-    numbers = dict(zip(listed, map(int, stems), strict=True))
-    return numbers if len(set(numbers.values())) == len(listed) else {}
+def _image_ids(names: Sequence[str], numbers: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
+    """The ids that pictures have from ``numbers`` or from their names; and those whose number another has too."""
+    ids = {name: numbers[name] for name in names if name in numbers}
+    in_names = {name: number for name in names if name not in ids and (number := number_in_name(name)) is not None}
+    times = Counter([*ids.values(), *in_names.values()])
+    doubles = [name for name, number in in_names.items() if times[number] > 1]
+    return ids | {name: number for name, number in in_names.items() if times[number] == 1}, doubles
 
 
 def _drawn_picture_name(name: str) -> str:

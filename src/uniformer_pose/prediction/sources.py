@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from uniformer_pose.errors import InputError
@@ -74,6 +74,12 @@ def find_source(source: str) -> Source:
     alike = nearest(path.name, (p.name for p in path.parent.iterdir())) if path.parent.is_dir() else None
     hint = f"did you mean {path.parent / alike}?" if alike else "check the path"
     raise InputError(f"source={text}: no such file or folder; {hint}")
+
+
+def number_in_name(name: str) -> int | None:
+    """The number that a picture's name is, as in COCO (``val/000000000139.jpg`` is 139); None where it is none."""
+    stem = PurePosixPath(name).stem
+    return int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 19 else None
 
 
 def _of_files(files: Iterable[Path], *, root: Path, what: str) -> Source:

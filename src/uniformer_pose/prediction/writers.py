@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.prediction.people import People
+from uniformer_pose.prediction.people import PERSON_CATEGORY_ID, People
 
 COLUMNS = ("file", "frame", "seconds", "person", "track", "keypoint", "x", "y", "score", "pose_score")
 _ROWS_PER_GROUP = 100_000
@@ -31,7 +31,7 @@ class PosedPicture:
     seconds: float | None = None
 
 
-def write_coco_results(path: Path, pictures: Iterable[PosedPicture]) -> int:
+def write_coco_results(path: Path, pictures: Iterable[PosedPicture], category_id: int = PERSON_CATEGORY_ID) -> int:
     """Write a COCO results JSON (a list) and return how many poses it has.
 
     Beside COCO's entries, which its tools read, each pose has ``file_name``, and of videos ``frame`` and ``seconds``.
@@ -40,7 +40,7 @@ def write_coco_results(path: Path, pictures: Iterable[PosedPicture]) -> int:
     with _whole(path) as file:
         file.write("[")
         for picture in pictures:
-            for result in picture.people.to_coco(picture.image_id):
+            for result in picture.people.to_coco(picture.image_id, category_id):
                 result["file_name"] = picture.file
                 if picture.frame is not None:
                     result |= {"frame": picture.frame, "seconds": picture.seconds}
