@@ -182,7 +182,8 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         trainer.validate(module, datamodule=data, ckpt_path=best or None, weights_only=True, verbose=False)
     if module.evaluation is not None:  # on the first process, unless nothing was evaluated
         print(write_report(run_dir, module.evaluation, module.protocol))
-        print(f"pictures            {run_dir / 'pictures'}")
+        if any((run_dir / "pictures").glob("*.png")):
+            print(f"pictures            {run_dir / 'pictures'}")
     saved = best or getattr(callbacks.get("last_checkpoint"), "best_model_path", "")
     if saved and trainer.is_global_zero:
         name = "best checkpoint     " if best else "last checkpoint     "

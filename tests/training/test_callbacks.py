@@ -27,6 +27,18 @@ def test_a_resumed_run_keeps_the_picture_of_its_first_batch(tiny):
     assert (tiny.folder / "training_crops.png").read_bytes() == b"the first"
 
 
+def test_pictures_that_cannot_be_written_are_drawn_once_and_training_goes_on(tiny, monkeypatch):
+    (tiny.folder / "pictures").write_text("a file where the folder should be")
+    drawn = []
+    original = callbacks.training_sheet
+    monkeypatch.setattr(callbacks, "training_sheet", lambda *a, **k: drawn.append(1) or original(*a, **k))
+    pictures = Pictures(str(tiny.folder / "pictures"))
+    with pytest.warns(UserWarning, match="without this picture"):
+        tiny.trainer(max_epochs=2, callbacks=[pictures]).fit(tiny.module(), datamodule=tiny.data())
+    assert len(drawn) == 1
+    pictures.keep_last_as_final()  # of which there is none
+
+
 def test_an_evaluation_alone_leaves_one_picture(tiny):
     folder = tiny.folder / "pictures"
     tiny.trainer(callbacks=[Pictures(str(folder))]).validate(tiny.module(), datamodule=tiny.data(), verbose=False)

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from uniformer_pose.data.crop_geometry import CropGeometry
-from uniformer_pose.data.images import read_image
+from uniformer_pose.data.images import read_image_of
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import keypoint_similarities
 from uniformer_pose.pictures.drawing import save_picture
@@ -34,14 +34,16 @@ class Pictures(Callback):
     def __init__(self, folder: str, num_people: int = 16) -> None:
         self.folder = Path(folder)
         self.num_people = num_people
+        self._first_batch_seen = False
         self._last_predictions: Path | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], _batch_index: int
     ) -> None:
         """Draw the first batch of this run, exactly as the network is about to see it."""
-        if not trainer.is_global_zero or (self.folder / "training_crops.png").exists():
+        if self._first_batch_seen or not trainer.is_global_zero or (self.folder / "training_crops.png").exists():
             return
+        self._first_batch_seen = True
         if not isinstance(pl_module, PoseModule):
             raise TypeError(f"Pictures works with PoseModule, not {type(pl_module).__name__}")
         shown = {name: values[: self.num_people] for name, values in batch.items()}
@@ -63,18 +65,25 @@ class Pictures(Callback):
             return
         sheet = evaluation_sheet(pl_module, self.num_people)
         name = f"predictions_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "predictions"
-        self._keep(trainer, name, "predictions", sheet)
-        self._last_predictions = self.folder / f"{name}.png"
+        if self._keep(trainer, name, "predictions", sheet):
+            self._last_predictions = self.folder / f"{name}.png"
 
     def keep_last_as_final(self) -> None:
         """Give the last epoch's predictions the name of a final evaluation's, where that need not be made."""
-        if self._last_predictions is not None:
+        if self._last_predictions is None:
+            return
+        try:
             shutil.copyfile(self._last_predictions, self.folder / "predictions.png")
+        except OSError as error:
+            rank_zero_warn(f"{self.folder / 'predictions.png'}: cannot be written ({error.strerror})")
 
-    def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> None:
+    def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> bool:
+        """Write a picture and send it to the loggers; returns whether it is on the disk."""
+        written = True
         try:
             save_picture(self.folder / f"{file}.png", sheet)
         except InputError as error:  # the disk is full, say: a picture less is no reason to stop
+            written = False
             rank_zero_warn(f"{error}; training goes on without this picture")
         for logger in trainer.loggers:
             with failures_of(logger):
@@ -82,6 +91,7 @@ class Pictures(Callback):
                     logger.log_image(title, [sheet], step=trainer.global_step)
                 elif isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(title, sheet, trainer.global_step, dataformats="HWC")
+        return written
 
 
 def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
@@ -110,11 +120,7 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
         oks = per_keypoint[:, truth.visibility[person] > 0].mean(axis=1)
         best = candidates[int(oks.argmax())]
         image_index = index_of_image[int(truth.image_ids[person])]
-        image = read_image(
-            people.image_path(image_index),
-            height=int(people.image_heights[image_index]),
-            width=int(people.image_widths[image_index]),
-        )
+        image = read_image_of(people, image_index).pixels
         geometry = CropGeometry.from_box(
             truth.boxes_xywh[person],
             height=module.codec.height,
