@@ -69,6 +69,7 @@ def check_data(config: dict[str, Any]) -> bool:
             max_examples=config["max_examples"],
             categories=data["categories"],
             max_images=data["max_images"],
+            image_orientation=data.get("image_orientation"),
             on_progress=on_progress,
         )
     print(text_report(report))

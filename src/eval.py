@@ -84,7 +84,8 @@ def evaluate(config: dict[str, Any]) -> float:
     arguments = data_arguments(model, config["data"])
     if codec is not None:  # a whole data config was chosen: its images and boxes count
         print(f"crops stay {model.codec.height}x{model.codec.width} and {model.codec.method}, as in training")
-        for name in ("test_annotations", "test_images", "test_boxes"):  # it may have no test set
+        # It may have no test set, and refer to other pixels than the training's data.
+        for name in ("test_annotations", "test_images", "test_boxes", "image_orientation"):
             arguments[name] = config["data"].get(name)
     # All of them before the first is evaluated: a misspelt one must not show after an hour.
     datasets = {
@@ -131,7 +132,7 @@ def evaluate(config: dict[str, Any]) -> float:
             )
         elif module.evaluation is not None:  # on the first process
             print(write_report(folder, module.evaluation, protocol))
-            print(f"pictures            {folder / 'pictures'}\n")
+            print(f"pictures            {folder / 'pictures'}\n" if any((folder / "pictures").glob("*.png")) else "")
             all_metrics[name] = module.evaluation.metrics
     if len(all_metrics) > 1:
         write_json(run_dir / "metrics_by_boxes.json", all_metrics)

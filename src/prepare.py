@@ -59,6 +59,7 @@ def prepare(config: dict[str, Any]) -> bool:
         if not path.exists():
             raise InputError(f"{path} does not exist; {data.get('if_missing') or 'set data.root=<folder>'}")
     people = read_ground_truth(annotations, images, load_skeleton(data["skeleton"]), categories=data.get("categories"))
+    people = people.with_orientation(data.get("image_orientation"))
     if data.get("max_images") is not None:
         people = people.first_images(data["max_images"])
     if not len(people):
@@ -83,6 +84,7 @@ def prepare(config: dict[str, Any]) -> bool:
     )
     for reason, count in result.whole.most_common():
         print(f"{count} files are stored as they are, and read no faster: {reason}")
+    print("\n".join(result.remarks), end="\n" if result.remarks else "")
     if result.bad:
         print(f"{len(result.bad)} images cannot be read; data.on_bad_image=skip trains without them. The first:")
         print("\n".join(list(result.bad.values())[:5]))

@@ -100,14 +100,14 @@ def tiny_coco(tmp_path: Path, skeleton: Skeleton) -> TinyCoco:
 @pytest.fixture
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Names of the images that the data sets have read so far."""
-    from uniformer_pose.data import crop_dataset
+    from uniformer_pose.data import images
 
     names: list[str] = []
-    original = crop_dataset.read_image
+    original = images.read_file
 
-    def counted(path: Path, **arguments: Any) -> Any:
+    def counted(path: Path) -> bytes:
         names.append(path.name)
-        return original(path, **arguments)
+        return original(path)
 
-    monkeypatch.setattr(crop_dataset, "read_image", counted)
+    monkeypatch.setattr(images, "read_file", counted)
     return lambda: list(names)

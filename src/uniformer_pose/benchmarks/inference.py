@@ -16,7 +16,7 @@ from uniformer_pose.benchmarks.report import BenchmarkResult, Comparison
 from uniformer_pose.benchmarks.roofline import count_work, device_peak
 from uniformer_pose.data.coco_annotations import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry
-from uniformer_pose.data.images import read_image
+from uniformer_pose.data.images import read_image_of
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth, protocol_metrics
 from uniformer_pose.evaluation.predictions import PosePredictions
@@ -51,14 +51,7 @@ def pictures_of(people: PersonInstances, most: int) -> BoxedPictures:
     """The first ``most`` evaluation instances, a picture for each; all of an image or none."""
     kept = int(np.searchsorted(np.cumsum(people.boxes_per_image), most, side="right"))
     people = people.first_images(max(kept, 1))
-    by_image = [
-        read_image(
-            people.image_path(index),
-            height=int(people.image_heights[index]),
-            width=int(people.image_widths[index]),
-        )
-        for index in range(people.num_images)
-    ]
+    by_image = [read_image_of(people, index).pixels for index in range(people.num_images)]
     return BoxedPictures([by_image[index] for index in people.image_of_instance], people.boxes_xywh, people)
 
 

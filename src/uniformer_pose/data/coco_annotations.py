@@ -116,6 +116,10 @@ class PersonInstances:
             counts={**self.counts, "kept": kept, reason: len(self) - kept},
         )
 
+    def with_orientation(self, orientation: ImageOrientation | None) -> PersonInstances:
+        """The same people, with another word on what their coordinates refer to; None changes nothing."""
+        return self if orientation is None else replace(self, image_orientation=orientation)
+
     def image_path(self, image_index: int) -> Path:
         """Where one image lies; InputError if a link leads out of the image folder.
 

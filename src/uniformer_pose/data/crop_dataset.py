@@ -7,8 +7,7 @@ traffic of floats.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 import cv2
@@ -20,9 +19,8 @@ from torch.utils.data import Dataset, get_worker_info
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco_annotations import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry, fit_boxes, upright_matrices, warp
-from uniformer_pose.data.images import read_image
+from uniformer_pose.data.images import ImageFiles, ImageSource
 from uniformer_pose.data.photometric import PhotometricAugmentation
-from uniformer_pose.data.prepared.shards import PreparedImages
 from uniformer_pose.data.worker_failures import begin_reading, end_reading
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
@@ -31,7 +29,6 @@ from uniformer_pose.skeleton import Skeleton
 _MOST_BAD_IMAGES_IN_A_ROW = 100
 
 BadImagePolicy = Literal["error", "skip"]
-Cropping = Callable[[CropGeometry], npt.NDArray[np.uint8]]
 
 
 class TrainingSample(TypedDict):
@@ -77,8 +74,8 @@ class TrainingCrops(Dataset[TrainingSample]):
     ``on_bad_image``: an image that cannot be used is an InputError with its path and the annotation's id, or
     (``skip``) the next person with a good image takes the place, which shows in the sample's ``replaced``.
 
-    ``prepared``: where the images lie as ``src/prepare.py`` stores them; the same pixels as from the files, in less
-    time.
+    ``images``: where the crops are taken from: the image files (None), or ``PreparedImages``, which give the same
+    pixels in less time.
     """
 
     def __init__(
@@ -94,7 +91,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
         on_bad_image: BadImagePolicy = "error",
-        prepared: PreparedImages | None = None,
+        images: ImageSource | None = None,
     ) -> None:
         if len(instances) == 0:
             raise InputError(f"nobody to train on. {instances.summary()}; give a file with annotated people")
@@ -117,8 +114,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         self.geometric = geometric
         self.photometric = photometric
         self.on_bad_image = on_bad_image
-        self.prepared = prepared
-        self._links_followed = np.zeros(instances.num_images, dtype=np.bool_)
+        self.images = ImageFiles(instances) if images is None else images
         self._mirror_permutation = skeleton.mirror_permutation
 
     def __len__(self) -> int:
@@ -127,12 +123,9 @@ class TrainingCrops(Dataset[TrainingSample]):
     def __getitem__(self, index_and_epoch: tuple[int, int]) -> TrainingSample:
         """The sample of one visit; see ``TrainingSample`` for its fields."""
         requested, epoch = index_and_epoch
-        rng = np.random.default_rng([self.seed, epoch, requested])
-        index, take_crop = self._open(requested)
+        index, geometry, crop, rng = self._first_good(requested, epoch)
         keypoints = self.instances.keypoints_in_image[index]
         visibility = self.instances.visibility[index]
-        geometry = self._choose_geometry(rng, index)
-        crop = take_crop(geometry)
         if self.photometric is not None:
             crop = self.photometric(crop, rng)
         end_reading()
@@ -166,8 +159,10 @@ class TrainingCrops(Dataset[TrainingSample]):
             unbiased=self.unbiased,
         )
 
-    def _open(self, requested: int) -> tuple[int, Cropping]:
-        """The requested instance, or the next one of another image that can be read; and what crops its image."""
+    def _first_good(
+        self, requested: int, epoch: int
+    ) -> tuple[int, CropGeometry, npt.NDArray[np.uint8], np.random.Generator]:
+        """The requested instance, or the next one of another image that can be read; and its crop."""
         bad_images: dict[int, InputError] = {}
         for step in range(len(self.instances)):
             index = (requested + step) % len(self.instances)
@@ -175,40 +170,19 @@ class TrainingCrops(Dataset[TrainingSample]):
             if image_index in bad_images:
                 continue
             begin_reading(index)
+            rng = np.random.default_rng([self.seed, epoch, requested])
+            geometry = self._choose_geometry(rng, index)
             try:
-                return index, self._open_image(image_index, index)
+                return index, geometry, self.images.crop(image_index, geometry), rng
             except InputError as error:
+                bad_images[image_index] = _with_instance(error, self.instances, index)
                 if self.on_bad_image == "error":
-                    raise
-                bad_images[image_index] = error
+                    raise bad_images[image_index] from error
                 end_reading()
                 if len(bad_images) == _MOST_BAD_IMAGES_IN_A_ROW:
                     break
         first = next(iter(bad_images.values()))
         raise InputError(f"{len(bad_images)} images in a row cannot be used, the first: {first}") from first
-
-    def _read_image(self, image_index: int, instance_index: int) -> npt.NDArray[np.uint8]:
-        """``read_image`` of an image; following its links costs a twentieth of decoding it, so it is done once."""
-        if not self._links_followed[image_index]:
-            self.instances.image_path(image_index)
-            self._links_followed[image_index] = True
-        path = self.instances.image_folder / str(self.instances.file_names[image_index])
-        height = int(self.instances.image_heights[image_index])
-        width = int(self.instances.image_widths[image_index])
-        try:
-            return read_image(path, height=height, width=width)
-        except InputError as error:
-            raise InputError(f"{error} ({self.instances.describe(instance_index)})") from error
-
-    def _open_image(self, image_index: int, instance_index: int) -> Cropping:
-        if self.prepared is None:
-            image = self._read_image(image_index, instance_index)
-            return lambda geometry: geometry.crop(image)
-        try:
-            self.prepared.require_good(image_index)
-        except InputError as error:
-            raise InputError(f"{error} ({self.instances.describe(instance_index)})") from error
-        return partial(self.prepared.crop, image_index)
 
 
 class EvaluationImages(Dataset[EvaluationBatch]):
@@ -229,9 +203,11 @@ class EvaluationImages(Dataset[EvaluationBatch]):
         padding: float = 1.25,
         unbiased: bool = False,
         on_bad_image: BadImagePolicy = "error",
+        images: ImageFiles | None = None,
     ) -> None:
         _check_policy(on_bad_image)
         self.instances = instances
+        self.images = ImageFiles(instances) if images is None else images
         self.height = height
         self.width = width
         self.unbiased = unbiased
@@ -262,10 +238,10 @@ class EvaluationImages(Dataset[EvaluationBatch]):
         for image_index, indices in zip(image_indices, of_image, strict=True):
             begin_reading(int(indices[0]))
             try:
-                image = _read_image(self.instances, image_index, int(indices[0]))
-            except InputError:
+                image = self.images.pixels(image_index)
+            except InputError as error:
                 if self.on_bad_image == "error":
-                    raise
+                    raise _with_instance(error, self.instances, int(indices[0])) from error
                 unreadable.append(image_index)
                 end_reading()
                 continue
@@ -316,15 +292,8 @@ def use_one_opencv_thread(_worker_id: int) -> None:
         gc.freeze()
 
 
-def _read_image(instances: PersonInstances, image_index: int, instance_index: int) -> npt.NDArray[np.uint8]:
-    try:
-        return read_image(
-            instances.image_path(image_index),
-            height=int(instances.image_heights[image_index]),
-            width=int(instances.image_widths[image_index]),
-        )
-    except InputError as error:
-        raise InputError(f"{error} ({instances.describe(instance_index)})") from error
+def _with_instance(error: InputError, instances: PersonInstances, index: int) -> InputError:
+    return InputError(f"{error} ({instances.describe(index)})")
 
 
 def _check_policy(on_bad_image: str) -> None:

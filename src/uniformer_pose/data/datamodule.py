@@ -12,13 +12,19 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.coco_annotations import PersonInstances, read_detections, read_ground_truth
+from uniformer_pose.data.coco_annotations import (
+    ImageOrientation,
+    PersonInstances,
+    read_detections,
+    read_ground_truth,
+)
 from uniformer_pose.data.crop_dataset import (
     EvaluationImages,
     TrainingCrops,
     as_it_is,
     use_one_opencv_thread,
 )
+from uniformer_pose.data.images import ImageFiles, ImageSource
 from uniformer_pose.data.photometric import PhotometricAugmentation
 from uniformer_pose.data.prepared.shards import PreparedImages
 from uniformer_pose.data.sampling import EpochSampler, pack_images
@@ -40,7 +46,8 @@ class PersonCrops(pl.LightningDataModule):
     crop's size and convention.
     ``prepared`` is a folder that ``src/prepare.py`` has written, from which the training images are read; None reads
     the image files. ``categories``: names or ids of those whose annotations and detections count, as one class; None:
-    all with the skeleton's keypoints (``counted_categories``). ``worker_timeout``: seconds after which a training that
+    all with the skeleton's keypoints (``counted_categories``). ``image_orientation``: what coordinates on pictures that
+    EXIF turns refer to, None for what the annotation files say. ``worker_timeout``: seconds after which a training that
     gets no batch ends, 0 for never. ``if_missing`` is what an error message tells a user who does not have the data.
 
     A training batch: ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K) in
@@ -79,6 +86,7 @@ class PersonCrops(pl.LightningDataModule):
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
         prepared: str | None = None,
+        image_orientation: ImageOrientation | None = None,
         worker_timeout: float = 300.0,
     ) -> None:
         super().__init__()
@@ -104,11 +112,13 @@ class PersonCrops(pl.LightningDataModule):
         self.seed = seed
         self.geometric, self.photometric = geometric, photometric
         self.prepared = prepared
+        self.image_orientation = image_orientation
         self.worker_timeout = worker_timeout
         self.loaders: list[WatchedLoader] = []  # of training and evaluation, once they are made
         self.train_people: PersonInstances | None = None
         self.val_people: PersonInstances | None = None
-        self._prepared_images: PreparedImages | None = None
+        self._val_images_read: ImageFiles | None = None
+        self._train_images_read: ImageSource | None = None
         self._next_epoch, self._next_batch = 0, 0
         self._resumed: dict[str, int] = {}
 
@@ -141,9 +151,13 @@ class PersonCrops(pl.LightningDataModule):
                 images = self._existing(self.train_images)
             people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
             rank_zero_info(people.summary())  # what was left out, and why
-            self.train_people = people if self.max_images is None else people.first_images(self.max_images)
-            if self.prepared is not None:
-                self._prepared_images = PreparedImages(self.prepared, self.train_people)
+            self.train_people = self._in_use(people)
+            if self.prepared is None:
+                self._train_images_read = ImageFiles(self.train_people)
+            else:
+                self._train_images_read = PreparedImages(self.prepared, self.train_people)
+                for line in self._train_images_read.remarks:
+                    rank_zero_warn(line)
         # At each call: before the trainer is there, the number of processes is not known yet.
         if stage == "fit" and self.train_batches < 1:
             _rank, processes = self._rank_and_world_size()
@@ -162,7 +176,13 @@ class PersonCrops(pl.LightningDataModule):
             if len(people) == 0:
                 raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
             rank_zero_info(people.summary())
-            self.val_people = people if self.max_images is None else people.first_images(self.max_images)
+            self.val_people = self._in_use(people)
+            self._val_images_read = ImageFiles(self.val_people)
+
+    def _in_use(self, people: PersonInstances) -> PersonInstances:
+        """The people of the images that are asked for, in the orientation that is asked for."""
+        people = people.with_orientation(self.image_orientation)
+        return people if self.max_images is None else people.first_images(self.max_images)
 
     def _warn_of_lone_sides(self) -> None:
         """Only where something is mirrored: crops for training, or those of the flip test."""
@@ -191,7 +211,7 @@ class PersonCrops(pl.LightningDataModule):
             geometric=self.geometric,
             photometric=self.photometric,
             on_bad_image=self.on_bad_image,
-            prepared=self._prepared_images,
+            images=self._train_images_read,
         )
         rank, world_size = self._rank_and_world_size()
         self._require_same_steps()
@@ -212,6 +232,7 @@ class PersonCrops(pl.LightningDataModule):
             padding=self.box_padding,
             unbiased=self.codec.unbiased,
             on_bad_image=self.on_bad_image,
+            images=self._val_images_read,
         )
         rank, world_size = self._rank_and_world_size()
         batches = pack_images(people.boxes_per_image, self.eval_batch_size, rank=rank, world_size=world_size)

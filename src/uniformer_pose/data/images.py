@@ -1,63 +1,158 @@
-"""Image files to pixels, with a sentence for every file that is not what the annotations say."""
+"""Image files to pixels: the one reader, which decodes, turns, checks the size and makes 8 bits of any depth.
+
+Whether pictures are turned as their EXIF says is a property of the data (``PersonInstances.image_orientation``); every
+part of the program that reads pictures of a data set reads them here, in the frame of its coordinates.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from uniformer_pose.data.coco_annotations import ImageOrientation, PersonInstances
+from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.exif import TURNED_BY_A_QUARTER, exif_orientation, turned
 from uniformer_pose.errors import InputError
 
 MOST_PIXELS = 250_000_000
 """Of a picture that a person hands in: 750 MB once decoded, more than any camera makes."""
 
+Pixels = npt.NDArray[np.uint8]
+
+_PNG_BIT_DEPTH = 24
+_DEEP_STARTS = (b"II", b"MM", b"P2", b"P3", b"P5", b"P6", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")  # TIFF, PNM, JPEG 2000
 _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 
 
-def read_image(path: str | Path, *, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """(height, width, 3) RGB pixels of an image file, 0 to 255.
+Remark = Literal["turned", "few bits"]
 
-    ``height`` and ``width`` are what the annotation file says. The pixels are taken as stored: an EXIF
-    orientation is not applied, because COCO's keypoints refer to the stored pixels. Grey, palette,
-    transparent and 16-bit images become three channels of 8 bits.
 
-    Raises InputError, naming the path, if there is no such file, if it is no image, if it is cut off, or if
-    its size is another one. Not noticed: a JPEG damaged in its middle with its end intact, which common
-    decoders accept too.
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedImage:
+    """One picture: ``pixels`` (height, width, 3) RGB, 0 to 255; ``exif`` its EXIF orientation, 1 to 8.
+
+    ``bits``: how many of its ``of_bits`` a deeper picture uses, which are those that became 8; both 8 for others.
+    ``remarks``: what a user should hear of, see ``remark_line``.
     """
+
+    pixels: Pixels
+    exif: int = 1
+    bits: int = 8
+    of_bits: int = 8
+    remarks: tuple[Remark, ...] = ()
+
+
+class ImageSource(Protocol):
+    """The images of some people, by their index in ``PersonInstances``: files, or a prepared folder."""
+
+    def crop(self, image_index: int, geometry: CropGeometry, /) -> Pixels:
+        """The crop that ``geometry`` takes of an image; InputError where it cannot be read."""
+
+
+class ImageFiles:
+    """The images of some people from their files; says once what is remarkable about them, whoever reads first."""
+
+    def __init__(self, people: PersonInstances) -> None:
+        self.people = people
+        # Following an image's links costs a twentieth of decoding it, so it is done once.
+        self._links_followed = np.zeros(people.num_images, dtype=np.bool_)
+        self._said = _SaidOnce()
+
+    def crop(self, image_index: int, geometry: CropGeometry) -> Pixels:
+        """The crop that ``geometry`` takes of an image; InputError where it cannot be read."""
+        return geometry.crop(self.pixels(image_index))
+
+    def pixels(self, image_index: int) -> Pixels:
+        """(height, width, 3) RGB pixels of an image; InputError where it cannot be read."""
+        if not self._links_followed[image_index]:
+            self.people.image_path(image_index)
+            self._links_followed[image_index] = True
+        image = read_image_of(self.people, image_index, links_are_followed=True)
+        for kind in image.remarks:
+            if self._said.first(kind):
+                _warn(remark_line(kind, f"{self.people.source_file.name}, {self.people.file_names[image_index]}"))
+        return image.pixels
+
+
+def read_image_of(people: PersonInstances, image_index: int, *, links_are_followed: bool = False) -> DecodedImage:
+    """One image of ``people``, in the frame that their coordinates refer to; InputError where it cannot be read."""
+    name = people.image_folder / str(people.file_names[image_index])
+    path = name if links_are_followed else people.image_path(image_index)
+    height, width = int(people.image_heights[image_index]), int(people.image_widths[image_index])
+    data = read_file(path)
+    return decode_image(path, data, height=height, width=width, orientation=people.image_orientation)
+
+
+def read_image(path: str | Path, *, height: int, width: int, orientation: ImageOrientation | None = None) -> Pixels:
+    """(height, width, 3) RGB pixels of an image file, 0 to 255; see ``decode_image``."""
     path = Path(path)
-    return decode_image(path, read_file(path), height=height, width=width)
+    return decode_image(path, read_file(path), height=height, width=width, orientation=orientation).pixels
 
 
-def decode_image(path: str | Path, data: bytes | bytearray, *, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """What ``read_image`` makes of a file's bytes; ``path`` is for messages."""
-    image = _decoded(path, data, cv2.IMREAD_IGNORE_ORIENTATION)
-    found_height, found_width = image.shape[:2]
-    if (found_height, found_width) != (height, width):
-        turned = (found_width, found_height) == (height, width)
-        hint = "annotate the stored pixels, without EXIF rotation" if turned else "use the images that were annotated"
-        raise InputError(
-            f"{path}: the image is {found_height}x{found_width} pixels (height x width), the annotation file "
-            "says "
-            f"{height}x{width}; {hint}"
-        )
-    return image
+def decode_image(
+    path: str | Path,
+    data: bytes | bytearray,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    orientation: ImageOrientation | None = None,
+    assumed: ImageOrientation = "stored",
+    option: str = "data.image_orientation",
+) -> DecodedImage:
+    """The picture in an image file's bytes; ``path`` is for messages.
+
+    ``orientation``: the pixels as they are ``stored``, or ``displayed``, turned as EXIF says; None: nobody said what
+    coordinates on it refer to, so that it is as ``assumed``, with a remark if that makes a difference. ``height`` and
+    ``width`` are what the annotation file says, None where there is none. Grey, palette, transparent and deeper
+    pictures become three channels of 8 bits; of a deeper one, the bits that it uses.
+
+    Raises InputError, naming the path, if there is no whole image, if its size is another one (naming ``option`` where
+    only the displayed picture has that size), or if it has negative pixels. Not noticed: a JPEG damaged in its middle
+    with its end intact, which common decoders accept too.
+    """
+    pixels, bits, of_bits = _stored(path, data)
+    exif = exif_orientation(data)
+    if (orientation or assumed) == "displayed":
+        pixels = turned(pixels, exif)
+    if height is not None and width is not None and pixels.shape[:2] != (height, width):
+        raise InputError(f"{path}: {_other_size(pixels, height, width, exif, orientation or assumed, option)}")
+    if exif == 1 and bits == of_bits:
+        return DecodedImage(pixels)
+    remarks: list[Remark] = ["turned"] if exif != 1 and orientation is None else []
+    remarks += ["few bits"] if bits != of_bits else []
+    return DecodedImage(pixels, exif, bits, of_bits, tuple(remarks))
 
 
-def read_photo(path: str | Path, *, most_pixels: int = MOST_PIXELS) -> npt.NDArray[np.uint8]:
-    """(height, width, 3) RGB pixels of a person's own picture, 0 to 255, upright as its EXIF orientation says.
+def read_photo(path: str | Path, *, most_pixels: int = MOST_PIXELS) -> Pixels:
+    """(height, width, 3) RGB pixels of a person's own picture, upright as its EXIF says; see ``decode_photo``."""
+    return decode_photo(path, most_pixels=most_pixels).pixels
 
-    Any colour type becomes three channels of 8 bits: grey, palette, CMYK, 16 bits; transparency is dropped, and of an
-    animation the first picture is taken. Raises InputError, naming the path, for what is no whole image, and for more
-    than ``most_pixels``, before they are decoded.
+
+def decode_photo(
+    path: str | Path,
+    *,
+    most_pixels: int = MOST_PIXELS,
+    height: int | None = None,
+    width: int | None = None,
+    orientation: ImageOrientation | None = "displayed",
+    assumed: ImageOrientation = "displayed",
+) -> DecodedImage:
+    """A person's own picture, upright as its EXIF orientation says unless told otherwise; see ``decode_image``.
+
+    Any colour type becomes three channels of 8 bits, transparency is dropped, and of an animation the first picture is
+    taken. Raises InputError also for more than ``most_pixels``, before they are decoded.
     """
     path = Path(path)
     data = read_file(path)
@@ -66,7 +161,50 @@ def read_photo(path: str | Path, *, most_pixels: int = MOST_PIXELS) -> npt.NDArr
         raise _not_decoded(path, data)
     if pixels > most_pixels:
         raise InputError(f"{path}: more than the {most_pixels} pixels that are read; make it smaller first")
-    return _decoded(path, data, 0)
+    return decode_image(
+        path,
+        data,
+        height=height,
+        width=width,
+        orientation=orientation,
+        assumed=assumed,
+        option="image_orientation",  # of src/predict.py
+    )
+
+
+def remark_line(
+    kind: Remark,
+    first: str,
+    count: int | None = None,
+    *,
+    assumed: ImageOrientation = "stored",
+    option: str = "data.image_orientation",
+) -> str:
+    """What a user should hear of pictures with a remark; ``first`` is an example, ``count`` how many, if known."""
+    pictures = f"pictures such as {first}" if count is None else f"{count} pictures (first {first})"
+    if kind == "few bits":
+        return f"{pictures} use a part of their bits, such as 12 of 16; those that they use are read"
+    return (
+        f"{pictures} have an EXIF orientation and are read as {assumed}, because no info.image_orientation says what "
+        f"their coordinates refer to; {option}={_other(assumed)} reads them as {_other(assumed)}, "
+        f"{option}={assumed} confirms what is done"
+    )
+
+
+def eight_bits(pixels: npt.NDArray[Any]) -> tuple[Pixels, int, int]:
+    """Pixels of whole numbers as 8 bits; how many bits the largest of them needs (8, 10, 12, 14, all), and of how many.
+
+    A sensor of 12 bits fills a file of 16 to a sixteenth: taken as 16 bits it would be nearly black. A picture that
+    uses the whole range stays as it is. Raises InputError for negative numbers and for fractions.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels, 8, 8
+    if pixels.dtype.kind not in "iu" or pixels.min(initial=0) < 0:
+        raise InputError("has negative or fractional pixels; convert it to 8 bits")
+    of_bits = 8 * pixels.dtype.itemsize - (pixels.dtype.kind == "i")
+    largest = int(pixels.max(initial=0))
+    bits = next(bits for bits in (8, 10, 12, 14, 16, 24, of_bits) if bits <= of_bits and largest < 1 << bits)
+    return (pixels >> (bits - 8)).astype(np.uint8), bits, of_bits if largest else bits
 
 
 def is_complete_jpeg(data: bytes | bytearray) -> bool:
@@ -108,14 +246,72 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({reason}); check the file and its permissions") from error
 
 
-def _decoded(path: str | Path, data: bytes | bytearray, orientation: int) -> npt.NDArray[np.uint8]:
+class _SaidOnce:
+    """Which remarks were made, in memory that worker processes share with the one they were forked from."""
+
+    def __init__(self) -> None:
+        self._flags = mmap.mmap(-1, len(get_args(Remark)))
+
+    def first(self, kind: Remark) -> bool:
+        """Whether nobody has said it yet."""
+        place = get_args(Remark).index(kind)
+        said = self._flags[place]
+        self._flags[place] = 1
+        return not said
+
+    def __reduce__(self) -> tuple[type[_SaidOnce], tuple[()]]:
+        return _SaidOnce, ()
+
+
+def _warn(line: str) -> None:
+    from lightning.pytorch.utilities import rank_zero_warn  # a reader of files does not need it until here
+
+    rank_zero_warn(line)
+
+
+def _other(orientation: ImageOrientation) -> ImageOrientation:
+    return "stored" if orientation == "displayed" else "displayed"
+
+
+def _other_size(pixels: Pixels, height: int, width: int, exif: int, read_as: ImageOrientation, option: str) -> str:
+    found_height, found_width = pixels.shape[:2]
+    hint = "use the images that were annotated"
+    if (found_width, found_height) == (height, width):
+        hint = "annotate the stored pixels, without EXIF rotation"
+        if exif in TURNED_BY_A_QUARTER:
+            other = _other(read_as)
+            hint = f"its EXIF turns it by a quarter: as {other} it has that size; set {option}={other}"
+    return (
+        f"the image is {found_height}x{found_width} pixels (height x width), the annotation file says "
+        f"{height}x{width}; {hint}"
+    )
+
+
+def _stored(path: str | Path, data: bytes | bytearray) -> tuple[Pixels, int, int]:
+    """The pixels as they lie in the file, how many bits of them were used, and of how many."""
     image = None
+    deep = _may_be_deep(data)
+    # Not RGB with more than 8 bits: OpenCV 5.0 makes noise of a TIFF of 16 bits then.
+    colour = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if deep else cv2.IMREAD_COLOR_RGB
     if data and (not data.startswith(_JPEG_START) or is_complete_jpeg(data)):
         with contextlib.suppress(cv2.error):  # for example more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
-            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | orientation)
+            image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise _not_decoded(path, data)
-    return np.asarray(image, dtype=np.uint8)
+    if not deep:
+        return np.asarray(image, dtype=np.uint8), 8, 8
+    try:
+        pixels, bits, of_bits = eight_bits(np.asarray(image))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return np.ascontiguousarray(pixels[..., ::-1]), bits, of_bits
+
+
+def _may_be_deep(data: bytes | bytearray) -> bool:
+    """Whether the file may hold more than 8 bits a channel without saying how many of them are used."""
+    if data.startswith(b"\x89PNG"):
+        return len(data) > _PNG_BIT_DEPTH and data[_PNG_BIT_DEPTH] == 16
+    return data.startswith(_DEEP_STARTS)
 
 
 def _not_decoded(path: str | Path, data: bytes | bytearray) -> InputError:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from uniformer_pose.data.coco_annotations import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry
-from uniformer_pose.data.images import read_image
+from uniformer_pose.data.images import read_image_of
 from uniformer_pose.pictures.drawing import Array, Image, draw_poses, save_picture
 from uniformer_pose.pictures.sheets import BACKGROUND, POOR, TEXT, arrange, panel
 from uniformer_pose.skeleton import Skeleton
@@ -44,11 +44,7 @@ def save_dataset_sheet(
     panels = []
     for index, doubt in zip(chosen, doubts, strict=True):
         image_index = int(people.image_of_instance[index])
-        image = read_image(
-            people.image_path(image_index),
-            height=int(people.image_heights[image_index]),
-            width=int(people.image_widths[image_index]),
-        )
+        image = read_image_of(people, image_index).pixels
         box = people.boxes_xywh[index]
         geometry = CropGeometry.from_box(box, height=height, width=width, padding=padding, unbiased=unbiased)
         keypoints, visibility = people.keypoints_in_image[index].astype(np.float64), people.visibility[index]

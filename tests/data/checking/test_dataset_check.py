@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -91,6 +92,12 @@ def exif(data: Any) -> None:
     data.image_path(9).write_bytes(with_exif(data.image_path(9).read_bytes(), 3))
 
 
+def twelve_bits_of_sixteen(data: Any) -> None:
+    path = data.image_path(55)
+    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    path.write_bytes(cv2.imencode(".png", pixels.astype(np.uint16) << 4)[1].tobytes())
+
+
 def one_labelled_keypoint_outside(data: Any) -> None:
     values = keypoints(data, 32)
     values[0] = (-30, 50, 2)
@@ -147,6 +154,7 @@ PLANTS: dict[str, Callable[[Any], object]] = {
     "image_size_differs": lambda data: data.train["images"][7].update(width=210),
     "image_size_of_turned_picture": turned_picture,
     "image_with_exif_rotation": exif,
+    "image_of_few_bits": twelve_bits_of_sixteen,
     "image_content_repeated": lambda data: shutil.copyfile(data.image_path(11), data.image_path(10)),
     "image_also_in_training": lambda data: shutil.copyfile(data.image_path(12), data.image_path(0, "val")),
     "image_entry_invalid": lambda data: data.train["images"].append({"id": 901, "file_name": 7}),

@@ -27,8 +27,8 @@ def prepared(tiny_coco, tmp_path):
 
 def crops_of(people, skeleton, folder=None, **arguments):
     images = None if folder is None else PreparedImages(folder, people)
-    arguments = {"geometric": GeometricAugmentation(), **SIZE} | arguments
-    return TrainingCrops(people, skeleton, seed=3, prepared=images, **arguments)
+    arguments = {"geometric": GeometricAugmentation(), "images": images, **SIZE} | arguments
+    return TrainingCrops(people, skeleton, seed=3, **arguments)
 
 
 def assert_same_samples(one, other, epochs):
@@ -119,6 +119,26 @@ def test_an_image_that_could_not_be_prepared_is_treated_like_a_bad_file(tiny_coc
         messages.append(str(error.value))
     assert messages[0] == messages[1]
     assert "annotation 21" in messages[0]
+
+
+@pytest.mark.parametrize("damage", ["zeros", "cut off"])
+def test_a_record_that_went_bad_after_preparing_is_skipped_like_a_bad_file(prepared, skeleton, damage):
+    people, folder = prepared
+    expected = crops_of(people, skeleton)[(2, 0)]
+    dataset = crops_of(people, skeleton, folder, on_bad_image="skip")
+    shard = folder / "shard_00000.tar"
+    offsets = json.loads((folder / "manifest.json").read_text())["images"]["offsets"]
+    if damage == "zeros":
+        data = bytearray(shard.read_bytes())
+        data[offsets[0] : offsets[0] + 3000] = bytes(3000)
+        shard.write_bytes(data)
+        assert [int(dataset[(index, 0)]["replaced"]) for index in range(4)] == [1, 1, 0, 0]
+        assert np.array_equal(dataset[(2, 0)]["crops"], expected["crops"])
+    else:
+        os.truncate(shard, offsets[1] + 700)
+        assert [int(dataset[(index, 0)]["replaced"]) for index in range(4)] == [0, 0, 1, 0]
+    with pytest.raises(InputError, match=r"image 0+\d.jpg: .*annotation \d+ of people.json"):
+        [crops_of(people, skeleton, images=dataset.images)[(index, 0)] for index in range(4)]
 
 
 def test_an_annotation_file_with_more_images_is_noticed(tiny_coco, tmp_path):

@@ -15,6 +15,7 @@ from uniformer_pose.data.checking.defects import Findings
 from uniformer_pose.data.checking.detection_check import check_detections
 from uniformer_pose.data.checking.image_check import ExaminedImage, examine_images
 from uniformer_pose.data.coco_annotations import (
+    ImageOrientation,
     PersonInstances,
     existing_folder,
     ground_truth_of,
@@ -112,13 +113,15 @@ def check_dataset(
     max_examples: int = 10,
     categories: Sequence[str | int] | None = None,
     max_images: int | None = None,
+    image_orientation: ImageOrientation | None = None,
     on_progress: Progress | None = None,
 ) -> DatasetReport:
     """Check training and validation split, in this order, without stopping at a defect.
 
     ``read_images`` decodes every image with people or detector boxes, in ``workers`` threads; ``on_progress`` is called
     with images done and images in all. ``batch_size``: the people that training needs at least. ``categories``: see
-    ``counted_categories``. ``max_images``: only what training or evaluation would use with that limit. Raises
+    ``counted_categories``. ``max_images``: only what training or evaluation would use with that limit.
+    ``image_orientation``: what coordinates refer to, None for what the files say. Raises
     InputError for files that are absent or no JSON of the kind: nothing can be said about those.
     """
     for files in splits:  # all of them before the first is checked: that may take an hour
@@ -140,6 +143,7 @@ def check_dataset(
         lone_sides = skeleton.sides_without_partner()
         if lone_sides is not None and not reports:  # once, not for each split
             report.findings.add("side_without_partner", lone_sides)
+        report.people = report.people and report.people.with_orientation(image_orientation)
         reports.append(report)
         images_to_read.append(in_use)
     if read_images:
@@ -155,7 +159,13 @@ def check_dataset(
         for report, in_use in zip(reports, images_to_read, strict=True):
             folder = existing_folder(report.files.images)
             examined = examine_images(
-                folder, in_use.names, in_use.heights, in_use.widths, workers=workers, on_image=one_more
+                folder,
+                in_use.names,
+                in_use.heights,
+                in_use.widths,
+                workers=workers,
+                on_image=one_more,
+                orientation=None if report.people is None else report.people.image_orientation,
             )
             digests = _record_images(report, in_use.names, examined, in_training)
             if report.files.name == "train":
@@ -280,8 +290,8 @@ def _record_images(
             report.bad_images.add(name)
         if image.digest is None:
             continue
-        if image.orientation != 1:
-            report.findings.add("image_with_exif_rotation", f"EXIF orientation {image.orientation}", file_name=name)
+        for kind, detail in image.remarks:
+            report.findings.add(kind, detail, file_name=name)
         first = first_names.setdefault(image.digest, name)
         if first != name:
             report.findings.add("image_content_repeated", f"shows what {first} shows", file_name=name)

@@ -41,11 +41,15 @@ DEFECT_KINDS: dict[str, DefectKind] = {
     "image_outside_folder": _error("a link that leads out of the image folder"),
     "image_size_differs": _error("the file's height and width are not those of the annotation file"),
     "image_size_of_turned_picture": _error(
-        "the annotation file has the size after EXIF rotation; training uses the stored pixels, which lie on their side"
+        "EXIF turns the picture by a quarter, and the annotation file has the size of the other frame; set "
+        "data.image_orientation=displayed, or =stored"
     ),
     "image_with_exif_rotation": _remark(
-        "EXIF says that viewers turn or mirror the picture; its annotations must refer to the pixels as stored"
+        "EXIF turns or mirrors the picture, which is read as stored, since the annotation file does not say "
+        "info.image_orientation; if its coordinates refer to pictures as displayed, set "
+        "data.image_orientation=displayed, else =stored"
     ),
+    "image_of_few_bits": _remark("the picture uses a part of its bits, such as 12 of 16; those that it uses are read"),
     "image_content_repeated": _remark("the same pixels as an earlier image of this split"),
     "image_also_in_training": _error("the same pixels as an image of the training split: scores on it prove nothing"),
     # image entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from uniformer_pose.data.images import read_image
+from uniformer_pose.data.coco_annotations import ImageOrientation
+from uniformer_pose.data.exif import TURNED_BY_A_QUARTER, exif_orientation
+from uniformer_pose.data.images import DecodedImage, decode_image, read_file
 from uniformer_pose.errors import InputError
 
-_ORIENTATION_TAG = 0x0112
-_TURNED_BY_A_QUARTER = frozenset({5, 6, 7, 8})
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _HASHED_PIXELS_PER_SIDE = 128
 
@@ -33,25 +34,26 @@ class ImageHeader:
     @property
     def displayed_height(self) -> int:
         """Height as viewers show the picture."""
-        return self.width if self.orientation in _TURNED_BY_A_QUARTER else self.height
+        return self.width if self.orientation in TURNED_BY_A_QUARTER else self.height
 
     @property
     def displayed_width(self) -> int:
         """Width as viewers show the picture."""
-        return self.height if self.orientation in _TURNED_BY_A_QUARTER else self.width
+        return self.height if self.orientation in TURNED_BY_A_QUARTER else self.width
 
 
 @dataclass(frozen=True)
 class ExaminedImage:
     """``kind`` of defect with its ``detail``, None for a good image; ``digest`` of the pixels where they can be read.
 
-    Two images of one digest have the same size and the same pixels on a grid of about 128 by 128.
+    Two images of one digest have the same size and the same pixels on a grid of about 128 by 128. ``remarks``: kinds of
+    remark on a good image, with their details.
     """
 
     kind: str | None
     detail: str
     digest: bytes | None
-    orientation: int = 1
+    remarks: tuple[tuple[str, str], ...] = ()
 
 
 def read_header(path: Path) -> ImageHeader | None:
@@ -60,28 +62,41 @@ def read_header(path: Path) -> ImageHeader | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images and odd metadata: the pixels are not decoded here
             with Image.open(path, formats=_FORMATS) as image:
-                orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-                valid = isinstance(orientation, int) and 1 <= orientation <= 8
-                return ImageHeader(image.height, image.width, orientation if valid else 1)
+                size = image.height, image.width
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return ImageHeader(*size, exif_orientation(data))
     except Exception:  # whatever a damaged header leads Pillow into: there is no list of it
         return None
 
 
-def examine_image(path: Path, folder: Path, *, height: int, width: int) -> ExaminedImage:
+def examine_image(
+    path: Path, folder: Path, *, height: int, width: int, orientation: ImageOrientation | None = None
+) -> ExaminedImage:
     """Read an image as training does, and grade what training would say.
 
-    ``folder`` is the absolute image folder that ``path`` must not lead out of, ``height`` and ``width`` are the
-    annotation file's.
+    ``folder`` is the absolute image folder that ``path`` must not lead out of; ``height``, ``width`` and
+    ``orientation`` are the annotation file's.
     """
     try:
         if not path.resolve().is_relative_to(folder):
             return ExaminedImage("image_outside_folder", f"links to {path.resolve()}", None)
-        pixels = read_image(path, height=height, width=width)
+        image = decode_image(path, read_file(path), height=height, width=width, orientation=orientation)
     except (InputError, OSError, RuntimeError) as error:  # the last two: a link that leads to itself
         detail = " ".join(str(error).split()).removeprefix(f"{path}: ")
-        return ExaminedImage(_kind_of_refusal(path, height=height, width=width), detail, None)
-    header = read_header(path)
-    return ExaminedImage(None, "", _digest(pixels), 1 if header is None else header.orientation)
+        kind = _kind_of_refusal(path, height=height, width=width, orientation=orientation)
+        return ExaminedImage(kind, detail, None)
+    return ExaminedImage(None, "", _digest(image.pixels), _remarks(image))
+
+
+def _remarks(image: DecodedImage) -> tuple[tuple[str, str], ...]:
+    found = {
+        "turned": (
+            "image_with_exif_rotation",
+            f"EXIF orientation {image.exif}, read as stored; set data.image_orientation=displayed, or =stored",
+        ),
+        "few bits": ("image_of_few_bits", f"uses {image.bits} of {image.of_bits} bits"),
+    }
+    return tuple(found[kind] for kind in image.remarks)
 
 
 def examine_images(
@@ -92,6 +107,7 @@ def examine_images(
     *,
     workers: int,
     on_image: Callable[[], None],
+    orientation: ImageOrientation | None = None,
 ) -> list[ExaminedImage]:
     """Every image of a split, in order, by ``workers`` threads; ``on_image`` is called as each is done.
 
@@ -99,7 +115,13 @@ def examine_images(
     """
 
     def examine(index: int) -> ExaminedImage:
-        return examine_image(folder / file_names[index], folder, height=heights[index], width=widths[index])
+        return examine_image(
+            folder / file_names[index],
+            folder,
+            height=heights[index],
+            width=widths[index],
+            orientation=orientation,
+        )
 
     def counted(examined: Iterator[ExaminedImage]) -> Iterator[ExaminedImage]:
         for image in examined:
@@ -123,8 +145,8 @@ def _digest(pixels: npt.NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(grid.tobytes(), digest_size=16, key=f"{height}x{width}".encode()).digest()
 
 
-def _kind_of_refusal(path: Path, *, height: int, width: int) -> str:
-    """Under which name a file is counted that ``read_image`` refuses."""
+def _kind_of_refusal(path: Path, *, height: int, width: int, orientation: ImageOrientation | None) -> str:
+    """Under which name a file is counted that the reader refuses."""
     try:
         with path.open("rb") as file:
             beginning = file.read(512)
@@ -139,7 +161,7 @@ def _kind_of_refusal(path: Path, *, height: int, width: int) -> str:
     header = read_header(path)
     if header is None:
         return "image_not_decodable"
-    if (header.height, header.width) == (height, width):
+    stored, displayed = (header.height, header.width), (header.displayed_height, header.displayed_width)
+    if (displayed if orientation == "displayed" else stored) == (height, width):
         return "image_cut_off"
-    turned = header.orientation != 1 and (header.displayed_height, header.displayed_width) == (height, width)
-    return "image_size_of_turned_picture" if turned else "image_size_differs"
+    return "image_size_of_turned_picture" if (height, width) in (stored, displayed) else "image_size_differs"

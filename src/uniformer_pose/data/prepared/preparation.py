@@ -26,8 +26,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from uniformer_pose.data.coco_annotations import PersonInstances
-from uniformer_pose.data.images import decode_image, read_file
+from uniformer_pose.data.coco_annotations import ImageOrientation, PersonInstances
+from uniformer_pose.data.images import Remark, decode_image, read_file, remark_line
 from uniformer_pose.data.prepared.jpeg_intervals import NotDivisible, divide_jpeg
 from uniformer_pose.data.prepared.jpeg_window import DamagedError, decode_quadrilateral
 from uniformer_pose.data.prepared.shards import BAD_SHARD, FORMAT, MANIFEST_NAME, UNCOMPRESSED, file_digest, shard_name
@@ -50,11 +50,15 @@ class Source:
     time: int
     problem: str = ""
     uncompressed: bool = False
+    orientation: ImageOrientation | None = None
 
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """One image ready to be stored, or ``problem``: why it cannot be. ``whole``: why it is stored as it was."""
+    """One image ready to be stored, or ``problem``: why it cannot be. ``whole``: why it is stored as it was.
+
+    ``remarks`` as ``DecodedImage`` has them.
+    """
 
     data: bytes = b""
     table_start: int = 0
@@ -62,12 +66,13 @@ class StoredRecord:
     digest: str = ""
     whole: str = ""
     problem: str = ""
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass
 class Preparation:
     """What was done: images, how many of them ``uncompressed``, ``whole`` files by reason, ``bad`` ones with their
-    problem, shards made and reused.
+    problem, shards made and reused; ``remarks`` on the images, a sentence each.
     """
 
     images: int = 0
@@ -78,6 +83,7 @@ class Preparation:
     reused: int = 0
     whole: Counter[str] = field(default_factory=Counter)
     bad: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 def prepare_images(
@@ -145,7 +151,7 @@ def _prepare(
                     folder, number, _counted(batches[number], records, done, len(sources), on_progress)
                 )
                 done += len(batches[number])
-    _write_manifest(folder, [part for part in parts if part is not None], result)
+    _write_manifest(folder, [part for part in parts if part is not None], people.image_orientation or "stored", result)
     for path in folder.glob("shard_*"):
         if path.stem not in {Path(shard_name(number)).stem for number in range(len(batches))}:
             path.unlink()
@@ -206,7 +212,7 @@ def _source(people: PersonInstances, index: int) -> Source:
     except OSError:
         pass  # reading it will say why
     height, width = int(people.image_heights[index]), int(people.image_widths[index])
-    return Source(name, path, height, width, size, changed, problem)
+    return Source(name, path, height, width, size, changed, problem, orientation=people.image_orientation)
 
 
 def prepare_image(source: Source) -> StoredRecord:
@@ -216,12 +222,14 @@ def prepare_image(source: Source) -> StoredRecord:
     path = Path(source.path)
     try:
         data = read_file(path)
-        image = decode_image(path, data, height=source.height, width=source.width)
+        image = decode_image(path, data, height=source.height, width=source.width, orientation=source.orientation)
     except InputError as error:
         return StoredRecord(problem=str(error))
     digest = file_digest(data)
     if source.uncompressed:
-        return StoredRecord(image.tobytes(), UNCOMPRESSED, digest=digest)
+        return StoredRecord(image.pixels.tobytes(), UNCOMPRESSED, digest=digest, remarks=image.remarks)
+    if source.orientation == "displayed" and image.exif != 1:
+        return StoredRecord(data, digest=digest, whole="a picture that EXIF turns")
     try:
         divided = divide_jpeg(data)
         right, bottom = source.width - 1, source.height - 1
@@ -233,11 +241,11 @@ def prepare_image(source: Source) -> StoredRecord:
             height=source.height,
             width=source.width,
         )
-        if window is None or not np.array_equal(window[0], image):
+        if window is None or not np.array_equal(window[0], image.pixels):
             raise NotDivisible("a JPEG whose pixels would change")
     except (NotDivisible, DamagedError) as reason:
-        return StoredRecord(data, digest=digest, whole=str(reason))
-    return StoredRecord(divided.data, divided.table_start, divided.scan_start, digest)
+        return StoredRecord(data, digest=digest, whole=str(reason), remarks=image.remarks)
+    return StoredRecord(divided.data, divided.table_start, divided.scan_start, digest, remarks=image.remarks)
 
 
 @contextlib.contextmanager
@@ -261,6 +269,7 @@ def _write_shard(folder: Path, number: int, images: Iterator[tuple[Source, Store
     unfinished = path.with_suffix(".unfinished")
     rows: list[dict[str, int | str]] = []
     sources, bad, whole = [], {}, Counter[str]()
+    remarks: dict[Remark, list[str]] = {}
     with unfinished.open("wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for source, record in images:
@@ -287,6 +296,8 @@ def _write_shard(folder: Path, number: int, images: Iterator[tuple[Source, Store
                     row["offsets"] = tar.offset - -(-len(record.data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                     if record.whole:
                         whole[record.whole] += 1
+                    for kind in record.remarks:
+                        remarks.setdefault(kind, []).append(source.name)
                 rows.append(row)
         file.flush()
         os.fsync(file.fileno())
@@ -298,6 +309,7 @@ def _write_shard(folder: Path, number: int, images: Iterator[tuple[Source, Store
         "images": {name: [row[name] for row in rows] for name in rows[0]},
         "bad": bad,
         "whole": dict(whole),
+        "remarks": remarks,
     }
     _write_json(path.with_suffix(".json"), part)
     return part
@@ -317,18 +329,33 @@ def _finished_part(folder: Path, number: int, batch: list[Source]) -> dict[str, 
 
 
 def _fingerprint(sources: list[Source]) -> str:
-    described = [FORMAT, [[s.name, s.height, s.width, s.bytes, s.time, s.uncompressed] for s in sources]]
+    described = [FORMAT, [[s.name, s.height, s.width, s.bytes, s.time, s.uncompressed, s.orientation] for s in sources]]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
-def _write_manifest(folder: Path, parts: list[dict[str, Any]], result: Preparation) -> None:
+def _write_manifest(
+    folder: Path, parts: list[dict[str, Any]], orientation: ImageOrientation, result: Preparation
+) -> None:
     names = [name for part in parts for name in part["file_names"]]
     images = {field: [value for part in parts for value in part["images"][field]] for field in parts[0]["images"]}
     bad = {name: problem for part in parts for name, problem in part["bad"].items()}
     shard_bytes = [part["shard_bytes"] for part in parts]
+    remarkable: dict[Remark, list[str]] = {}
+    for part in parts:
+        for kind, files in part["remarks"].items():
+            remarkable.setdefault(kind, []).extend(files)
+    result.remarks = [remark_line(kind, files[0], len(files)) for kind, files in remarkable.items()]
     _write_json(
         folder / MANIFEST_NAME,
-        {"format": FORMAT, "shard_bytes": shard_bytes, "bad": bad, "file_names": names, "images": images},
+        {
+            "format": FORMAT,
+            "image_orientation": orientation,
+            "shard_bytes": shard_bytes,
+            "bad": bad,
+            "remarks": result.remarks,
+            "file_names": names,
+            "images": images,
+        },
     )
     result.images, result.bytes, result.bad = len(names), sum(shard_bytes), bad
     result.uncompressed = images["table_starts"].count(UNCOMPRESSED)

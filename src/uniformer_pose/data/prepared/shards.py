@@ -30,7 +30,7 @@ from uniformer_pose.data.images import decode_image
 from uniformer_pose.data.prepared.jpeg_window import DamagedError, decode_quadrilateral
 from uniformer_pose.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST_NAME = "manifest.json"
 HOW_TO_PREPARE = "run python src/prepare.py with this data again"
 BAD_SHARD = -1
@@ -68,8 +68,9 @@ class PreparedImages:
     """The images of some people out of a prepared folder; ``image_index`` counts as in ``people``.
 
     Raises InputError with one line if the folder is none, damaged, or stale: if images of ``people`` are not in it,
-    have another size, or their files are no longer those that were prepared. Files are looked at for at most five
-    seconds, which is enough for all of COCO on a local disk; where the image folder is not at hand, they are not.
+    have another size or orientation, or their files are no longer those that were prepared. Files are looked at for at
+    most five seconds, which is enough for all of COCO on a local disk; where the image folder is not at hand, they are
+    not.
     """
 
     def __init__(self, folder: str | Path, people: PersonInstances) -> None:
@@ -77,6 +78,9 @@ class PreparedImages:
         manifest = read_manifest(self.folder)
         self._stored = _of_people(self.folder, manifest, people)
         self._bad: dict[str, str] = manifest["bad"]
+        self._orientation = people.image_orientation
+        self.remarks: list[str] = manifest["remarks"]
+        """What a user should hear of the images, as ``remark_line`` has it."""
         self._names = people.file_names
         self._shard_bytes: list[int] = manifest["shard_bytes"]
         self._open_files: dict[int, int] = {}
@@ -98,7 +102,9 @@ class PreparedImages:
         table_start = int(self._stored.table_starts[image_index])
         if not table_start:
             data = self._read(image_index, 0, int(self._stored.lengths[image_index]))
-            return geometry.crop(decode_image(self._describe(image_index), data, height=height, width=width))
+            name = self._describe(image_index)
+            image = decode_image(name, data, height=height, width=width, orientation=self._orientation).pixels
+            return geometry.crop(image)
         scan_start = int(self._stored.scan_starts[image_index])
         last_x, last_y = geometry.width - 1, geometry.height - 1
         corners = geometry.to_image([[0, 0], [last_x, 0], [last_x, last_y], [0, last_y]])
@@ -204,7 +210,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_manifest(manifest: dict[str, Any]) -> None:
     names, bad, shard_bytes = manifest["file_names"], manifest["bad"], manifest["shard_bytes"]
-    if not all(isinstance(name, str) for name in [*names, *bad, *bad.values()]):
+    texts = [*names, *bad, *bad.values(), *manifest["remarks"], manifest["image_orientation"]]
+    if not all(isinstance(text, str) for text in texts):
         raise ValueError("names that are no text")
     if not all(type(size) is int and size >= 0 for size in shard_bytes):
         raise ValueError("sizes of shards that are no sizes")
@@ -232,6 +239,13 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
 
 def _of_people(folder: Path, manifest: dict[str, Any], people: PersonInstances) -> StoredImages:
     """The stored images in the order of ``people``'s."""
+    wanted = people.image_orientation or "stored"
+    if manifest["image_orientation"] != wanted:
+        raise InputError(
+            f"data.prepared={folder}: its pictures are as {manifest['image_orientation']}, {people.source_file.name} "
+            f"refers to pictures as {wanted}; {HOW_TO_PREPARE}, or give the data.image_orientation that it was "
+            "prepared with"
+        )
     row_of_name = {name: row for row, name in enumerate(manifest["file_names"])}
     rows = [row_of_name.get(name, -1) for name in people.file_names.tolist()]
     missing = [name for name, row in zip(people.file_names.tolist(), rows, strict=True) if row < 0]
