@@ -87,10 +87,15 @@ def test_limbs_that_count_from_0_are_understood_and_told() -> None:
     assert notes == ["f: 'skeleton' counts keypoints from 0, unlike COCO; read so"]
 
 
-@pytest.mark.parametrize("limbs", [[[1, 4]], [[1]], "x", [[1, "2"]], [[-1, 1]], [[0, 3]]])
-def test_limbs_to_keypoints_that_are_not_there_are_refused(limbs: object) -> None:
-    with pytest.raises(InputError, match="'skeleton'"):
-        limbs_from_coco(limbs, 3, "f")
+@pytest.mark.parametrize("limbs", [[[1, 2], [1, 4]], [[1]], "x", [[1, "b"]], [[-1, 1]], [[0, 3]], [3], [[1, [2]]]])
+def test_limbs_of_another_figure_are_left_out_and_told(limbs: object) -> None:
+    found, (note,) = limbs_from_coco(limbs, 3, "f")
+    assert found == []
+    assert "no limbs are drawn" in note
+
+
+def test_limbs_may_be_written_as_text() -> None:
+    assert limbs_from_coco([["1", 2.0], ["3", "2"]], 3, "f") == ([(0, 1), (2, 1)], [])
 
 
 def test_keypoints_in_another_order_are_found_by_name() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from uniformer_pose.data.coco_annotations import (
     DEFAULT_PERSON_CATEGORY,
+    category_names,
     counted_categories,
     entries,
     read_annotation_file,
@@ -110,6 +111,8 @@ class _Content:
         categories, annotations = self._with_plain_ids(content)
         plain = {"categories": categories, "annotations": annotations}
         counted = counted_categories(plain, file, None, settings.categories, option="category")
+        if len(counted) > 1:
+            self.notes.append(f"{file.name}: {category_names(counted)}; category=<name> takes one of them alone")
         self._read_categories([entry for entry in categories if entry["id"] in counted], settings.skeleton)
         self.annotations = self._by_image(annotations, set(counted))
 
@@ -157,9 +160,6 @@ class _Content:
         names = [entry.get("name") or entry.get("supercategory") or "person" for entry in counted] or ["person"]
         above = {entry.get("supercategory") for entry in counted}
         self.category = str((len(names) > 1 and len(above) == 1 and above.pop()) or names[0])
-        if len(names) > 1:
-            found = ", ".join(map(str, names))[:200]
-            self.notes.append(f"{self.file.name}: {found} become one category; category=<name> takes one of them alone")
         if not with_keypoints and skeleton is None:
             raise InputError(
                 f"{self.file}: no category lists keypoints; give their names with skeleton=<name or YAML file>, or add "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from uniformer_pose.data.conversion.plain_values import Repairs, plain_id
 from uniformer_pose.data.conversion.source import ConversionSettings
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton, load_skeleton, mirror_pairs, plain_name
@@ -105,25 +107,18 @@ def order_by_name(skeleton: Skeleton, keypoint_names: Sequence[str], source: str
 def limbs_from_coco(limbs: object, num_keypoints: int, source: str) -> tuple[list[tuple[int, int]], list[str]]:
     """Pairs of indices from 0, and notes, from a category's ``skeleton``: pairs that count from 1.
 
-    Some programs count from 0; a list that holds a 0 is read so, and the notes say it.
+    Some programs count from 0; a list that holds a 0 is read so, and the notes say it. Limbs are only drawn: what is no
+    list of pairs of the keypoints is left out as a whole, since it is probably another figure's, and the notes say it.
     """
-    if not limbs:
-        return [], []
-    if not isinstance(limbs, list) or not all(
-        isinstance(limb, list) and len(limb) == 2 and all(type(end) is int for end in limb) for limb in limbs
-    ):
-        raise InputError(
-            f"{source}: 'skeleton' must be a list of pairs of keypoint numbers; correct it or leave it out"
-        )
-    lowest = 0 if any(0 in limb for limb in limbs) else 1
-    pairs = [(first - lowest, second - lowest) for first, second in limbs]
-    for pair in pairs:
-        if not all(0 <= end < num_keypoints for end in pair):
-            raise InputError(
-                f"{source}: 'skeleton' joins keypoints {pair[0] + lowest} and {pair[1] + lowest}, there are "
-                f"{num_keypoints}; correct it or leave it out"
-            )
-    return pairs, [f"{source}: 'skeleton' counts keypoints from 0, unlike COCO; read so"] if lowest == 0 else []
+    listed = limbs if isinstance(limbs, list) else [limbs] if limbs else []
+    joined = [limb for limb in listed if isinstance(limb, list)]
+    pairs: list[tuple[Any, ...]] = [tuple(plain_id(end, Repairs()) for end in limb) for limb in joined]
+    lowest = 0 if any(0 in pair for pair in pairs) else 1
+    ends = range(lowest, num_keypoints + lowest)
+    if len(pairs) < len(listed) or not all(len(pair) == 2 and set(pair) <= set(ends) for pair in pairs):
+        return [], [f"{source}: 'skeleton' does not join pairs of the {num_keypoints} keypoints; no limbs are drawn"]
+    counted = [(ends.index(first), ends.index(second)) for first, second in pairs]
+    return counted, [f"{source}: 'skeleton' counts keypoints from 0, unlike COCO; read so"] if lowest == 0 else []
 
 
 def _pairs_by_index(names: Sequence[str], flip_indices: Sequence[int]) -> list[tuple[str, str]]:
