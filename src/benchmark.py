@@ -14,22 +14,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import hydra
+from annotated_types import MinLen
 from omegaconf import DictConfig
 
-from uniformer_pose.config_check import AlsoReads, Node
+from uniformer_pose.config_check import Node
+from uniformer_pose.config_parts import (
+    Augmentation,
+    Engine,
+    EvaluationTrainer,
+    MatmulPrecision,
+    Model,
+    Optimizer,
+    Precision,
+    TrainingData,
+)
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Count, CountOrNone, RunName, Seed
 
 if TYPE_CHECKING:
     import torch
 
     from uniformer_pose.benchmarks.report import BenchmarkResult
     from uniformer_pose.data.datamodule import PersonCrops
-    from uniformer_pose.prediction.engines import Engine
     from uniformer_pose.saved_model import SavedModel
     from uniformer_pose.training.pose_module import PoseModule
 
-_LISTS = ("batch_sizes", "people_per_image", "annotated_images", "processes")
+Counts = Annotated[list[Count], MinLen(1)]
 _STEPS_END_TO_END = 40
 _FEWEST_STEPS_END_TO_END = 10
 
@@ -39,32 +50,32 @@ class BenchmarkConfig:
     """The keys of conf/benchmark.yaml; what lies below a node is checked against the signature of its target."""
 
     what: Literal["loader", "step", "inference", "evaluation", "end_to_end", "scale", "summary"]
-    model: Annotated[Node, AlsoReads(pretrained=str | None, pretrained_head=bool)]
-    data: Node
-    augmentation: dict[str, Node | None]
-    optimizer: Node
-    trainer: Node
+    model: Model
+    data: TrainingData
+    optimizer: Optimizer
+    trainer: EvaluationTrainer
     evaluation: Node
-    rounds: int
-    samples: int
-    steps: int
-    workers: list[int]
-    batch_sizes: list[int]
-    engines: list[Literal["auto", "eager", "folded", "openvino"]]
-    images: int
-    people_per_image: list[int]
-    annotated_images: list[int]
-    input_sizes: list[list[int]]
-    processes: list[int]
+    rounds: Count
+    samples: Count
+    steps: Count
+    workers: list[CountOrNone]
+    batch_sizes: Counts
+    engines: list[Engine]
+    images: Count
+    people_per_image: Counts
+    annotated_images: Counts
+    input_sizes: list[tuple[Count, Count]]
+    processes: Counts
     compile_step: bool | Literal["auto"]
     ckpt_path: str | None
-    threads: int | None
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    float32_matmul_precision: Literal["highest", "high", "medium"]
-    seed: int
+    threads: Count | None
+    precision: Precision
+    float32_matmul_precision: MatmulPrecision
+    seed: Seed
     out: str | None
-    name: str
+    name: RunName
     run_dir: str
+    augmentation: Augmentation | None = None
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
@@ -72,24 +83,10 @@ def main(config: DictConfig) -> None:
     """Check the config before any work, then measure."""
     try:
         with report_input_errors():
-            benchmark(checked_benchmark_config(config))
+            benchmark(checked_config(config, BenchmarkConfig))
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         sys.exit(130)
-
-
-def checked_benchmark_config(config: DictConfig) -> dict[str, Any]:
-    """The config as plain values, checked, with the numbers that must be positive."""
-    plain = checked_config(config, BenchmarkConfig)
-    for name in ("rounds", "samples", "steps", "images", "threads", *_LISTS):
-        values = plain[name] if name in _LISTS else [plain[name]]
-        if not values or (plain[name] is not None and min(values) < 1):
-            raise InputError(f"{name}={plain[name]}: give whole numbers from 1 on")
-    if min(plain["workers"], default=0) < 0:
-        raise InputError(f"workers={plain['workers']}: give whole numbers from 0 on")
-    if any(len(size) != 2 or min(size) < 1 for size in plain["input_sizes"]):
-        raise InputError(f"input_sizes={plain['input_sizes']}: give [[height, width], ...], such as [[256, 192]]")
-    return plain
 
 
 def benchmark(config: dict[str, Any]) -> None:
@@ -99,7 +96,6 @@ def benchmark(config: dict[str, Any]) -> None:
 
     from uniformer_pose.benchmarks.machine import machine_facts
     from uniformer_pose.benchmarks.report import result_text, summary_page, write_result, write_whole
-    from uniformer_pose.redaction import without_secrets
 
     if config["what"] == "summary":
         folder = Path(config["out"] or "benchmarks")
@@ -118,7 +114,7 @@ def benchmark(config: dict[str, Any]) -> None:
     date = datetime.now(UTC).isoformat(timespec="seconds")
     result, drawing = _measured(config, device)
     print(result_text(result, machine))
-    used = without_secrets({name: value for name, value in config.items() if name not in ("run_dir", "out", "name")})
+    used = {name: value for name, value in config.items() if name not in ("run_dir", "out", "name")}
     used["trainer"].pop("default_root_dir", None)  # where on this machine is nobody's business
     command = ["python", "src/benchmark.py", *(a.removeprefix("++") for a in sys.argv[1:])]
     write_result(out, result, machine=machine, settings=used, command=command, date=date)
@@ -250,7 +246,7 @@ def _data(config: dict[str, Any], kind: type[PersonCrops] | None = None, **chang
     if kind is not None:
         node["_target_"] = f"{kind.__module__}.{kind.__qualname__}"
     data: PersonCrops = instantiate(node, _partial_=True, _convert_="all")(
-        seed=config["seed"], **one_of_each(config["augmentation"])
+        seed=config["seed"], **one_of_each(config["augmentation"] or {})
     )
     return data
 

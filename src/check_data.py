@@ -9,14 +9,15 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_check import SomeArgumentsOf
+from uniformer_pose.config_parts import PartOfData
 from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Count, CountOrNone, RunName
 
 
 @dataclass
@@ -25,13 +26,13 @@ class CheckDataConfig:
 
     splits: list[Literal["train", "val"]]
     read_images: bool
-    workers: int
+    workers: Count
     fail_on: Literal["error", "remark"]
-    max_examples: int
-    sheet_people: int
-    name: str
+    max_examples: CountOrNone
+    sheet_people: CountOrNone
+    name: RunName
     run_dir: str
-    data: Annotated[dict[str, Any] | None, SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops")] = None
+    data: PartOfData | None = None
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="check_data")

@@ -5,9 +5,7 @@ Exit status: 0 written, 2 unusable input, 130 interrupted.
 
 from __future__ import annotations
 
-import math
 import re
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +19,11 @@ from uniformer_pose.entry_point import config_groups, plain_config, prepare_comm
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import check_crop_size
 from uniformer_pose.nearest_name import did_you_mean
+from uniformer_pose.overrides import shell_command
+from uniformer_pose.ranges import Count, NotNegative, Positive, Seed, Share
 
 CONF = Path(__file__).parents[1] / "conf"
 FORMATS = ("yolo_pose", "points_csv", "coco")
-POSITIVE = ("default_sigma", "area_of_box")
 ONLY_FOR = {"val_source": "coco", "val_images": "coco", "normalised": "points_csv"}
 READER_KEYS = ("category", "exif", "val_share", "seed", "default_sigma", "min_confidence", "box_margin", "normalised")
 
@@ -33,9 +32,9 @@ READER_KEYS = ("category", "exif", "val_share", "seed", "default_sigma", "min_co
 class CodecSize:
     """Crop size in pixels and the spread of the target heatmaps."""
 
-    height: int
-    width: int
-    sigma: float
+    height: Count
+    width: Count
+    sigma: Positive
 
 
 @dataclass
@@ -50,14 +49,14 @@ class ConvertDataConfig:
     name: str | None
     category: str | list[str] | None
     skeleton: str | None
-    default_sigma: float
+    default_sigma: Positive
     exif: Literal["displayed", "stored"] | None
     normalised: bool
-    min_confidence: float
-    box_margin: float
-    area_of_box: float
-    val_share: float
-    seed: int
+    min_confidence: Share
+    box_margin: NotNegative
+    area_of_box: Positive
+    val_share: Share
+    seed: Seed
     image_files: Literal["link", "copy"]
     codec: CodecSize
     on_problem: Literal["error", "skip"]
@@ -87,9 +86,6 @@ def checked_settings(config: DictConfig) -> tuple[str, dict[str, Any]]:
     for key, only in ONLY_FOR.items():
         if settings[key] and source_format != only:
             raise InputError(f"{key}={settings[key]} is for from={only}; leave it out for from={source_format}")
-    for key, value in (*((key, settings[key]) for key in POSITIVE), ("codec.sigma", settings["codec"]["sigma"])):
-        if not 0 < value < math.inf:
-            raise InputError(f"{key}={value}: give a number above 0")
     check_crop_size(settings["codec"]["height"], settings["codec"]["width"])
     return source_format, settings
 
@@ -128,8 +124,8 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
     print(summary.text())
     if settings["image_files"] == "link" and summary.copied:
         print(f"note: {summary.copied} images were copied, as they could not be linked")
-    chosen = f"--config-dir {shlex.quote(str(summary.config_file.parents[1]))} data={name}"
-    print(f"check it: python src/check_data.py {chosen}\ntrain:    python src/train.py {chosen}")
+    for purpose, script in (("check it: ", "src/check_data.py"), ("train:    ", "src/train.py")):
+        print(purpose + shell_command("python", script, "--config-dir", summary.config_file.parents[1], data=name))
 
 
 def _paths(settings: dict[str, Any]) -> dict[str, Path | None]:

@@ -14,15 +14,18 @@ import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import hydra
+from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
-from predict import DetectorConfig, detector_file_as_choice
+from predict import detector_file_as_choice
 from uniformer_pose.config_check import Node
+from uniformer_pose.config_parts import Detector, Precision
 from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Count, Positive, Share
 
 if TYPE_CHECKING:
     from uniformer_pose.prediction.boxes import BoxFinder
@@ -34,24 +37,24 @@ _DEMO_RUNS = Path("runs/demo")
 class LimitsConfig:
     """Of each picture that visitors of the page hand in."""
 
-    upload_megabytes: float
-    megapixels: float
+    upload_megabytes: Positive
+    megapixels: Positive
 
 
 @dataclass
 class DemoConfig:
     """The keys of conf/demo.yaml."""
 
-    detector: DetectorConfig
+    detector: Detector
     ckpt_path: str | None
     host: str
-    port: int
+    port: Annotated[int, Ge(0), Le(65535)]
     open_browser: bool
-    score_threshold: float
-    input_size: list[int] | None
-    head_dim: int | None
+    score_threshold: Share
+    input_size: tuple[Count, Count] | None
+    head_dim: Count | None
     device: str | None
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    precision: Precision
     limits: LimitsConfig
     examples: Node
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uniformer_pose.config_check import Node, SomeArgumentsOf
+from uniformer_pose.config_check import Node
+from uniformer_pose.config_parts import Engine, EvaluationData, EvaluationTrainer, MatmulPrecision, Precision
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Count, RunName
 
 
 @dataclass
@@ -20,17 +22,17 @@ class EvalConfig:
     """The keys of conf/eval.yaml; what lies below a node is checked against the signature of its target."""
 
     ckpt_path: str
-    head_dim: int | None
-    data: Annotated[dict[str, Any], SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops")]
+    head_dim: Count | None
+    data: EvaluationData
     boxes: str | list[str] | None
     split: Literal["val", "train", "test"]
-    trainer: Node
+    trainer: EvaluationTrainer
     evaluation: Node
-    name: str
+    name: RunName
     run_dir: str
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    engine: Literal["auto", "eager", "folded", "openvino"]
-    float32_matmul_precision: Literal["highest", "high", "medium"]
+    precision: Precision
+    engine: Engine
+    float32_matmul_precision: MatmulPrecision
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="eval")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_check import SomeArgumentsOf
+from uniformer_pose.config_parts import PartOfData
 from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Count
 
 
 @dataclass
@@ -23,8 +24,8 @@ class ExportConfig:
     output: str | None
     overwrite: bool
     push_to_hub: str | None
-    data: Annotated[dict[str, Any], SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops")]
-    head_dim: int | None
+    data: PartOfData
+    head_dim: Count | None
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="export")

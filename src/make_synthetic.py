@@ -22,7 +22,7 @@ from uniformer_pose.entry_point import plain_config, prepare_command_line, repor
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic import write_synthetic_dataset
 
-Settings = Annotated[dict[str, Any], AlsoReads(skeleton=str), SetByProgram(on_progress=None)]
+Settings = Annotated[dict[str, Any], AlsoReads(skeleton=str), SetByProgram(on_progress="leave it out")]
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="make_synthetic")

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_check import Node
+from uniformer_pose.config_parts import Detector, Engine, Precision
 from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Count, Share
 
 if TYPE_CHECKING:
     from uniformer_pose.data.images import DecodedImage
@@ -26,18 +27,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class DetectorConfig:
-    """The keys of conf/detector: a detector, and which of its boxes are kept."""
-
-    keep: Node
-    model: Node | None
-
-
-@dataclass
 class PredictConfig:
     """The keys of conf/predict.yaml."""
 
-    detector: DetectorConfig
+    detector: Detector
     source: str | int
     ckpt_path: str
     output: str | None
@@ -46,18 +39,18 @@ class PredictConfig:
     image_orientation: Literal["stored", "displayed"] | None
     flip_test: bool
     draw: bool
-    score_threshold: float
+    score_threshold: Share
     table: Literal["csv", "parquet"] | None
     overwrite: bool
     show: bool
     track: bool
     smooth: bool
-    input_size: list[int] | None
-    head_dim: int | None
+    input_size: tuple[Count, Count] | None
+    head_dim: Count | None
     device: str | None
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    batch_size: int
-    engine: Literal["auto", "eager", "folded", "openvino"]
+    precision: Precision
+    batch_size: Count
+    engine: Engine
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")

@@ -9,14 +9,16 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_check import SomeArgumentsOf
+from uniformer_pose.config_parts import PartOfData
 from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
 from uniformer_pose.errors import InputError
+from uniformer_pose.overrides import shell_command
+from uniformer_pose.ranges import Count, CountOrNone, NotNegative
 
 
 @dataclass
@@ -24,10 +26,10 @@ class PrepareConfig:
     """The keys of conf/prepare.yaml."""
 
     to: str | None
-    workers: int
-    images_per_shard: int
-    uncompressed_gb: float | None
-    data: Annotated[dict[str, Any] | None, SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops")] = None
+    workers: CountOrNone
+    images_per_shard: Count
+    uncompressed_gb: NotNegative | None
+    data: PartOfData | None = None
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
@@ -88,7 +90,8 @@ def prepare(config: dict[str, Any]) -> bool:
     if result.bad:
         print(f"{len(result.bad)} images cannot be read; data.on_bad_image=skip trains without them. The first:")
         print("\n".join(list(result.bad.values())[:5]))
-    print(f"to train with it    python src/train.py ... data.prepared={folder}")
+    command = shell_command("python", "src/train.py", "...", **{"data.prepared": folder})
+    print(f"to train with it    {command}")
     return not result.bad
 
 

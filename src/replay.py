@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.ranges import CountOrNone
 
 
 @dataclass
@@ -16,7 +17,7 @@ class ReplayConfig:
     """The keys of conf/replay.yaml."""
 
     dump: str
-    process: int | None
+    process: CountOrNone | None
     device: str | None
 
 

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config_check import Node
+from uniformer_pose.config_parts import EvaluationTrainer, MatmulPrecision, Precision, ReproductionData
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import NotNegative, RunName
 
 if TYPE_CHECKING:
     from uniformer_pose.weights.published_models import PublishedModel
@@ -23,15 +25,15 @@ if TYPE_CHECKING:
 class ReproduceConfig:
     """The keys of conf/reproduce.yaml; what lies below a node is checked against the signature of its target."""
 
-    data: Node
-    trainer: Node
+    data: ReproductionData
+    trainer: EvaluationTrainer
     evaluation: Node
     models: str | list[str]
     weights: str | None
-    tolerance: float
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    float32_matmul_precision: Literal["highest", "high", "medium"]
-    name: str
+    tolerance: NotNegative
+    precision: Precision
+    float32_matmul_precision: MatmulPrecision
+    name: RunName
     run_dir: str
     where_to_get: dict[str, str]
 

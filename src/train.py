@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uniformer_pose.config_check import AlsoReads, Node
+from uniformer_pose.config_check import Node, SetByProgram
+from uniformer_pose.config_parts import Augmentation, MatmulPrecision, Model, Optimizer, Precision, TrainingData
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, check_network_stride
+from uniformer_pose.overrides import shell_command
+from uniformer_pose.ranges import RunName, Seed
 from uniformer_pose.run_directory import (
     CHECKPOINTS,
     FinishedTraining,
@@ -31,23 +34,32 @@ from uniformer_pose.training.resume import finished_as_asked
 class TrainConfig:
     """The keys of conf/train.yaml; what lies below a node is checked against the signature of its target."""
 
-    model: Annotated[Node, AlsoReads(pretrained=str | None, pretrained_head=bool)]
-    data: Node
-    augmentation: dict[str, Node | None]
-    optimizer: Node
-    training: Node
-    trainer: Node
+    model: Model
+    data: TrainingData
+    optimizer: Optimizer
+    training: Annotated[
+        Node, SetByProgram(model="give model=...", protocol="give evaluation=...", optimizer="give optimizer=...")
+    ]
+    trainer: Annotated[
+        Node,
+        SetByProgram(
+            precision="give precision=...",
+            callbacks="give callbacks.<name>={_target_: ...}",
+            logger="give logger=... or logger.<name>={_target_: ...}",
+        ),
+    ]
     callbacks: dict[str, Node | None]
-    logger: dict[str, Node | None]
     evaluation: Node
-    name: str
+    name: RunName
     run_id: str | int | None
     resume: Literal["auto"] | None
     run_dir: str
-    seed: int
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    float32_matmul_precision: Literal["highest", "high", "medium"]
+    seed: Seed
+    precision: Precision
+    float32_matmul_precision: MatmulPrecision
     ckpt_path: str | None
+    augmentation: Augmentation | None = None
+    logger: dict[str, Node | None] | None = None
 
 
 # A launcher of sweeps may send this class to another machine by value, where the names in its annotations mean nothing.
@@ -96,7 +108,6 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from uniformer_pose.data.worker_failures import explained_worker_failures
     from uniformer_pose.entry_point import one_of_each
     from uniformer_pose.evaluation.report import write_report
-    from uniformer_pose.redaction import without_secrets
     from uniformer_pose.run_record import library_versions, record_run
     from uniformer_pose.saved_model import SavedModel
     from uniformer_pose.training.agreement import CheckpointOfFirstProcess
@@ -128,11 +139,12 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         logger=False,
     )
     data = instantiate(config["data"], _partial_=True, _convert_="all")(
-        seed=config["seed"], **one_of_each(config["augmentation"])
+        seed=config["seed"], **one_of_each(config["augmentation"] or {})
     )
     data.setup("fit")
     if not config["trainer"].get("fast_dev_run"):  # only now: what is wrong with the data begins no run anywhere
-        loggers = same_logger_runs(config["logger"], run_dir) if is_first_process(os.environ) else config["logger"]
+        loggers = config["logger"] or {}
+        loggers = same_logger_runs(loggers, run_dir) if is_first_process(os.environ) else loggers
         trainer.loggers = [forgiving(logger) for logger in one_of_each(loggers).values()]
     model_config = dict(config["model"])
     pretrained, pretrained_head = model_config.pop("pretrained", None), model_config.pop("pretrained_head", True)
@@ -147,7 +159,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         data.mean,
         data.std,
         data.box_padding,
-        without_secrets(config),
+        config,
         library_versions(),
     )
     module = instantiate(config["training"], _partial_=True, _convert_="all")(
@@ -187,7 +199,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     saved = best or getattr(callbacks.get("last_checkpoint"), "best_model_path", "")
     if saved and trainer.is_global_zero:
         name = "best checkpoint     " if best else "last checkpoint     "
-        print(f"{name}{saved}\nto evaluate it      python src/eval.py ckpt_path={saved}")
+        print(f"{name}{saved}\nto evaluate it      {shell_command('python', 'src/eval.py', ckpt_path=saved)}")
     average_precision = float(trainer.callback_metrics.get("val/AP", float("nan")))
     if checkpoint_files.failures:
         failed = "; ".join(f"{path} ({reason})" for path, reason in checkpoint_files.failures.items())

@@ -67,7 +67,9 @@ class Folders:
 
 @dataclass
 class TopLevel:
-    model: Annotated[Node, AlsoReads(pretrained=str | None), SetByProgram(legacy="legacies=...", frozen=None)]
+    model: Annotated[
+        Node, AlsoReads(pretrained=str | None), SetByProgram(legacy="give legacies=...", frozen="leave it out")
+    ]
     seed: Annotated[int, Ge(0)] = 0
     ckpt_path: str | None = None
     mode: Literal["max", "min"] = "max"
@@ -297,7 +299,7 @@ def test_a_mapping_of_some_arguments_of_a_known_target_is_checked_but_for_those_
 
 
 def test_arguments_of_a_function_are_checked_without_a_key_before_them() -> None:
-    hint = Annotated[dict[str, Any], AlsoReads(name=str), SetByProgram(progress=None)]
+    hint = Annotated[dict[str, Any], AlsoReads(name=str), SetByProgram(progress="leave it out")]
     check_arguments({"channels": 1, "more": 2}, f"{HERE}.make_head", hint)
     with pytest.raises(InputError, match=r"^name=3: must be str \(and 2 more\)$"):
         check_arguments({"channels": "???", "name": 3, "progress": 1}, f"{HERE}.make_head", hint)

@@ -16,10 +16,18 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from benchmark import BenchmarkConfig
+from check_data import CheckDataConfig
+from demo import DemoConfig
 from eval import EvalConfig
+from export import ExportConfig
 from make_synthetic import Settings
+from predict import PredictConfig
+from prepare import PrepareConfig
+from replay import ReplayConfig
+from reproduce import ReproduceConfig
 from train import TrainConfig, checked_train_config
-from uniformer_pose.config_check import check_arguments
+from uniformer_pose.config_check import check_arguments, check_config
 from uniformer_pose.entry_point import (
     accept_any_argument,
     checked_config,
@@ -52,7 +60,8 @@ def _config_folder() -> Iterator[None]:
 def composed(*arguments: str, name: str = "train") -> DictConfig:
     """What the entry point ``name`` gets for a command line."""
     refuse_unknown_choices(arguments, GROUPS)
-    return compose(name, overrides=[*accept_any_argument(arguments, GROUPS), "++run_dir=runs/here"])
+    run_dir = ["++run_dir=runs/here"] if name in ("train", "eval", "reproduce", "benchmark", "check_data") else []
+    return compose(name, overrides=[*accept_any_argument(arguments, GROUPS), *run_dir])
 
 
 def checked(*arguments: str) -> dict[str, Any]:
@@ -115,7 +124,7 @@ def test_the_drop_path_on_the_command_line_wins_over_that_of_the_pair() -> None:
 def test_augmentations_callbacks_and_the_csv_logger_can_be_built(choice: str) -> None:
     group = choice.partition("=")[0]
     config = checked(choice, "model=uniformer_s")
-    assert one_of_each(config[group]).keys() == {name for name, node in config[group].items() if node is not None}
+    assert one_of_each(config[group] or {}).keys() == {name for name, node in config[group].items() if node is not None}
 
 
 @pytest.mark.parametrize("optimizer", sorted(GROUPS["optimizer"]))
@@ -241,6 +250,140 @@ def test_evaluation_refuses_an_argument_that_its_data_does_not_have() -> None:
         "data.eval_batch_sise=2: uniformer_pose.data.datamodule.PersonCrops has no argument eval_batch_sise; "
         "did you mean eval_batch_size?"
     )
+
+
+NOWHERE = "ckpt_path=x.ckpt"
+ENTRY_POINTS: dict[str, tuple[type, list[str]]] = {
+    "train": (TrainConfig, []),
+    "eval": (EvalConfig, [NOWHERE]),
+    "predict": (PredictConfig, [NOWHERE, "source=x.jpg"]),
+    "demo": (DemoConfig, []),
+    "export": (ExportConfig, [NOWHERE]),
+    "reproduce": (ReproduceConfig, []),
+    "benchmark": (BenchmarkConfig, ["what=step"]),
+    "check_data": (CheckDataConfig, ["data=coco_256x192"]),
+    "prepare": (PrepareConfig, ["data=coco_256x192"]),
+    "replay": (ReplayConfig, ["dump=x"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [
+        ("train optimizer.lr=0.5", "training.learning_rate_per_256"),
+        ("train optimizer.params=[]", "leave it out"),
+        ("train trainer.precision=16-mixed", "precision=..."),
+        ("train trainer.logger=false", "logger="),
+        ("train trainer.callbacks=[]", "callbacks."),
+        ("train model.num_keypoints=21", "data.skeleton"),
+        ("train data.seed=3", "seed=..."),
+        ("train data.geometric=null", "augmentation.geometric"),
+        ("train training.protocol=x", "evaluation"),
+        ("train training.optimizer=x", "optimizer"),
+        ("eval trainer.precision=64", "precision=..."),
+        ("eval trainer.callbacks=[]", "leave it out"),
+        ("eval data.seed=3", "nothing is trained"),
+        ("predict detector.keep.height=3", "leave it out"),
+        ("demo detector.keep.width=3", "leave it out"),
+        ("reproduce trainer.precision=16-mixed", "precision=..."),
+        ("reproduce data.photometric=null", "augmentation"),
+        ("benchmark model.num_keypoints=3", "data.skeleton"),
+        ("benchmark optimizer.lr=0.5", "learning_rate"),
+        ("benchmark trainer.logger=true", "leave it out"),
+        ("prepare data.seed=1", "seed=..."),
+    ],
+)
+def test_a_key_that_the_program_sets_itself_is_refused_with_the_one_to_use(command: str, instead: str) -> None:
+    name, argument = command.split()
+    schema, required = ENTRY_POINTS[name]
+    with pytest.raises(InputError) as caught:
+        checked_config(composed(argument, *required, name=name), schema)
+    assert str(caught.value).startswith(argument.partition("=")[0] + "=")
+    assert instead in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("eval", "data.mean"),
+        ("eval", "data.box_padding"),
+        ("eval", "data.batch_size"),
+        ("reproduce", "data.codec.height"),
+        ("reproduce", "data.std"),
+    ],
+)
+def test_what_an_entry_point_does_not_read_may_stand_in_a_shared_file_but_not_be_typed(name: str, typed: str) -> None:
+    schema, required = ENTRY_POINTS[name]
+    plain = plain_config(composed("data=coco_256x192", *required, name=name))
+    check_config(plain, schema, ["data.root", "data.codecs"])
+    with pytest.raises(InputError, match=f"^{typed}: not read"):
+        check_config(plain, schema, ["data.root", typed])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train seed=-1",
+        "train seed=4294967296",
+        "train data.num_workers=-1",
+        "train data.batch_size=0",
+        "train data.max_images=0",
+        "train data.box_padding=0",
+        "train data.worker_timeout=-1",
+        "train data.mean=[0.485,0.456,0.406]",
+        "train data.mean=[103.5,116.3]",
+        "train data.std=[0.229,0.224,0.225]",
+        "train data.std=[0,57.1,57.4]",
+        "train training.warmup_steps=-5",
+        "train training.learning_rate_per_256=-1",
+        "train training.learning_rate_per_256=.inf",
+        "train training.decay_factor=0",
+        "train training.warmup_start_factor=2",
+        "train training.milestones=[0,5]",
+        "train trainer.max_epochs=-2",
+        "train trainer.check_val_every_n_epoch=0",
+        "train trainer.num_nodes=0",
+        "train optimizer.weight_decay=-0.1",
+        "train optimizer.betas=[0.9,1.5]",
+        "train callbacks.resume_points.every_minutes=-1",
+        "train callbacks.throughput.after_batches=0",
+        "train evaluation.keypoint_score_threshold=2",
+        "train name=../../x",
+        "train name=/tmp/x",
+        "train evaluation=null",
+        "train callbacks=null",
+        "train trainer=null",
+        "train model=null",
+        "eval head_dim=0",
+        "eval evaluation=null",
+        "predict batch_size=0",
+        "predict score_threshold=1.5",
+        "predict input_size=[256]",
+        "predict input_size=[256,0]",
+        "demo port=70000",
+        "demo limits.megapixels=0",
+        "reproduce tolerance=-1",
+        "benchmark rounds=0",
+        "check_data workers=0",
+        "check_data max_examples=-1",
+        "prepare workers=-1",
+        "prepare images_per_shard=0",
+        "replay process=-1",
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_before_any_work(command: str) -> None:
+    name, argument = command.split()
+    schema, required = ENTRY_POINTS[name]
+    with pytest.raises(InputError) as caught:
+        checked_config(composed(*required, argument, name=name), schema)
+    assert str(caught.value).startswith(argument.partition("=")[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_no_logger_and_no_augmentation_are_choices() -> None:
+    config = checked("logger=null", "augmentation=null")
+    assert config["logger"] is None
+    assert config["augmentation"] is None
 
 
 STARTED_AS_A_USER_DOES = """

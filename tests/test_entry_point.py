@@ -19,7 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from uniformer_pose.entry_point import (
     accept_any_argument,
     checked_config,
+    config_folders_of,
     config_groups,
+    overrides_first,
     prepare_command_line,
     refuse_unknown_choices,
     report_input_errors,
@@ -44,6 +46,9 @@ GROUPS = {"model": {"uniformer_s", "uniformer_b"}, "data": {"coco"}, "debug": {"
         ("ckpt_path=https://host/a.pth?b=1#sha256=0f", '++ckpt_path="https://host/a.pth?b=1#sha256=0f"'),
         ("ckpt_path=zoo:uniformer_s,zoo:uniformer_b", "++ckpt_path=zoo:uniformer_s,zoo:uniformer_b"),
         ("ckpt_path=https://host/a.pth,https://host/b.pth", "++ckpt_path=https://host/a.pth,https://host/b.pth"),
+        ("ckpt_path=runs/a=1 [b]/x.ckpt", '++ckpt_path="runs/a=1 [b]/x.ckpt"'),
+        ("ckpt_path=epoch=3.ckpt", '++ckpt_path="epoch=3.ckpt"'),
+        ("model.depths=[1,2", '++model.depths="[1,2"'),
     ],
 )
 def test_a_value_may_be_given_whether_or_not_the_yaml_files_have_its_key(given: str, expected: str) -> None:
@@ -55,7 +60,6 @@ def test_a_value_may_be_given_whether_or_not_the_yaml_files_have_its_key(given: 
     "argument",
     [
         "model=uniformer_b",
-        "debug=null",
         "data={root: x}",
         "model@teacher=uniformer_b",
         "trainer/extra=a",
@@ -80,9 +84,16 @@ def test_a_repeated_command_line_is_not_changed_again() -> None:
     assert accept_any_argument(once, GROUPS) == once == ["++seed=1", "model=uniformer_b", "-m"]
 
 
+def test_null_for_a_group_is_what_hydra_calls_deleting_it() -> None:
+    assert accept_any_argument(["debug=null", "seed=null"], GROUPS) == ["~debug", "++seed=null"]
+
+
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
+        ("model=null", "model=null: it is required; allowed: uniformer_b, uniformer_s"),
+        ("model=uniformer", "model=uniformer: no such choice; did you mean one of uniformer_b, uniformer_s?"),
+        ("debug=null,overfit", "debug=null: no such choice; allowed: overfit"),
         ("model=uniformr_b", "model=uniformr_b: no such choice; did you mean uniformer_b?"),
         ("model=uniformer_s,uniformer_c", "model=uniformer_c: no such choice; did you mean uniformer_s?"),
         ("+debug=zzz", "debug=zzz: no such choice; allowed: overfit"),
@@ -100,8 +111,8 @@ def test_an_unknown_choice_of_a_group_is_refused_with_the_nearest_name(argument:
     [
         ["model=uniformer_s,uniformer_b", "debug=null", "seed=zzz"],
         ["model={depths: [1]}", "model=glob(*)", "~model=zzz"],
-        ["--config-dir", "mine", "model=mine"],
-        ["hydra.searchpath=[mine]", "model=mine"],
+        ["--config-path", "mine", "model=mine"],
+        ["hydra.searchpath=[pkg://mine]", "model=mine"],
     ],
 )
 def test_a_choice_that_may_exist_is_left_to_hydra(arguments: list[str]) -> None:
@@ -113,6 +124,58 @@ def test_the_groups_are_the_folders_of_yaml_files_and_parts_of_others_are_no_cho
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert config_groups(tmp_path) == {"model": {"a"}, "model/deep": {"b"}}
+
+
+@pytest.mark.parametrize(
+    "option", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"], ["hydra.searchpath=[file://{}]"]]
+)
+def test_the_choices_of_a_further_folder_count_and_others_are_refused(option: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").touch()
+    folders = config_folders_of(["seed=1", *(word.format(tmp_path) for word in option), "data=mine"])
+    groups = config_groups(PROJECT / "conf", *folders)
+    refuse_unknown_choices(["data=mine", "data=coco_256x192"], groups)
+    with pytest.raises(InputError, match="mine"):
+        refuse_unknown_choices(["data=min"], groups)
+
+
+def test_a_further_folder_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^no/where: "):
+        config_folders_of(["--config-dir", "no/where"])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["seed=1", "--config-dir", "d", "data=x", "-m"], ["seed=1", "data=x", "--config-dir", "d", "-m"]),
+        (["--cfg", "job", "a=1", "-cn=x", "b=2"], ["a=1", "b=2", "--cfg", "job", "-cn=x"]),
+        (["--config-dir"], ["--config-dir"]),
+        (["a=-1", "~b", "+c=2"], ["a=-1", "~b", "+c=2"]),
+    ],
+)
+def test_overrides_may_stand_on_both_sides_of_an_option(given: list[str], expected: list[str]) -> None:
+    assert overrides_first(given) == expected
+    assert overrides_first(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("argument", "word"),
+    [
+        ("hparams_search=optuna", "give -m"),
+        ("name=../../x", "runs/"),
+        ("name=a,/b", "runs/"),
+        ("name=..", "runs/"),
+        ("a.password=x", "environment"),
+    ],
+)
+def test_what_hydra_would_write_to_a_wrong_place_or_should_not_write_is_refused_before_it_runs(
+    argument: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", argument])
+    with pytest.raises(SystemExit) as caught:
+        prepare_command_line(tmp_path)
+    assert caught.value.code == 2
+    assert word in capsys.readouterr().err
 
 
 def test_the_command_line_is_rewritten_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +275,9 @@ def test_a_mistake_found_while_objects_are_built_is_one_line_too(
 ) -> None:
     with pytest.raises(InstantiationException) as caught:
         instantiate({"_target_": f"{__name__}.{target}"})
-    assert reported(caught.value, capsys) == f"error: {line}\n"
+    printed = reported(caught.value, capsys)
+    assert printed.startswith(f"error: {line}")
+    assert printed.count("\n") == 1
 
 
 def test_a_training_that_diverged_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +302,27 @@ def test_wandb_without_an_account_is_one_line_with_the_way_out(capsys: pytest.Ca
 def test_an_error_of_ours_keeps_its_traceback() -> None:
     with pytest.raises(InstantiationException), report_input_errors():
         instantiate({"_target_": f"{__name__}.have_a_bug"})
+
+
+def test_hydras_switch_for_tracebacks_shows_those_of_mistakes_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    printed = reported(InputError("data.root=x: no folder"), capsys)
+    assert "Traceback" in printed
+    assert printed.endswith("error: data.root=x: no folder\n")
+
+
+def test_an_import_that_fails_in_the_users_own_module_is_told_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "users_module.py").write_text("def make():\n    import not_installed_here\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InstantiationException) as caught:
+        instantiate({"_target_": "users_module.make"})
+    printed = reported(caught.value, capsys)
+    assert "not_installed_here" in printed
+    assert f"({tmp_path / 'users_module.py'}, line 2)" in printed
 
 
 class UnreadablePeople(Dataset[int]):

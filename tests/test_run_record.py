@@ -15,7 +15,6 @@ import yaml
 
 from uniformer_pose import run_record
 from uniformer_pose.errors import InputError
-from uniformer_pose.redaction import argument_without_secrets, without_secrets
 from uniformer_pose.run_record import git_revision, library_versions, record_run
 
 COMMAND = ["src/train.py", "seed=0", "tags=[a, b]"]
@@ -46,59 +45,10 @@ def recorded(directory: Path, config: dict[str, Any], command: list[str] = COMMA
     return yaml.safe_load((directory / "config.yaml").read_text()), (directory / "command.txt").read_text()
 
 
-def test_a_configuration_without_secrets_is_written_as_it_came(tmp_path: Path) -> None:
-    text = "# a comment\nlr: '1e-4'\nnum_keypoints: 17\nkeypoint_score_threshold: 0.2\nmonkey: yes\n"
+def test_a_configuration_is_written_as_it_came(tmp_path: Path) -> None:
+    text = "# a comment\nlr: '1e-4'\nnum_tokens: 7\npassword_rounds: 2\nmonkey: yes\n"
     record_run(tmp_path / "new" / "run", config_yaml=text, command=COMMAND)
     assert (tmp_path / "new" / "run" / "config.yaml").read_text() == text
-
-
-@pytest.mark.parametrize(
-    "name", ["api_key", "WANDB_API_KEY", "apiKey", "apikey", "hf_token", "password", "client-secret", "tokens"]
-)
-def test_a_secret_is_not_written_wherever_it_stands(tmp_path: Path, name: str) -> None:
-    config, _ = recorded(tmp_path, {"seed": 3, "logger": [{"wandb": {name: "hunter2", "project": "pose"}}]})
-    assert config == {"seed": 3, "logger": [{"wandb": {name: "<redacted>", "project": "pose"}}]}
-    assert "hunter2" not in (tmp_path / "config.yaml").read_text()
-
-
-def test_a_whole_group_with_a_secret_name_is_not_written(tmp_path: Path) -> None:
-    config, _ = recorded(tmp_path, {"secrets": {"user": "me", "pin": [1, 2]}})
-    assert config == {"secrets": "<redacted>"}
-
-
-def test_an_unset_secret_stays_readable(tmp_path: Path) -> None:
-    config, _ = recorded(tmp_path, {"token": None, "use_token": False, "password": "x"})
-    assert config == {"token": None, "use_token": False, "password": "<redacted>"}
-
-
-def test_a_configuration_is_cleared_of_secrets_in_memory_too() -> None:
-    config: dict[str, Any] = {"logger": {"api_key": "hunter2", "tags": ["a"]}, "num_keypoints": 17}
-    assert without_secrets(config) == {"logger": {"api_key": "<redacted>", "tags": ["a"]}, "num_keypoints": 17}
-    assert config["logger"]["api_key"] == "hunter2"
-
-
-def test_the_login_in_an_address_is_not_written(tmp_path: Path) -> None:
-    config, command = recorded(
-        tmp_path, {"url": "https://me:hunter2@host.org/x"}, ["train.py", "+url=https://me:hunter2@host.org/x"]
-    )
-    assert config == {"url": "https://<redacted>@host.org/x"}
-    assert "hunter2" not in command
-
-
-@pytest.mark.parametrize(
-    ("argument", "expected"),
-    [
-        ("+logger.wandb.api_key=hunter2,hunter3", "+logger.wandb.api_key=<redacted>"),
-        ("password='hunter2 hunter3'", "password=<redacted>"),
-        ("logger={api_key:hunter2,project:pose}", "logger={api_key:<redacted>,project:pose}"),
-        ("logger={a:{token: 'hunter2, x'}}", "logger={a:{token: <redacted>}}"),
-        ("data.num_keypoints=17", "data.num_keypoints=17"),
-        ("token.value=hunter2", "token.value=<redacted>"),
-        ("--multirun", "--multirun"),
-    ],
-)
-def test_secrets_among_the_arguments_are_not_written(argument: str, expected: str) -> None:
-    assert argument_without_secrets(argument) == expected
 
 
 def test_the_command_can_be_pasted_into_a_shell_and_a_resumed_run_adds_a_line(tmp_path: Path) -> None:

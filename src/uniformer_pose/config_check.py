@@ -3,7 +3,7 @@
 Hydra refuses an unknown key, but suggests adding it with ``+``, and then hands anything to anyone. Here the
 signatures are the schema: the annotated fields of the entry point's dataclass for the top level, and the arguments of
 each ``_target_`` below it, which is imported but not called. Pydantic judges the values, ranges in ``Annotated``
-included (``annotated_types``); the few ranges of other libraries stand in ``foreign_ranges``.
+included (``annotated_types``); the few ranges of other libraries stand in ``ranges``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import inspect
 import types
 import typing
 from collections import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
@@ -21,8 +21,8 @@ import pydantic
 from pydantic_core import PydanticCustomError
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.foreign_ranges import ranges_of
 from uniformer_pose.nearest_name import did_you_mean
+from uniformer_pose.ranges import ranges_of
 from uniformer_pose.targets import find_target
 
 _NODE = "a config with a _target_"
@@ -38,12 +38,22 @@ class AlsoReads:
 
 
 class SetByProgram:
-    """In ``Annotated[Node, SetByProgram(name="other.key")]``: arguments that the entry point gives the target itself.
+    """In ``Annotated[Node, SetByProgram(name="give other=...")]``: what the entry point itself gives the target.
 
-    Each is refused with the key that is to be given instead; None where there is no such key.
+    Each is refused with the words that say what to do instead.
     """
 
-    def __init__(self, **instead_by_name: str | None) -> None:
+    def __init__(self, **instead_by_name: str) -> None:
+        self.instead_by_name = instead_by_name
+
+
+class IgnoredHere:
+    """In ``Annotated[Node, IgnoredHere(name="give other=...")]``: what this entry point does not read.
+
+    A file that several entry points share may hold such a key; on the command line it is refused.
+    """
+
+    def __init__(self, **instead_by_name: str) -> None:
         self.instead_by_name = instead_by_name
 
 
@@ -94,27 +104,33 @@ class Signature(NamedTuple):
     takes_any_name: bool
 
 
-def check_config(config: Mapping[str, Any], schema: type) -> None:
+def check_config(config: Mapping[str, Any], schema: type, typed: Collection[str] = ()) -> None:
     """Refuse a configuration with a key that nobody reads or a value of the wrong type or out of its range.
 
     ``config`` is plain: dicts, lists and scalars, interpolations resolved. ``schema`` is a dataclass: its
     fields are the keys of the top level, those without a default are required, and a field annotated with
     another dataclass describes a plain group. Every mapping with a ``_target_``, at any depth, is checked
     against the signature of its target; arguments that are absent may still be added by the entry point.
-    Arguments without an annotation, or with one that cannot be resolved, accept everything.
+    Arguments without an annotation, or with one that cannot be resolved, accept everything. ``typed`` are the keys that
+    the user gave, which are not all of those in ``config``.
 
     Raises ``InputError`` with the first problem, and the number of others. The top level comes first: its mistakes
     need not wait for the targets to be imported.
     """
-    hints = typing.get_type_hints(schema, include_extras=True)
-    _refuse([*_group_problems("", config, schema), *_values_to_give("", config)])
-    _refuse([*_argument_problems_of_groups("", config, schema), *_node_problems("", config, hints)])
+    hints = _hints("", schema)
+    _refuse([*_group_problems("", config, schema), *_values_to_give("", config), *_ignored(typed, hints)])
+    _refuse([*_argument_problems_of_groups(config, hints), *_node_problems("", config, hints)])
 
 
 def check_arguments(arguments: Mapping[str, Any], path: str, hint: Any) -> None:
     """Refuse arguments that the function or class at ``path`` does not take; ``hint`` annotates them like a node."""
     problems = [*_argument_problems("", {"_target_": path, **arguments}, hint), *_node_problems("", arguments, {})]
     _refuse([*problems, *_values_to_give("", arguments)])
+
+
+def check_value(key: str, value: Any, annotation: Any) -> None:
+    """Refuse a value of ``key`` that an annotation does not allow."""
+    _refuse([*_value_problems(key, value, annotation)])
 
 
 @cache
@@ -151,6 +167,13 @@ def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
         return Any
 
 
+def _hints(key: str, schema: type) -> dict[str, Any]:
+    """The annotations of a dataclass and of the groups in it, by their keys."""
+    found = {_join(key, name): hint for name, hint in typing.get_type_hints(schema, include_extras=True).items()}
+    groups = ((name, _dataclass_in(hint)) for name, hint in found.items())
+    return found | {k: h for name, group in groups if group is not None for k, h in _hints(name, group).items()}
+
+
 def _refuse(problems: list[str]) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -181,19 +204,29 @@ def _dataclass_in(hint: Any) -> type | None:
     return next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
-def _argument_problems_of_groups(key: str, config: Mapping[str, Any], schema: type) -> Iterator[str]:
+def _argument_problems_of_groups(config: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
     """Problems of the groups that hold some arguments of a target which they do not name."""
-    for name, hint in typing.get_type_hints(schema, include_extras=True).items():
-        value = config.get(name)
+    for name, value in config.items():
         if isinstance(value, Mapping) and "_target_" not in value:
             given = {str(child): child_value for child, child_value in value.items() if child_value is not None}
-            for extra in _extras(hint, SomeArgumentsOf):
-                yield from _argument_problems(_join(key, name), {"_target_": extra.path, **given}, hint)
+            for extra in _extras(hints.get(name), SomeArgumentsOf):
+                yield from _argument_problems(name, {"_target_": extra.path, **given}, hints[name])
 
 
 def _extras(hint: Any, kind: type[_Extra]) -> list[_Extra]:
-    """What an ``Annotated`` adds to its type, of one kind."""
-    return [extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, kind)]
+    """What an ``Annotated`` adds to its type, of one kind; also where null is allowed beside it."""
+    members = typing.get_args(hint) if typing.get_origin(hint) in {Union, types.UnionType} else [hint]
+    return [extra for member in members for extra in getattr(member, "__metadata__", ()) if isinstance(extra, kind)]
+
+
+def _ignored(typed: Collection[str], hints: Mapping[str, Any]) -> Iterator[str]:
+    """The keys that the user gave and that nothing reads."""
+    for group, hint in hints.items():
+        for name, instead in (
+            (name, to) for extra in _extras(hint, IgnoredHere) for name, to in extra.instead_by_name.items()
+        ):
+            key = f"{group}.{name}"
+            yield from (f"{given}: not read here; {instead}" for given in typed if f"{given}.".startswith(f"{key}."))
 
 
 def _values_to_give(key: str, value: Any) -> Iterator[str]:
@@ -205,7 +238,7 @@ def _values_to_give(key: str, value: Any) -> Iterator[str]:
 
 
 def _node_problems(key: str, value: Any, hints: Mapping[str, Any]) -> Iterator[str]:
-    """Problems of every node with a ``_target_`` from here down; ``hints`` annotate those of the top level."""
+    """Problems of every node with a ``_target_`` from here down; ``hints`` annotate some by their keys."""
     if isinstance(value, Mapping) and "_target_" in value:
         yield from _argument_problems(key, value, hints.get(key))
     for path, child in _children(key, value):
@@ -235,8 +268,7 @@ def _argument_problems(key: str, node: Mapping[str, Any], hint: Any) -> Iterator
     for name, value in ((str(name), value) for name, value in node.items()):
         where = _join(key, name)
         if name in set_here:
-            instead = set_here[name]
-            yield f"{where}={_show(value)}: the program sets it; " + (f"give {instead}" if instead else "leave it out")
+            yield f"{where}={_show(value)}: the program sets it; {set_here[name]}"
         elif name in types_of_others:
             yield from _value_problems(where, value, types_of_others[name])
         elif name in arguments:

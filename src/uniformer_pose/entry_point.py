@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,30 +20,47 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from uniformer_pose.config_check import check_config
+from uniformer_pose.config_check import check_config, check_value
 from uniformer_pose.errors import InputError, RunFailedError
 from uniformer_pose.nearest_name import did_you_mean
-from uniformer_pose.redaction import redact_hydra_records, redact_log_messages, text_without_secrets
+from uniformer_pose.overrides import given_values, override, parse_override
+from uniformer_pose.ranges import RunName
+from uniformer_pose.secrets_in_config import refuse_secrets
+from uniformer_pose.targets import place_of_import_error
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
+
+_OPTIONS_WITH_VALUE = (
+    "--config-dir",
+    "-cd",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--package",
+    "-p",
+    "--cfg",
+    "-c",
+)
+_GROUPS_THAT_OTHERS_NAME = ("model", "data")  # conf/train.yaml has files for pairs of them
 
 
 @contextmanager
 def report_input_errors() -> Iterator[None]:
     """Print one line instead of a traceback: for a user's mistake (exit status 2), and a training that diverged (1).
 
-    In a sweep the line is printed too, but the error goes on to Hydra, so that the other runs are still made. What
-    Hydra has recorded of the command is cleared of secrets first.
+    In a sweep the line is printed too, but the error goes on to Hydra, so that the other runs are still made. Hydra's
+    own switch, the environment variable ``HYDRA_FULL_ERROR=1``, adds the traceback.
     """
     try:
-        redact_hydra_records()
         yield
     except Exception as error:
         line = _one_line(error)
         if line is None:
             raise
-        line = text_without_secrets(line)
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exception(error)
         print(f"error: {line}", file=sys.stderr)
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise CompactHydraException(line) from error  # of which Hydra prints no traceback either
@@ -65,18 +84,20 @@ def _users_mistake(error: BaseException | None) -> str | None:
         if isinstance(error, InputError):  # a worker's arrives as another one, with a traceback before the line
             return str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
         if isinstance(error, ImportError):
-            return " ".join(str(error).split())
+            return " ".join(str(error).split()) + place_of_import_error(error)
         error = error.__cause__
     return None
 
 
 def prepare_command_line(config_folder: Path) -> None:
     """Check and rewrite ``sys.argv`` before Hydra reads it; called twice it changes nothing more."""
-    redact_log_messages()
-    groups = config_groups(config_folder)
+    arguments = overrides_first(sys.argv[1:])
     with report_input_errors():
-        refuse_unknown_choices(sys.argv[1:], groups)
-    sys.argv[1:] = accept_any_argument(sys.argv[1:], groups)
+        groups = config_groups(config_folder, *config_folders_of(arguments))
+        refuse_unknown_choices(arguments, groups)
+        refuse_search_of_one_run(arguments)
+        sys.argv[1:] = accept_any_argument(arguments, groups)
+        refuse_unwritable(sys.argv[1:])
     if {"-h", "--help"} & set(sys.argv[1:]):
         # Hydra's own help copies the whole list of defaults for every group there is, which takes over a second.
         sys.stdout.write(_help(groups) + "\n")
@@ -105,54 +126,103 @@ def _help(groups: Mapping[str, Collection[str]]) -> str:
     )
 
 
-def config_groups(config_folder: Path) -> dict[str, set[str]]:
+def config_groups(*config_folders: Path) -> dict[str, set[str]]:
     """The choices of every config group; files that begin with an underscore are parts of others."""
     groups: dict[str, set[str]] = {}
-    for file in config_folder.glob("*/**/*.yaml"):
-        if not file.stem.startswith("_"):
-            groups.setdefault(file.parent.relative_to(config_folder).as_posix(), set()).add(file.stem)
+    for folder in config_folders:
+        for file in folder.glob("*/**/*.yaml"):
+            if not file.stem.startswith("_"):
+                groups.setdefault(file.parent.relative_to(folder).as_posix(), set()).add(file.stem)
     return groups
+
+
+def overrides_first(arguments: Sequence[str]) -> list[str]:
+    """The command line with Hydra's options last: its parser takes overrides in one place only."""
+    overrides: list[str] = []
+    options: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("-"):
+            options.append(argument)
+            options += [next(rest, "")] if argument in _OPTIONS_WITH_VALUE else []
+        else:
+            overrides.append(argument)
+    return [*overrides, *filter(None, options)]
+
+
+def config_folders_of(arguments: Sequence[str]) -> list[Path]:
+    """The folders of configs that a command line adds to the program's own; InputError for one that is not there."""
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = argument.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(value or following)
+        elif name == "hydra.searchpath":
+            found += [entry.strip("'\" ").removeprefix("file://") for entry in value.strip("[]'\"").split(",")]
+    for folder in found:
+        if not Path(folder).is_dir() and not folder.startswith("pkg://"):
+            raise InputError(f"{folder}: no such folder of configs")
+    return [Path(folder) for folder in found]
 
 
 def refuse_unknown_choices(arguments: Sequence[str], groups: Mapping[str, Collection[str]]) -> None:
     """Raise InputError for ``group=choice`` where there is no such choice; Hydra's own message is a page long."""
-    if any(argument.startswith(("--config", "-c", "hydra.searchpath")) for argument in arguments):
-        return  # there may be choices in other folders
+    if any(argument.startswith(("--config-path", "-cp")) or "pkg://" in argument for argument in arguments):
+        return  # there may be choices in other places
     for argument in arguments:
         name, _, value = argument.partition("=")
         group = name.lstrip("+").partition("@")[0]
         if group in groups and re.fullmatch(r"[\w-]+(,[\w-]+)*", value):
             for choice in value.split(","):
-                if choice not in groups[group] and choice != "null":
+                if choice not in groups[group] and value != "null":
                     raise InputError(f"{group}={choice}: no such choice; {did_you_mean(choice, groups[group])}")
+            if value == "null" and group in _GROUPS_THAT_OTHERS_NAME:
+                raise InputError(f"{group}=null: it is required; {did_you_mean('', groups[group])}")
+
+
+def refuse_search_of_one_run(arguments: Sequence[str]) -> None:
+    """Raise InputError for a search of hyper-parameters without ``-m``: Hydra would make one plain run."""
+    for argument in arguments:
+        group, _, choice = argument.partition("=")
+        if group == "hparams_search" and choice != "null" and not {"-m", "--multirun"} & {*arguments}:
+            raise InputError(f"{argument}: a search makes many runs; give -m as well")
 
 
 def accept_any_argument(arguments: Sequence[str], groups: Collection[str]) -> list[str]:
-    """The command line with ``++`` before every ``key=value`` that is no choice of a config group.
+    """The command line as Hydra accepts it.
 
-    Hydra accepts a key that is in no YAML file only so, but nobody should have to know which keys are: the check of
-    the composed config refuses those that no one reads.
+    ``++`` stands before every ``key=value`` that is no choice of a config group: Hydra accepts a key that is in no YAML
+    file only so, but nobody should have to know which keys are, and the check of the composed config refuses those that
+    no one reads. A value that Hydra's grammar cannot read, such as a path or a URL with ``=`` or ``#``, is put in
+    quotes, and ``group=null`` is written as Hydra does, ``~group``.
     """
-
-    def is_value(argument: str) -> bool:
-        key, equals, _ = argument.partition("=")
-        plain = re.fullmatch(r"[A-Za-z_][\w.-]*", key)
-        return bool(equals and plain and key not in groups and key.partition(".")[0] != "hydra")
-
-    return [f"++{_quoted_url(argument)}" if is_value(argument) else argument for argument in arguments]
+    return [_acceptable(argument, groups) for argument in arguments]
 
 
-def _quoted_url(argument: str) -> str:
-    """``key=https://...`` with the URL in quotes: Hydra's grammar stops at the ``#`` and ``=`` that URLs have."""
-    key, _, value = argument.partition("=")
-    return f'{key}="{value}"' if re.fullmatch(r"https?://[^\s,\"\\]+", value) else argument
+def _acceptable(argument: str, groups: Collection[str]) -> str:
+    key, equals, value = argument.partition("=")
+    if key in groups and value == "null":
+        return f"~{key}"
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or key in groups or key.partition(".")[0] == "hydra":
+        return argument
+    return f"++{argument if parse_override(argument) else override(key, value)}"
+
+
+def refuse_unwritable(arguments: Sequence[str]) -> None:
+    """Raise InputError for what Hydra would write to a wrong place, or write though it is secret."""
+    values = given_values(list(arguments))
+    refuse_secrets(values)
+    if "name" in values:
+        check_value("name", values["name"], RunName | None)
 
 
 def checked_config(config: DictConfig, schema: type) -> dict[str, Any]:
     """The composed config as plain dicts, lists and values, checked against ``schema``."""
     plain = plain_config(config)
-    check_config(plain, schema)
-    return plain
+    refuse_secrets(plain)
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    check_config(plain, schema, [override.partition("=")[0].lstrip("+~") for override in typed])
+    return {field.name: field.default for field in dataclasses.fields(schema) if field.name not in plain} | plain
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a run was: its configuration, its command, the versions and the code it ran on, as files beside it.
 
-Environment variables are never read, and values whose name says that they are secret are never written.
+Environment variables are never read; ``refuse_secrets`` keeps secrets out of configurations and commands.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-import yaml
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.redaction import command_without_secrets, without_secrets
 
 _DISTRIBUTIONS = (
     "uniformer-pose",
@@ -45,17 +43,13 @@ def record_run(run_directory: str | Path, *, config_yaml: str, command: Sequence
     cannot be written to.
     """
     directory = Path(run_directory)
-    config = yaml.safe_load(config_yaml)
-    harmless = without_secrets(config)
-    if harmless != config:
-        config_yaml = yaml.safe_dump(harmless, sort_keys=False, allow_unicode=True)
     versions = {"code": git_revision(), **library_versions()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
         (directory / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
         with (directory / "command.txt").open("a", encoding="utf-8") as file:
-            file.write(shlex.join(command_without_secrets(command)) + "\n")
+            file.write(shlex.join(command) + "\n")
     except OSError as error:
         raise InputError(
             f"cannot write the record of the run into {directory} ({error.strerror or error}); "

@@ -7,6 +7,7 @@ import pkgutil
 import traceback
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from uniformer_pose.errors import InputError
@@ -32,11 +33,11 @@ def find_target(path: str) -> Callable[..., Any]:
 
 
 def place_of_import_error(error: BaseException) -> str:
-    """`` (file, line)`` of an import that failed in the user's own code; "" in an installed package or in ours."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "<frozen" not in frame.filename]
-    if not frames or "site-packages" in frames[-1].filename or __package__ in frames[-1].filename:
-        return ""
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})"
+    """`` (file, line)`` of an import that failed below the user's own code; "" below installed packages and ours."""
+    installed = ("<frozen", "site-packages", "dist-packages", str(Path(__file__).parent), importlib.__path__[0])
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in installed)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def _member(found: Any, walked: list[str], name: str) -> Any:

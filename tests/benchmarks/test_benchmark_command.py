@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from benchmark import benchmark, checked_benchmark_config
-from uniformer_pose.entry_point import accept_any_argument, config_groups
+from benchmark import BenchmarkConfig, benchmark
+from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
 from uniformer_pose.errors import InputError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -16,19 +16,19 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 def checked(*arguments: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         given = accept_any_argument([*arguments, "run_dir=here"], config_groups(CONF))
-        return checked_benchmark_config(compose("benchmark", given))
+        return checked_config(compose("benchmark", given), BenchmarkConfig)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "what is required: give what=..."),
-        (["what=speed"], "what='speed': must be 'loader' or"),
-        (["what=loader", "rounds=0"], "rounds=0: give whole numbers from 1 on"),
-        (["what=loader", "threads=0"], "threads=0: give whole numbers from 1 on"),
-        (["what=loader", "workers=[-1]"], "workers=[-1]: give whole numbers from 0 on"),
-        (["what=scale", "people_per_image=[]"], "people_per_image=[]: give whole numbers from 1 on"),
-        (["what=scale", "input_sizes=[[256]]"], "input_sizes=[[256]]: give [[height, width], ...]"),
+        (["what=speed"], "what='speed': must be 'loader',"),
+        (["what=loader", "rounds=0"], "rounds=0: must be greater than or equal to 1"),
+        (["what=loader", "threads=0"], "threads=0: must be greater than or equal to 1"),
+        (["what=loader", "workers=[-1]"], "workers[0]=-1: must be greater than or equal to 0"),
+        (["what=scale", "people_per_image=[]"], "people_per_image=[]: "),
+        (["what=scale", "input_sizes=[[256]]"], "input_sizes[0]=[256]: must be a list"),
         (["what=loader", "round=3"], "round=3: no such key; did you mean rounds?"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A run whose loggers fail and whose settings hold secrets: it ends well, and the secrets are nowhere on disk."""
+"""A run whose loggers fail and whose environment holds secrets: it ends well, and the secrets are nowhere on disk."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ def test_a_service_that_does_not_answer_costs_seconds_and_no_secret_is_left_anyw
     tiny_run: list[str], synthetic_root: Path, run_script, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    secrets = [f"PLANTED{number}{'abcdef0123456789' * 3}"[:40] for number in range(5)]
+    secrets = [f"PLANTED{number}{'abcdef0123456789' * 3}"[:40] for number in range(2)]
     started = time.monotonic()
     finished = run_script(
         "train.py",
         [
             *tiny_run,
             "logger=many",
-            f"+logger.wandb.settings.api_key={secrets[0]}",
-            f"data.if_missing='https://me:{secrets[1]}@example.org/x?signature={secrets[2]}'",
             f"data.root={synthetic_root}",
             f"hydra.run.dir={run}",
         ],
         tmp_path,
         WANDB_BASE_URL="http://127.0.0.1:9",
-        WANDB_API_KEY=secrets[3],
-        HF_TOKEN=secrets[4],
+        WANDB_API_KEY=secrets[0],
+        HF_TOKEN=secrets[1],
         WANDB_MODE="online",
     )
     assert finished.returncode == 0, finished.stderr
@@ -47,6 +45,14 @@ def test_a_service_that_does_not_answer_costs_seconds_and_no_secret_is_left_anyw
     found = [path.relative_to(tmp_path) for path in files for s in secrets if s.encode() in path.read_bytes()]
     assert found == []
     assert not any(secret in printed for secret in secrets)
+
+
+def test_a_secret_among_the_arguments_ends_the_run_before_anything_is_written(run_script, tmp_path: Path) -> None:
+    finished = run_script("train.py", ["logger=wandb", "logger.wandb.settings.api_key=PLANTED"], tmp_path)
+    assert finished.returncode == 2
+    assert "WANDB_API_KEY" in finished.stderr
+    assert "PLANTED" not in finished.stdout + finished.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

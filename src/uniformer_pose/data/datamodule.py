@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from uniformer_pose.data.worker_failures import WatchedLoader, require_shared_me
 from uniformer_pose.data.worker_signals import outlive_stop_signals
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 _PREFETCHED = 2  # batches that each worker keeps ready
@@ -69,25 +70,25 @@ class PersonCrops(pl.LightningDataModule):
         val_boxes: str,
         skeleton: str | Skeleton,
         codec: HeatmapCodec,
-        mean: Sequence[float],
-        std: Sequence[float],
-        box_padding: float = 1.25,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
-        num_workers: int = 4,
+        mean: Mean,
+        std: Deviation,
+        box_padding: Positive = 1.25,
+        batch_size: Count = 32,
+        eval_batch_size: Count = 64,
+        num_workers: CountOrNone = 4,
         on_bad_image: Literal["error", "skip"] = "error",
-        max_images: int | None = None,
+        max_images: Count | None = None,
         categories: list[str | int] | None = None,
         if_missing: str = "",
         test_annotations: str | None = None,
         test_images: str | None = None,
         test_boxes: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
         prepared: str | None = None,
         image_orientation: ImageOrientation | None = None,
-        worker_timeout: float = 300.0,
+        worker_timeout: NotNegative = 300.0,
     ) -> None:
         super().__init__()
         if worker_timeout < 0:

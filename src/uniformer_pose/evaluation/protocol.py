@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Share
 
 ScoreMode = Literal["bbox_keypoint", "bbox", "keypoint", "bbox_rle"]
 NmsMode = Literal["oks_nms", "none", "soft_oks_nms"]
@@ -27,8 +28,8 @@ class EvaluationProtocol:
     flip_test: bool = True
     score_mode: ScoreMode = "bbox_keypoint"
     nms_mode: NmsMode = "oks_nms"
-    keypoint_score_threshold: float = 0.2
-    nms_threshold: float = 0.9
+    keypoint_score_threshold: Share = 0.2
+    nms_threshold: Share = 0.9
     matching: Matching = "arrays"
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import keypoint_similarities
 from uniformer_pose.pictures.drawing import save_picture
 from uniformer_pose.pictures.sheets import prediction_sheet, training_sheet
+from uniformer_pose.ranges import Count
 from uniformer_pose.training.pose_module import PoseModule
 from uniformer_pose.training.safe_logging import failures_of
 
@@ -31,7 +32,7 @@ class Pictures(Callback):
     Written as PNG into ``folder`` and sent to every logger that takes images. ``num_people`` bounds both sheets.
     """
 
-    def __init__(self, folder: str, num_people: int = 16) -> None:
+    def __init__(self, folder: str, num_people: Count = 16) -> None:
         self.folder = Path(folder)
         self.num_people = num_people
         self._first_batch_seen = False

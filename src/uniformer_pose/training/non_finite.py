@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from uniformer_pose.data.coco_annotations import PersonInstances
 from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.overrides import shell_command
 from uniformer_pose.saved_model import RECORD_KEY, saved_record
 from uniformer_pose.training.checkpoint_files import write_checkpoint
 
@@ -208,7 +209,7 @@ class NonFiniteGuard:
             dump_step(folder, module, state, window)
         except OSError as error:
             return f"; its batch could not be written to {folder} ({error.strerror})"
-        return f"; python src/replay.py dump={folder} shows where it began"
+        return f"; {shell_command('python', 'src/replay.py', dump=folder)} shows where it began"
 
 
 def gradients_not_finite(gradients: Sequence[Tensor | None]) -> Tensor:

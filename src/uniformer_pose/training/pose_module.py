@@ -26,6 +26,7 @@ from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
+from uniformer_pose.ranges import Count, CountOrNone, Positive, Share
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.collapse import CollapseWatch
 from uniformer_pose.training.last_evaluation import evaluate_the_end
@@ -59,14 +60,14 @@ class PoseModule(pl.LightningModule):
         model: SavedModel,
         protocol: EvaluationProtocol,
         optimizer: Callable[..., Optimizer] | None = None,
-        learning_rate_per_256: float = 5e-4,
-        warmup_steps: int = 500,
-        warmup_start_factor: float = 0.001,
-        milestones: Sequence[int] = (170, 200),
-        decay_factor: float = 0.1,
+        learning_rate_per_256: Positive = 5e-4,
+        warmup_steps: CountOrNone = 500,
+        warmup_start_factor: Share = 0.001,
+        milestones: Sequence[Count] = (170, 200),
+        decay_factor: Positive = 0.1,
         compile_step: CompileStep = False,
         on_non_finite: NonFinitePolicy = "stop",
-        most_skipped_steps: int = 100,
+        most_skipped_steps: CountOrNone = 100,
     ) -> None:
         super().__init__()
         self.model = model

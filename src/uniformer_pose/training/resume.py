@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.redaction import without_secrets
 from uniformer_pose.run_directory import FinishedTraining, finished_training
 
 # They say where a run's files are, how it is started and how fast it reads, none of which changes what is learnt.
@@ -85,13 +84,13 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
     Sections that ``before`` does not have at all were not recorded, and are not compared.
     """
-    old, new = dict(_leaves(before)), dict(_leaves(without_secrets(now)))  # as it was recorded
+    old, new = dict(_leaves(before)), dict(_leaves(now))
     return [
         Change(name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
         if name.partition(".")[0] in before
         and not _is_without_effect(name)
-        and not (old.get(name) == new.get(name) or old.get(name) == "<redacted>")
+        and not (old.get(name) == new.get(name) or old.get(name) == "<redacted>")  # by an earlier version
     ]
 
 

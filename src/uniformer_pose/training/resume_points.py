@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from uniformer_pose.ranges import Count, NotNegative, Positive
 from uniformer_pose.training.agreement import Agreement
 from uniformer_pose.training.stop_signals import StopSignals, exit_status
 
@@ -37,9 +38,9 @@ class ResumePoints(Checkpoint):
     def __init__(
         self,
         folder: str,
-        every_minutes: float | None = 10.0,
-        every_n_steps: int | None = None,
-        grace_seconds: float = 15.0,
+        every_minutes: Positive | None = 10.0,
+        every_n_steps: Count | None = None,
+        grace_seconds: NotNegative = 15.0,
     ) -> None:
         self.periodic = Path(folder) / "periodic.ckpt"
         self.interrupted = Path(folder) / "interrupted.ckpt"

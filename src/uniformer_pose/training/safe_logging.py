@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.nearest_name import did_you_mean
-from uniformer_pose.redaction import command_without_secrets
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -103,7 +101,7 @@ def _tell_once(logger: Logger, error: Exception) -> None:
 class FallbackWandbLogger(WandbLogger):
     """Lightning's logger for Weights & Biases, which records offline where the service or an account is missing.
 
-    ``wandb sync <folder>`` uploads such a recording later. The command line is recorded without secrets.
+    ``wandb sync <folder>`` uploads such a recording later.
     """
 
     @property
@@ -130,8 +128,6 @@ class FallbackWandbLogger(WandbLogger):
                     )
                     self._offline, self._log_model = True, False
                     self._wandb_init["mode"] = "offline"
-            with _recorded_command():
-                return super().experiment
         return super().experiment
 
 
@@ -156,14 +152,3 @@ def _why_unreachable(settings: dict[str, Any]) -> str | None:
     asking.start()
     asking.join(SECONDS_TO_REACH)
     return None if answers == [True] else "it cannot be reached"
-
-
-@contextmanager
-def _recorded_command() -> Iterator[None]:
-    """``sys.argv`` without secrets: what is recorded as the command of the run."""
-    command = sys.argv
-    sys.argv = command_without_secrets(command)
-    try:
-        yield
-    finally:
-        sys.argv = command

@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
+from uniformer_pose.ranges import Count, CountOrNone
+
 # A share of the time below this is the noise of a loop that keeps its device busy.
 _WAITING_THAT_MATTERS = 0.05
 _FEWEST_BATCHES = 10
@@ -100,7 +102,7 @@ class ThroughputVerdict(Callback):
     before the verdict. ``measured`` is the outcome, None before.
     """
 
-    def __init__(self, after_batches: int = 300, warmup_batches: int = 50) -> None:
+    def __init__(self, after_batches: Count = 300, warmup_batches: CountOrNone = 50) -> None:
         self.after_batches, self.warmup_batches = after_batches, warmup_batches
         self.measured: Throughput | None = None
         self._batches: list[_Batch] = []

@@ -24,6 +24,7 @@ import yaml
 
 from uniformer_pose.data.conversion.source import Problems, SourceDataset, SourceImage, SourcePerson, SplitName
 from uniformer_pose.errors import InputError
+from uniformer_pose.overrides import shell_command
 
 CONVERTER = "uniformer_pose.data.conversion"
 _MANIFEST = "conversion.json"
@@ -300,7 +301,8 @@ def _write_config(path: Path, to: Path, name: str, codec: Mapping[str, Any]) -> 
         "codec": dict(codec),
         "if_missing": "say where it is with data.root=<folder>",
     }
-    text = f"# Written by src/convert_data.py. Train with --config-dir {to / 'conf'} data={name}\n"
+    arguments = shell_command("--config-dir", to / "conf", data=name)
+    text = f"# Written by src/convert_data.py. Train with {arguments}\n"
     path.write_text(text + _plain_yaml(fields), encoding="utf-8")
 
 
