@@ -48,6 +48,7 @@ GROUPS = {"model": {"uniformer_s", "uniformer_b"}, "data": {"coco"}, "debug": {"
         ("ckpt_path=https://host/a.pth,https://host/b.pth", "++ckpt_path=https://host/a.pth,https://host/b.pth"),
         ("ckpt_path=runs/a=1 [b]/x.ckpt", '++ckpt_path="runs/a=1 [b]/x.ckpt"'),
         ("ckpt_path=epoch=3.ckpt", '++ckpt_path="epoch=3.ckpt"'),
+        ("hydra.run.dir=my [a=b]", 'hydra.run.dir="my [a=b]"'),
         ("model.depths=[1,2", '++model.depths="[1,2"'),
     ],
 )

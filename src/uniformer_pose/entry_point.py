@@ -203,9 +203,10 @@ def _acceptable(argument: str, groups: Collection[str]) -> str:
     key, equals, value = argument.partition("=")
     if key in groups and value == "null":
         return f"~{key}"
-    if not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or key in groups or key.partition(".")[0] == "hydra":
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or key in groups:
         return argument
-    return f"++{argument if parse_override(argument) else override(key, value)}"
+    readable = argument if parse_override(argument) else override(key, value)
+    return readable if key.partition(".")[0] == "hydra" else f"++{readable}"
 
 
 def refuse_unwritable(arguments: Sequence[str]) -> None:
