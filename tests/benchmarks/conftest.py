@@ -11,8 +11,8 @@ from uniformer_pose.data.datamodule import PersonCrops
 
 
 @pytest.fixture
-def coco(shared_folder: Path) -> PersonCrops:
-    """A few images of COCO, ready for training and evaluation."""
-    data = PersonCrops(**coco_arguments(shared_folder / "coco_mini"))
+def coco(rendered_coco: Path) -> PersonCrops:
+    """A few images in COCO's layout, ready for training and evaluation."""
+    data = PersonCrops(**coco_arguments(rendered_coco))
     data.setup("fit")
     return data

@@ -1,4 +1,4 @@
-"""Real crops of COCO and a small network, to be measured."""
+"""Crops in COCO's layout and a small network, to be measured."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ def test_no_boxes_and_no_samples_are_refused(coco: PersonCrops) -> None:
         benchmark_loader(coco, None, rounds=1, samples=0, workers=[])
 
 
-def test_data_must_be_ready(shared_folder) -> None:
-    data = PersonCrops(**coco_arguments(shared_folder / "coco_mini"))
+def test_data_must_be_ready(rendered_coco) -> None:
+    data = PersonCrops(**coco_arguments(rendered_coco))
 
     with pytest.raises(RuntimeError, match="set up"):
         benchmark_evaluation(data, rounds=1, images=1, people_per_image=[1])

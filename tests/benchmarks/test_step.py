@@ -63,7 +63,7 @@ def test_the_first_steps_of_the_plain_and_of_the_training_step_give_the_same_los
 
 
 @pytest.mark.slow
-def test_the_loss_curves_agree_over_200_steps_on_real_crops(coco: PersonCrops) -> None:
+def test_the_loss_curves_agree_over_200_steps(coco: PersonCrops) -> None:
     plain, own = both_curves(coco, STEPS, 1e-3)
 
     assert plain[-50:].mean() < 0.95 * plain[:WINDOW].mean()  # something is learnt

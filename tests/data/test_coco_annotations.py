@@ -9,8 +9,8 @@ import pytest
 from uniformer_pose.data.coco_annotations import counted_categories, read_detections, read_ground_truth
 from uniformer_pose.errors import InputError
 
-COCO_TRAIN = "coco_mini/annotations/person_keypoints_train2017.json"
-COCO_VAL = "coco_mini/annotations/person_keypoints_val2017.json"
+COCO_TRAIN = "coco_people_train2017.json"
+COCO_VAL = "coco_people_val2017.json"
 COCO_BOXES = "coco_mini/person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 
 
@@ -20,20 +20,20 @@ def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
     return message
 
 
-def test_the_people_of_coco_train_are_read(shared_folder, skeleton):
-    people = read_ground_truth(shared_folder / COCO_TRAIN, shared_folder / "coco_mini/train2017", skeleton)
+def test_the_people_of_coco_train_are_read(reference_folder, skeleton):
+    people = read_ground_truth(reference_folder / COCO_TRAIN, reference_folder, skeleton)
     assert len(people) == 86
     assert people.counts["read"] == 172
     assert people.counts["crowd"] == 5
     assert people.counts["without labelled keypoint"] == 81
     assert people.summary() == (
-        "person_keypoints_train2017.json, category person: kept 86 of 172 annotations in 28 images "
+        "coco_people_train2017.json, category person: kept 86 of 172 annotations in 28 images "
         "(left out: 5 crowd, 81 without labelled keypoint)"
     )
 
 
-def test_the_people_of_coco_val_are_read(shared_folder, skeleton):
-    people = read_ground_truth(shared_folder / COCO_VAL, shared_folder / "coco_mini/val2017", skeleton)
+def test_the_people_of_coco_val_are_read(reference_folder, skeleton):
+    people = read_ground_truth(reference_folder / COCO_VAL, reference_folder, skeleton)
     assert len(people) == 12
     first = int(np.flatnonzero(people.instance_ids == 442619)[0])
     assert people.image_ids[people.image_of_instance[first]] == 785
@@ -42,10 +42,8 @@ def test_the_people_of_coco_val_are_read(shared_folder, skeleton):
     assert people.visibility[first].tolist() == [2] * 17
 
 
-def test_the_detections_of_coco_val_are_read(shared_folder, skeleton):
-    boxes = read_detections(
-        shared_folder / COCO_BOXES, shared_folder / COCO_VAL, shared_folder / "coco_mini/val2017", skeleton
-    )
+def test_the_detections_of_coco_val_are_read(shared_folder, reference_folder, skeleton):
+    boxes = read_detections(shared_folder / COCO_BOXES, reference_folder / COCO_VAL, reference_folder, skeleton)
     assert len(boxes) == 118
     assert dict(zip(boxes.image_ids.tolist(), boxes.boxes_per_image.tolist(), strict=True)) == {
         785: 22,

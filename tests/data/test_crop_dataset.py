@@ -22,6 +22,7 @@ from uniformer_pose.data.images import read_image
 from uniformer_pose.data.photometric import PhotometricAugmentation
 from uniformer_pose.data.sampling import EpochSampler, pack_images
 from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import load_skeleton
 
 SIZE = {"height": 64, "width": 48}
 MIRRORED_ONLY = GeometricAugmentation(1.0, 0.0, shift_probability=0, scale_probability=0, rotation_probability=0)
@@ -336,12 +337,18 @@ def test_a_worker_uses_one_opencv_thread():
         cv2.setNumThreads(before)
 
 
-def test_real_people_have_their_keypoints_in_the_crop(shared_folder, skeleton):
-    people = read_ground_truth(
-        shared_folder / "coco_mini/annotations/person_keypoints_train2017.json",
-        shared_folder / "coco_mini/train2017",
-        skeleton,
-    )
+@pytest.fixture(scope="module")
+def people_of_coco(reference_folder, tmp_path_factory):
+    """People of COCO in grey pictures of their photographs' sizes: where they are is real, what is seen is not."""
+    file, folder = reference_folder / "coco_people_train2017.json", tmp_path_factory.mktemp("grey")
+    for image in json.loads(file.read_text())["images"]:
+        grey = np.full((image["height"], image["width"], 3), 128, dtype=np.uint8)
+        cv2.imwrite(str(folder / image["file_name"]), grey)
+    return read_ground_truth(file, folder, load_skeleton("coco_17"))
+
+
+def test_real_people_have_their_keypoints_in_the_crop(people_of_coco, skeleton):
+    people = people_of_coco
     data = TrainingCrops(people, skeleton, height=256, width=192)
     inside = []
     for index in range(0, len(people), 6):
@@ -352,13 +359,9 @@ def test_real_people_have_their_keypoints_in_the_crop(shared_folder, skeleton):
     assert np.mean(inside) > 0.97
 
 
-def test_the_crops_of_real_people_are_those_of_the_reference(shared_folder, skeleton):
-    cases = json.loads((shared_folder / "reference/person_crops.json").read_text())
-    people = read_ground_truth(
-        shared_folder / "coco_mini/annotations/person_keypoints_train2017.json",
-        shared_folder / "coco_mini/train2017",
-        skeleton,
-    )
+def test_the_crops_of_real_people_are_those_of_the_reference(reference_folder, people_of_coco, skeleton):
+    cases = json.loads((reference_folder / "person_crops.json").read_text())
+    people = people_of_coco
     compared = 0
     for case in cases:
         if case["rotation_degrees"] or case["annotation_id"] not in people.instance_ids:

@@ -42,13 +42,11 @@ def gradient_image() -> np.ndarray:
 # --- Agreement with the reference ---
 
 
-def reference_crops(shared_folder: Path) -> list[tuple[dict[str, Any], np.ndarray, CropGeometry]]:
-    records = json.loads((shared_folder / "reference/person_crops.json").read_text())
-    crops = np.load(shared_folder / "reference/person_crops.npz")
+def reference_crops(reference_folder: Path) -> list[tuple[dict[str, Any], CropGeometry]]:
+    records = json.loads((reference_folder / "person_crops.json").read_text())
     return [
         (
             record,
-            crops[f"crop_{index}"],
             replace(
                 CropGeometry.from_box(
                     record["bbox_xywh"],
@@ -59,44 +57,57 @@ def reference_crops(shared_folder: Path) -> list[tuple[dict[str, Any], np.ndarra
                 rotation_degrees=record["rotation_degrees"],
             ),
         )
-        for index, record in enumerate(records)
+        for record in records
     ]
 
 
-def annotations_by_id(shared_folder: Path) -> dict[int, tuple[Path, dict[str, Any]]]:
-    found = {}
-    for split in ("train2017", "val2017"):
-        file = shared_folder / f"coco_mini/annotations/person_keypoints_{split}.json"
-        for annotation in json.loads(file.read_text())["annotations"]:
-            found[annotation["id"]] = (shared_folder / "coco_mini" / split, annotation)
-    return found
+def assert_same_pixels(crop: np.ndarray, expected: np.ndarray) -> None:
+    # OpenCV 4.11 interpolates on a grid of 1/32 pixel; 5.0 is exact.
+    difference = np.abs(crop.astype(int) - expected)
+    assert (difference <= 1).mean() >= 0.995
+    assert difference.max() <= 5
 
 
-def test_centre_and_extent_equal_the_reference(shared_folder: Path) -> None:
-    for record, _, geometry in reference_crops(shared_folder):
+def test_centre_and_extent_equal_the_reference(reference_folder: Path) -> None:
+    for record, geometry in reference_crops(reference_folder):
         np.testing.assert_allclose([geometry.center_x, geometry.center_y], record["center_xy"], atol=1e-4)
         np.testing.assert_allclose(
             [geometry.extent_width, geometry.extent_height], record["scale_wh_aspect_fixed"], atol=1e-4
         )
 
 
-def test_keypoints_in_the_crop_equal_the_reference(shared_folder: Path) -> None:
-    annotations = annotations_by_id(shared_folder)
-    for record, _, geometry in reference_crops(shared_folder):
-        _, annotation = annotations[record["annotation_id"]]
-        keypoints_in_image = np.reshape(annotation["keypoints"], (-1, 3))[:, :2]
+def test_keypoints_in_the_crop_equal_the_reference(reference_folder: Path) -> None:
+    for record, geometry in reference_crops(reference_folder):
+        keypoints_in_image = np.reshape(record["keypoints_in_image"], (-1, 3))[:, :2]
         np.testing.assert_allclose(geometry.to_crop(keypoints_in_image), record["keypoints_in_crop"], atol=1e-3)
 
 
-def test_crop_pixels_equal_the_reference(shared_folder: Path) -> None:
-    # The reference was made with OpenCV 4.11, which interpolates on a grid of 1/32 pixel; 5.0 is exact.
-    annotations = annotations_by_id(shared_folder)
-    for record, expected, geometry in reference_crops(shared_folder):
-        folder, _ = annotations[record["annotation_id"]]
-        image = cv2.imread(str(folder / record["file_name"]), cv2.IMREAD_COLOR_RGB)
-        difference = np.abs(geometry.crop(image).astype(int) - expected)
-        assert (difference <= 1).mean() >= 0.995
-        assert difference.max() <= 5
+def test_matrices_and_what_they_cut_out_equal_the_reference(reference_folder: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 2)
+    for record, geometry in reference_crops(reference_folder):
+        matrix = np.array(record["matrix"])
+        corners = np.array([[0, 0, 1], [640, 0, 1], [0, 480, 1]]).T
+        np.testing.assert_allclose(geometry.matrix @ corners, matrix @ corners, atol=1e-3)
+        expected = cv2.warpAffine(image, matrix, tuple(record["input_wh"]), flags=cv2.INTER_LINEAR)
+        assert_same_pixels(geometry.crop(image), expected)
+
+
+def test_crop_pixels_of_rendered_people_equal_the_reference(reference_folder: Path) -> None:
+    people = json.loads((reference_folder / "image_keypoints_uniformer_s_256x192.json").read_text())["people"]
+    reference = np.load(reference_folder / "training_trajectory_uniformer_s_256x192.npz")
+    for index, expected in zip(reference["people"], reference["crops_rgb"], strict=True):
+        picture = reference_folder / "rendered_people" / people[index]["file_name"]
+        geometry = CropGeometry.from_box(people[index]["bbox_xywh"], height=256, width=192)
+        assert_same_pixels(geometry.crop(cv2.imread(str(picture), cv2.IMREAD_COLOR_RGB)), expected)
+
+
+def test_crop_pixels_of_photographs_equal_the_reference(reference_folder: Path, shared_folder: Path) -> None:
+    crops = np.load(shared_folder / "reference/person_crops.npz")
+    for index, (record, geometry) in enumerate(reference_crops(reference_folder)):
+        (photograph,) = (shared_folder / "coco_mini").glob(f"*2017/{record['file_name']}")
+        image = cv2.imread(str(photograph), cv2.IMREAD_COLOR_RGB)
+        assert_same_pixels(geometry.crop(image), crops[f"crop_{index}"])
 
 
 # --- The maps between the frames ---

@@ -33,20 +33,20 @@ def reference_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("flip_test", [False, True], ids=["plain", "flip test"])
-def test_keypoints_on_coco_pictures_are_those_of_the_reference(
-    run_script: Any, shared_folder: Path, reference_file: Path, tmp_path: Path, flip_test: bool
+def test_keypoints_on_pictures_are_those_of_the_reference(
+    run_script: Any, reference_folder: Path, reference_file: Path, tmp_path: Path, flip_test: bool
 ) -> None:
-    reference = json.loads((shared_folder / "reference" / "image_keypoints_uniformer_s_256x192.json").read_text())
-    coco = shared_folder / "coco_mini"
+    reference = json.loads((reference_folder / "image_keypoints_uniformer_s_256x192.json").read_text())
+    pictures = reference_folder / "rendered_people"
     listing = tmp_path / "list.txt"
-    listing.write_text("\n".join(str(coco / "train2017" / person["file_name"]) for person in reference["people"]))
+    listing.write_text("\n".join(str(pictures / person["file_name"]) for person in reference["people"]))
     finished = run_script(
         "predict.py",
         [
             f"source={listing}",
             f"ckpt_path={reference_file}",
             "input_size=[256,192]",
-            f"boxes={coco / 'annotations' / 'person_keypoints_train2017.json'}",
+            f"boxes={pictures / 'annotations.json'}",
             f"output={tmp_path / 'out'}",
             f"flip_test={str(flip_test).lower()}",
             "device=cpu",

@@ -259,14 +259,14 @@ def reproduced(run_script: Any, zoo: Path, folder: Path, *arguments: str, timeou
 
 
 def test_a_released_model_is_fetched_evaluated_and_set_beside_its_published_numbers(
-    run_script: Any, zoo: Path, shared_folder: Path, tmp_path: Path
+    run_script: Any, zoo: Path, rendered_coco: Path, tmp_path: Path
 ) -> None:
     content = reproduced(
         run_script,
         zoo,
         tmp_path,
         "models=uniformer_s_coco_256x192",
-        f"data.root={shared_folder / 'coco_mini'}",
+        f"data.root={rendered_coco}",
         "data.val_boxes=gt",
         "data.max_images=1",
     )
@@ -288,15 +288,15 @@ def test_a_released_model_is_fetched_evaluated_and_set_beside_its_published_numb
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_the_table_of_both_sizes_is_made_on_real_coco_images_with_detector_boxes(
-    run_script: Any, zoo: Path, shared_folder: Path, tmp_path: Path
+def test_the_table_of_both_sizes_is_made_on_images_in_cocos_layout_with_detector_boxes(
+    run_script: Any, zoo: Path, rendered_coco: Path, tmp_path: Path
 ) -> None:
     content = reproduced(
         run_script,
         zoo,
         tmp_path,
         "models=[uniformer_s_coco_256x192,uniformer_b_coco_256x192]",
-        f"data.root={shared_folder / 'coco_mini'}",
+        f"data.root={rendered_coco}",
         "data.max_images=2",  # all four images and all six models took half an hour once, by hand
         timeout=280,
     )
@@ -317,13 +317,13 @@ def test_all_that_is_missing_is_said_before_anything_starts(run_script: Any, zoo
         assert part in finished.stderr
 
 
-def test_a_zoo_name_is_evaluated_like_a_file(run_script: Any, zoo: Path, shared_folder: Path, tmp_path: Path) -> None:
+def test_a_zoo_name_is_evaluated_like_a_file(run_script: Any, zoo: Path, rendered_coco: Path, tmp_path: Path) -> None:
     finished = run_script(
         "eval.py",
         [
             "ckpt_path=zoo:uniformer_s_coco_256x192",
             "data=coco_256x192",
-            f"data.root={shared_folder / 'coco_mini'}",
+            f"data.root={rendered_coco}",
             "boxes=gt",
             "data.max_images=1",
             "data.num_workers=0",

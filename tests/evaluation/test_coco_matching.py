@@ -69,10 +69,9 @@ class TestEqualToPycocotools:
 
     @pytest.mark.parametrize("nms_mode", ["oks_nms", "none", "soft_oks_nms"])
     @pytest.mark.parametrize("score_mode", ["bbox_keypoint", "bbox", "keypoint", "bbox_rle"])
-    def test_on_the_reference_predictions(self, shared_folder, score_mode, nms_mode):
-
-        reference = json.loads((shared_folder / "reference" / "coco_evaluation.json").read_text())
-        ground_truth = CocoGroundTruth.load(shared_folder / reference["annotation_file"])
+    def test_on_the_reference_predictions(self, reference_folder, score_mode, nms_mode):
+        reference = json.loads((reference_folder / "coco_evaluation.json").read_text())
+        ground_truth = CocoGroundTruth.load(reference_folder / reference["annotation_file"])
         predictions = PosePredictions.from_records(reference["predictions"])
         protocol = EvaluationProtocol(score_mode=score_mode, nms_mode=nms_mode)
         ours = protocol_metrics(ground_truth, predictions, protocol)

@@ -99,8 +99,8 @@ def annotation_file(tmp_path, content):
 
 
 @pytest.fixture
-def reference(shared_folder):
-    return json.loads((shared_folder / "reference" / "coco_evaluation.json").read_text())
+def reference(reference_folder):
+    return json.loads((reference_folder / "coco_evaluation.json").read_text())
 
 
 def with_values(predictions, **changes):
@@ -110,14 +110,14 @@ def with_values(predictions, **changes):
 
 class TestReference:
     @pytest.mark.parametrize(("score_mode", "nms_mode"), MODES)
-    def test_metrics_equal_those_of_mmpose(self, reference, shared_folder, score_mode, nms_mode):
+    def test_metrics_equal_those_of_mmpose(self, reference, reference_folder, score_mode, nms_mode):
         (expected,) = [
             evaluation["metrics"]
             for evaluation in reference["evaluations"]
             if (evaluation["score_mode"], evaluation["nms_mode"]) == (score_mode, nms_mode)
         ]
         metrics = coco_keypoint_metrics(
-            shared_folder / reference["annotation_file"], reference["predictions"], score_mode, nms_mode
+            reference_folder / reference["annotation_file"], reference["predictions"], score_mode, nms_mode
         )
         assert {REFERENCE_NAMES[name]: value for name, value in metrics.items()} == pytest.approx(expected, abs=1e-6)
 
@@ -137,8 +137,8 @@ class TestReference:
     def test_every_reference_evaluation_is_compared(self, reference):
         assert sorted(MODES) == sorted((e["score_mode"], e["nms_mode"]) for e in reference["evaluations"])
 
-    def test_order_and_repeats_of_records_do_not_matter(self, reference, shared_folder):
-        file = shared_folder / reference["annotation_file"]
+    def test_order_and_repeats_of_records_do_not_matter(self, reference, reference_folder):
+        file = reference_folder / reference["annotation_file"]
         order = np.random.default_rng(0).permutation(len(reference["predictions"]))
         shuffled = [reference["predictions"][index] for index in [*order, *order[:50]]]
         assert coco_keypoint_metrics(file, shuffled) == coco_keypoint_metrics(file, reference["predictions"])
@@ -149,8 +149,8 @@ class TestMetrics:
         metrics = coco_keypoint_metrics(annotation_file, as_predictions(content))
         assert metrics == pytest.approx({name: -1.0 if name in ("APM", "ARM") else 1.0 for name in METRIC_NAMES})
 
-    def test_real_ground_truth_written_as_predictions_scores_one(self, shared_folder):
-        file = shared_folder / "coco_mini" / "annotations" / "person_keypoints_val2017.json"
+    def test_real_ground_truth_written_as_predictions_scores_one(self, reference_folder):
+        file = reference_folder / "coco_people_val2017.json"
         content = json.loads(file.read_text())
         content["annotations"] = [a for a in content["annotations"] if a["num_keypoints"] and not a["iscrowd"]]
         metrics = coco_keypoint_metrics(file, as_predictions(content), nms_mode="none")
@@ -428,11 +428,11 @@ class TestAnnotationDefects:
         with pytest.warns(UserWarning, match="num_keypoints contradicts .* in 1 annotations, first 3"):
             CocoGroundTruth.load(annotation_file)
 
-    def test_sound_annotations_give_no_warning(self, shared_folder):
+    def test_sound_annotations_give_no_warning(self, reference_folder):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for name in ("train2017", "val2017"):
-                CocoGroundTruth.load(shared_folder / "coco_mini" / "annotations" / f"person_keypoints_{name}.json")
+                CocoGroundTruth.load(reference_folder / f"coco_people_{name}.json")
 
 
 class TestResults:
@@ -462,16 +462,16 @@ class TestResults:
 
     @pytest.mark.parametrize(("score_mode", "nms_mode"), MODES)
     def test_written_results_give_the_same_ten_numbers_in_pycocotools(
-        self, tmp_path, shared_folder, reference, score_mode, nms_mode
+        self, tmp_path, reference_folder, reference, score_mode, nms_mode
     ):
-        file = shared_folder / reference["annotation_file"]
+        file = reference_folder / reference["annotation_file"]
         protocol = EvaluationProtocol(score_mode=score_mode, nms_mode=nms_mode)
         write_coco_results(tmp_path / "results.json", coco_results(reference["predictions"], protocol))
         metrics = coco_keypoint_metrics(file, reference["predictions"], score_mode, nms_mode)
         assert self.scored_by_pycocotools(file, tmp_path / "results.json") == metrics
 
-    def test_results_without_boxes_have_another_area_in_pycocotools(self, tmp_path, shared_folder, reference):
-        file = shared_folder / reference["annotation_file"]
+    def test_results_without_boxes_have_another_area_in_pycocotools(self, tmp_path, reference_folder, reference):
+        file = reference_folder / reference["annotation_file"]
         write_coco_results(tmp_path / "results.json", coco_results(reference["predictions"], with_boxes=False))
         scored = self.scored_by_pycocotools(file, tmp_path / "results.json")
         metrics = coco_keypoint_metrics(file, reference["predictions"])

@@ -43,21 +43,17 @@ REFERENCE_CASES = [
 ]
 
 
-def reference_case(shared_folder: Path, size: str, reference_method: str) -> dict[str, Tensor]:
-    arrays = np.load(shared_folder / "reference/heatmap_codec.npz")
-    names = ("target_heatmaps", "target_weights", "predicted_heatmaps", "decoded_keypoints", "decoded_scores")
-    case = {name: torch.from_numpy(arrays[f"{size}/{reference_method}/{name}"]) for name in names}
-    case["keypoints"] = torch.from_numpy(arrays[f"{size}/keypoints"])
-    case["visible"] = torch.from_numpy(arrays[f"{size}/visible"])
-    return case
+def reference_case(reference_folder: Path, size: str, reference_method: str) -> dict[str, Tensor]:
+    with np.load(reference_folder / f"heatmap_codec_{reference_method}_{size}.npz") as arrays:
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 @pytest.fixture(params=REFERENCE_CASES, ids=lambda case: f"{case[0]}-{case[2]}")
-def reference(request: pytest.FixtureRequest, shared_folder: Path) -> tuple[HeatmapCodec, dict[str, Any]]:
+def reference(request: pytest.FixtureRequest, reference_folder: Path) -> tuple[HeatmapCodec, dict[str, Any]]:
     size, reference_method, method = request.param
     height, width = map(int, size.split("x"))
     codec = codec_for((height, width), method)
-    return codec, reference_case(shared_folder, size, reference_method)
+    return codec, reference_case(reference_folder, size, reference_method)
 
 
 def test_targets_and_weights_equal_the_reference(reference: tuple[HeatmapCodec, dict[str, Tensor]]) -> None:
@@ -82,8 +78,8 @@ def test_decoded_keypoints_and_scores_equal_the_reference(
     assert torch.equal(scores, case["decoded_scores"])
 
 
-def test_udp_decoding_gives_the_references_point_in_the_image(shared_folder: Path) -> None:
-    case = reference_case(shared_folder, "256x192", "udp")
+def test_udp_decoding_gives_the_references_point_in_the_image(reference_folder: Path) -> None:
+    case = reference_case(reference_folder, "256x192", "udp")
     keypoints, _ = codec_for((256, 192), "udp").decode(case["predicted_heatmaps"])
     geometry = CropGeometry.from_box([31, 47, 60, 110], height=256, width=192, unbiased=True)
     extent = np.array([geometry.extent_width, geometry.extent_height])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from weights_by_name import weight_by_name, weights_by_name
 SKELETON = load_skeleton("coco_17")
 MIRROR = torch.from_numpy(SKELETON.mirror_permutation)
 DEPTHS = {"s": [3, 4, 8, 3], "b": [5, 8, 20, 7]}
-DATA = Path(__file__).parent / "data"
 TOLERANCE = 1e-4
 
 
@@ -41,6 +39,14 @@ def network_with_reference_weights(size: str, **arguments: Any) -> PoseNetwork:
     return network.eval()
 
 
+def crops_of(folder: Path, reference: np.lib.npyio.NpzFile) -> np.ndarray:
+    """The crops that a file's numbers are for; those on rendered people share the crops of the training trajectory."""
+    if "crops_rgb" in reference:
+        return np.asarray(reference["crops_rgb"])
+    with np.load(folder / "training_trajectory_uniformer_s_256x192.npz") as trajectory:
+        return np.asarray(trajectory["crops_rgb"])
+
+
 def normalised(crops_rgb: np.ndarray) -> Tensor:
     crops = torch.from_numpy(crops_rgb).float()
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
@@ -52,8 +58,8 @@ def largest_difference(ours: Tensor, reference: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("size", ["b", "s"])
-def test_heatmaps_of_a_seeded_input_equal_the_reference(size: str) -> None:
-    reference = np.load(DATA / f"heatmaps_from_seed_uniformer_{size}_256x192.npz")
+def test_heatmaps_of_a_seeded_input_equal_the_reference(reference_folder: Path, size: str) -> None:
+    reference = np.load(reference_folder / f"heatmaps_from_seed_uniformer_{size}_256x192.npz")
     random = np.random.Generator(np.random.PCG64(int(reference["input_seed"])))
     images = torch.from_numpy(random.standard_normal(tuple(reference["input_shape"])).astype("float32"))
     network = network_with_reference_weights(size)
@@ -70,11 +76,11 @@ def test_heatmaps_of_a_seeded_input_equal_the_reference(size: str) -> None:
         ("heatmaps_uniformer_s_256x192_original_eps.npz", 1e-6),
     ],
 )
-def test_heatmaps_and_features_of_real_crops_equal_the_reference(
-    shared_folder: Path, file_name: str, layer_norm_eps: float
+def test_heatmaps_and_features_of_crops_equal_the_reference(
+    numbers_folder: Path, file_name: str, layer_norm_eps: float
 ) -> None:
-    reference = np.load(shared_folder / "reference" / file_name)
-    images = normalised(reference["crops_rgb"])
+    reference = np.load(numbers_folder / file_name)
+    images = normalised(crops_of(numbers_folder, reference)[: len(reference["heatmaps"])])
     network = network_with_reference_weights("s", layer_norm_eps=layer_norm_eps)
     with torch.inference_mode():
         features = network.backbone(images)
@@ -84,20 +90,22 @@ def test_heatmaps_and_features_of_real_crops_equal_the_reference(
     assert largest_difference(flip_averaged, reference["heatmaps_flip_test"]) < TOLERANCE
 
 
-@pytest.mark.parametrize("stage3_attention", ["global", "window"])
-def test_each_attention_mode_gives_the_original_code_s_features(shared_folder: Path, stage3_attention: str) -> None:
-    reference = np.load(shared_folder / "reference" / "attention_modes_uniformer_s_256x192.npz")
-    network = network_with_reference_weights("s", stage3_attention=stage3_attention)
-    with torch.inference_mode():
-        features = network.backbone(normalised(reference["crops_rgb"]))
-    assert largest_difference(features, reference[f"{stage3_attention}_last_stage"]) < TOLERANCE
+def test_each_attention_mode_gives_the_original_code_s_features(numbers_folder: Path) -> None:
+    reference = np.load(numbers_folder / "attention_modes_uniformer_s_256x192.npz")
+    features_by_mode = {name.removesuffix("_last_stage"): reference[name] for name in reference if "_last" in name}
+    assert {"global", "window"} <= set(features_by_mode)  # and hybrid, on rendered people
+    for mode, expected in features_by_mode.items():
+        network = network_with_reference_weights("s", stage3_attention=mode)
+        with torch.inference_mode():
+            features = network.backbone(normalised(crops_of(numbers_folder, reference)[: len(expected)]))
+        assert largest_difference(features, expected) < TOLERANCE, mode
 
 
 @pytest.mark.parametrize("size", ["s", "b"])
 def test_names_and_shapes_are_those_of_the_released_pose_files_but_for_the_unused_norms(
-    shared_folder: Path, size: str
+    reference_folder: Path, size: str
 ) -> None:
-    layout_file = shared_folder / "reference" / f"checkpoint_layout_mmpose_uniformer_{size}.json"
+    layout_file = reference_folder / f"checkpoint_layout_mmpose_uniformer_{size}.json"
     layout = json.loads(layout_file.read_text())
     unused = {f"backbone.norm{stage}.{part}" for stage in (1, 2, 3) for part in ("weight", "bias")}
     assert unused <= set(layout)
@@ -106,8 +114,8 @@ def test_names_and_shapes_are_those_of_the_released_pose_files_but_for_the_unuse
 
 
 @pytest.mark.parametrize("size", ["s", "b"])
-def test_the_backbone_is_the_imagenet_classifier_s_but_for_its_end(shared_folder: Path, size: str) -> None:
-    layout_file = shared_folder / "reference" / f"checkpoint_layout_imagenet_uniformer_{size}.json"
+def test_the_backbone_is_the_imagenet_classifier_s_but_for_its_end(reference_folder: Path, size: str) -> None:
+    layout_file = reference_folder / f"checkpoint_layout_imagenet_uniformer_{size}.json"
     layout = json.loads(layout_file.read_text())
     backbone = empty_network(size).backbone
     ours = {name: list(entry.shape) for name, entry in backbone.state_dict().items()}
@@ -116,14 +124,11 @@ def test_the_backbone_is_the_imagenet_classifier_s_but_for_its_end(shared_folder
     assert all(ours[name] == layout[name] for name in set(ours) & set(layout))
 
 
-def test_the_weight_rule_of_these_tests_is_the_reference_s(shared_folder: Path) -> None:
-    file = shared_folder / "reference" / "reference_weights.py"
-    spec = importlib.util.spec_from_file_location("shared_reference_weights", file)
-    assert spec is not None
-    assert spec.loader is not None
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
-    layout = reference.reference_state_dict("checkpoint_layout_mmpose_uniformer_s.json")
-    for name, values in layout.items():
-        ours = weight_by_name(name, values.shape)
-        assert torch.equal(ours, torch.from_numpy(np.asarray(values))), name
+def test_the_weight_rule_of_these_tests_is_the_reference_s(reference_folder: Path) -> None:
+    layout = json.loads((reference_folder / "checkpoint_layout_mmpose_uniformer_s.json").read_text())
+    first_values = json.loads((reference_folder / "reference_weights_uniformer_s.json").read_text())
+    assert set(first_values) == set(layout)
+    for name, values in first_values.items():
+        ours = weight_by_name(name, tuple(layout[name])).reshape(-1)[:4]
+        # numpy.exp, of running variances, may differ in the last digit from one processor to the next.
+        torch.testing.assert_close(ours, torch.tensor(values, dtype=ours.dtype), rtol=2e-7, atol=0)

@@ -23,8 +23,8 @@ def batch(reference: np.lib.npyio.NpzFile) -> tuple[Tensor, Tensor, Tensor]:
     return normalised(reference["crops_rgb"]), targets, torch.from_numpy(reference["target_weights"])
 
 
-def test_the_first_loss_and_gradient_norm_are_the_reference_s(shared_folder: Path) -> None:
-    reference = np.load(shared_folder / "reference" / REFERENCE)
+def test_the_first_loss_and_gradient_norm_are_the_reference_s(numbers_folder: Path) -> None:
+    reference = np.load(numbers_folder / REFERENCE)
     images, targets, weights = batch(reference)
     network = network_with_reference_weights("s").train()
     loss = masked_mean_squared_error(network(images), targets, weights)
@@ -36,8 +36,8 @@ def test_the_first_loss_and_gradient_norm_are_the_reference_s(shared_folder: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("adam", marks=pytest.mark.long), "adamw"])
-def test_ten_steps_follow_the_reference(shared_folder: Path, name: str) -> None:
-    reference = np.load(shared_folder / "reference" / REFERENCE)
+def test_ten_steps_follow_the_reference(numbers_folder: Path, name: str) -> None:
+    reference = np.load(numbers_folder / REFERENCE)
     images, targets, weights = batch(reference)
     network = network_with_reference_weights("s").train()
     learning_rate = float(reference["learning_rate"])

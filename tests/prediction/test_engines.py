@@ -171,7 +171,7 @@ def test_keypoints_do_not_depend_on_the_engine(engine: Engine, flip_test: bool) 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_openvino")
-def test_the_reference_heatmaps_are_those_of_every_engine(shared_folder: Path) -> None:
+def test_the_reference_heatmaps_are_those_of_every_engine(reference_folder: Path) -> None:
     model_tests = Path(__file__).parents[1] / "model"
     sys.path.insert(0, str(model_tests))
     try:
@@ -179,7 +179,7 @@ def test_the_reference_heatmaps_are_those_of_every_engine(shared_folder: Path) -
     finally:
         sys.path.remove(str(model_tests))
     ours = network_with_reference_weights("s").eval()
-    crops = np.load(shared_folder / "reference" / "training_trajectory_uniformer_s_256x192.npz")["crops_rgb"][:1]
+    crops = np.load(reference_folder / "training_trajectory_uniformer_s_256x192.npz")["crops_rgb"][:1]
     images = normalised(crops)
     with torch.inference_mode():
         expected = ours(images)

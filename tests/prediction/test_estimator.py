@@ -29,16 +29,23 @@ def estimator() -> PoseEstimator:
     return PoseEstimator(small_model(), device="cpu")
 
 
-@pytest.mark.parametrize("flip_test", [False, True], ids=["plain", "flip test"])
-def test_keypoints_are_those_of_the_reference(shared_folder: Path, tmp_path: Path, flip_test: bool) -> None:
+@pytest.fixture(scope="module")
+def reference_estimator(tmp_path_factory: pytest.TempPathFactory) -> PoseEstimator:
     with torch.device("meta"):
         entries = PoseNetwork(17, [3, 4, 8, 3]).state_dict()
-    path = tmp_path / "reference.pth"
+    path = tmp_path_factory.mktemp("reference") / "reference.pth"
     torch.save(weights_by_name({name: tuple(entry.shape) for name, entry in entries.items()}), path)
-    estimator = PoseEstimator(path, input_size=(256, 192), device="cpu", announce=len)
-    reference = json.loads((shared_folder / "reference" / "image_keypoints_uniformer_s_256x192.json").read_text())
-    images = [shared_folder / "coco_mini" / "train2017" / person["file_name"] for person in reference["people"]]
-    found = estimator.predict_batch(images, [[p["bbox_xywh"]] for p in reference["people"]], flip_test=flip_test)
+    return PoseEstimator(path, input_size=(256, 192), device="cpu", announce=len)
+
+
+@pytest.mark.parametrize("flip_test", [False, True], ids=["plain", "flip test"])
+def test_keypoints_are_those_of_the_reference(
+    reference_estimator: PoseEstimator, numbers_folder: Path, pictures_folder: Path, flip_test: bool
+) -> None:
+    reference = json.loads((numbers_folder / "image_keypoints_uniformer_s_256x192.json").read_text())
+    images = [pictures_folder / person["file_name"] for person in reference["people"]]
+    boxes = [[person["bbox_xywh"]] for person in reference["people"]]
+    found = reference_estimator.predict_batch(images, boxes, flip_test=flip_test)
     expected = [person["flip_test" if flip_test else "plain"] for person in reference["people"]]
     distances = np.concatenate(
         [np.abs(p.keypoints[0] - e["keypoints_xy"]).max(axis=1) for p, e in zip(found, expected, strict=True)]

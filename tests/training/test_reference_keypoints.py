@@ -36,8 +36,10 @@ def model() -> SavedModel:
 
 
 @pytest.mark.parametrize("mode", ["plain", "flip_test"])
-def test_keypoints_in_real_images_are_those_of_mmpose(model: SavedModel, mode: str, shared_folder: Path) -> None:
-    reference = json.loads((shared_folder / "reference/image_keypoints_uniformer_s_256x192.json").read_text())
+def test_keypoints_in_images_are_those_of_mmpose(
+    model: SavedModel, mode: str, numbers_folder: Path, pictures_folder: Path
+) -> None:
+    reference = json.loads((numbers_folder / "image_keypoints_uniformer_s_256x192.json").read_text())
     module = PoseModule(model, EvaluationProtocol(flip_test=mode == "flip_test")).eval()
     people: list[dict[str, Any]] = reference["people"]
     geometries = [
@@ -45,7 +47,7 @@ def test_keypoints_in_real_images_are_those_of_mmpose(model: SavedModel, mode: s
     ]
     crops = []
     for person, geometry in zip(people, geometries, strict=True):
-        path = shared_folder / "coco_mini/train2017" / person["file_name"]
+        path = pictures_folder / person["file_name"]
         height, width = cv2.imread(str(path)).shape[:2]
         crops.append(geometry.crop(read_image(path, height=height, width=width)))
     with torch.inference_mode():

@@ -135,9 +135,9 @@ def test_arguments_are_plain_values_even_from_torch_sizes() -> None:
 @pytest.mark.parametrize("layout", ["mmpose", "original_pose", "imagenet"])
 @pytest.mark.parametrize(("size", "depths"), [("s", [3, 4, 8, 3]), ("b", [5, 8, 20, 7])])
 def test_the_released_layouts_are_read_as_their_size(
-    shared_folder: Path, layout: str, size: str, depths: list[int]
+    reference_folder: Path, layout: str, size: str, depths: list[int]
 ) -> None:
-    path = shared_folder / "reference" / f"checkpoint_layout_{layout}_uniformer_{size}.json"
+    path = reference_folder / f"checkpoint_layout_{layout}_uniformer_{size}.json"
     released = json.loads(path.read_text(encoding="utf-8"))
     shapes: Shapes = {}
     for name, shape in released.items():

@@ -79,14 +79,14 @@ def test_safetensors_come_back_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", ["s", pytest.param("b", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("layout", "kind"), [("mmpose", "mmpose"), ("original", "original_pose")])
 def test_names_and_shapes_are_exactly_those_of_the_released_files(
-    shared_folder: Path, tmp_path: Path, size: str, layout: Any, kind: str
+    reference_folder: Path, tmp_path: Path, size: str, layout: Any, kind: str
 ) -> None:
     depths = {"s": [3, 4, 8, 3], "b": [5, 8, 20, 7]}[size]
     model = trained_model(depths=depths, embed_dims=[64, 128, 320, 512], head_dim=64, deconv_channels=[256, 256, 256])
     path = tmp_path / "model.pth"
     write_released_layout(model, path, layout)
     written = torch.load(path, weights_only=True)["state_dict"]
-    file = shared_folder / "reference" / f"checkpoint_layout_{kind}_uniformer_{size}.json"
+    file = reference_folder / f"checkpoint_layout_{kind}_uniformer_{size}.json"
     assert {name: list(tensor.shape) for name, tensor in written.items()} == json.loads(file.read_text())
 
 

@@ -530,11 +530,9 @@ def test_a_damaged_record_is_named(tmp_path: Path, entry: Any) -> None:
 
 # The released layouts, with weights whose heatmaps are known
 
-HEATMAPS = Path(__file__).parents[1] / "model" / "data"
 
-
-def released_entries(shared_folder: Path, kind: str, size: str) -> Entries:
-    layout = shared_folder / "reference" / f"checkpoint_layout_{kind}_uniformer_{size}.json"
+def released_entries(reference_folder: Path, kind: str, size: str) -> Entries:
+    layout = reference_folder / f"checkpoint_layout_{kind}_uniformer_{size}.json"
     shapes = {name: tuple(shape) for name, shape in json.loads(layout.read_text()).items()}
     if kind == "mmpose":
         return weights_by_name(shapes)
@@ -544,8 +542,8 @@ def released_entries(shared_folder: Path, kind: str, size: str) -> Entries:
     return {name: weight_by_name(ours[name], shape) for name, shape in shapes.items()}
 
 
-def seeded_heatmaps(size: str) -> tuple[Tensor, Tensor]:
-    reference = np.load(HEATMAPS / f"heatmaps_from_seed_uniformer_{size}_256x192.npz")
+def seeded_heatmaps(reference_folder: Path, size: str) -> tuple[Tensor, Tensor]:
+    reference = np.load(reference_folder / f"heatmaps_from_seed_uniformer_{size}_256x192.npz")
     random = np.random.Generator(np.random.PCG64(int(reference["input_seed"])))
     images = torch.from_numpy(random.standard_normal(tuple(reference["input_shape"])).astype("float32"))
     return images, torch.from_numpy(reference["heatmaps"])
@@ -569,10 +567,10 @@ CONTAINERS = ["torch archive", "old torch file", "safetensors"]
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("kind", ["mmpose", "original_pose"])
 def test_a_released_pose_file_in_any_container_gives_the_reference_heatmaps_by_every_call(
-    shared_folder: Path, tmp_path: Path, kind: str, container: str, size: str
+    reference_folder: Path, tmp_path: Path, kind: str, container: str, size: str
 ) -> None:
-    path = written(released_entries(shared_folder, kind, size), container, tmp_path)
-    images, heatmaps = seeded_heatmaps(size)
+    path = written(released_entries(reference_folder, kind, size), container, tmp_path)
+    images, heatmaps = seeded_heatmaps(reference_folder, size)
     target = PoseNetwork(17, DEPTHS[size])
     report = load_into(target, path, skeleton=None)
     assert len(report.skipped) == 6
@@ -591,10 +589,10 @@ def test_a_released_pose_file_in_any_container_gives_the_reference_heatmaps_by_e
 @pytest.mark.parametrize("size", ["s", pytest.param("b", marks=[pytest.mark.slow, pytest.mark.long])])
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_a_released_classifier_in_any_container_gives_the_backbone_of_the_reference_heatmaps(
-    shared_folder: Path, tmp_path: Path, container: str, size: str
+    reference_folder: Path, tmp_path: Path, container: str, size: str
 ) -> None:
-    path = written(released_entries(shared_folder, "imagenet", size), container, tmp_path)
-    images, heatmaps = seeded_heatmaps(size)
+    path = written(released_entries(reference_folder, "imagenet", size), container, tmp_path)
+    images, heatmaps = seeded_heatmaps(reference_folder, size)
     target = PoseNetwork(17, DEPTHS[size])
     rest = {
         name: weight_by_name(name, tuple(entry.shape))
