@@ -201,7 +201,6 @@ def _inference(config: dict[str, Any], device: torch.device, shared: dict[str, A
 
     from uniformer_pose.benchmarks.inference import benchmark_inference, pictures_of, random_pictures
     from uniformer_pose.benchmarks.measurement import clock_of
-    from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
     from uniformer_pose.prediction.estimator import PoseEstimator
     from uniformer_pose.weights.loading import load_model
 
@@ -216,7 +215,7 @@ def _inference(config: dict[str, Any], device: torch.device, shared: dict[str, A
         data.setup("validate")
         if data.val_people is not None:
             pictures = pictures_of(data.val_people, config["samples"])
-        ground_truth = CocoGroundTruth.load(data.val_annotation_file, model.skeleton)
+        ground_truth = data.ground_truth
 
     def maker(engine: Engine) -> Callable[[int], PoseEstimator]:
         return lambda batch_size: PoseEstimator(

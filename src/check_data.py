@@ -71,6 +71,7 @@ def check_data(config: dict[str, Any]) -> bool:
             categories=data["categories"],
             max_images=data["max_images"],
             image_orientation=data.get("image_orientation"),
+            area=data["area"],
             on_progress=on_progress,
         )
     print(text_report(report))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from uniformer_pose.data.coco_annotations import counted_categories, read_detections, read_ground_truth
+from uniformer_pose.data.coco_annotations import counted_categories, read_detections, read_ground_truth, read_json
 from uniformer_pose.errors import InputError
 
 COCO_TRAIN = "coco_people_train2017.json"
@@ -391,6 +391,23 @@ def test_a_file_that_is_no_annotation_file_is_named_in_one_line(tiny_coco, text,
     with pytest.raises(InputError, match=re.escape(expected)) as error:
         read_ground_truth(tiny_coco.annotation_file, tiny_coco.images, tiny_coco.skeleton)
     assert one_line(error).startswith(str(tiny_coco.annotation_file))
+
+
+def test_the_mark_that_windows_puts_in_front_of_utf_8_is_no_defect(tiny_coco):
+    tiny_coco.write()
+    for file in (tiny_coco.annotation_file, tiny_coco.detection_file):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    arguments = (tiny_coco.annotation_file, tiny_coco.images, tiny_coco.skeleton)
+    assert len(read_ground_truth(*arguments)) == 4
+    assert len(read_detections(tiny_coco.detection_file, *arguments)) == 4
+    assert len(read_json(tiny_coco.annotation_file)["annotations"]) == 4
+
+
+@pytest.mark.parametrize("value", ["0", None, -1, 0.5])
+def test_an_unclear_crowd_is_not_left_out_in_silence(tiny_coco, value):
+    tiny_coco.annotation(12)["iscrowd"] = value
+    with pytest.raises(InputError, match="annotation 12 has iscrowd"):
+        tiny_coco.read()
 
 
 def test_a_number_beyond_float_in_the_json_is_refused(tiny_coco):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from uniformer_pose.data import datamodule
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
 from uniformer_pose.data.prepared.preparation import prepare_images
@@ -401,3 +402,18 @@ def test_training_tells_of_a_side_without_partner_only_where_something_is_mirror
     about_sides = [str(w.message) for w in caught if "left_ear, right_ear" in str(w.message)]
     assert bool(about_sides) == told
     assert all("augmentation.geometric.flip_probability=0" in sentence for sentence in about_sides)
+
+
+def test_the_shared_memory_of_an_evaluation_is_that_of_its_largest_batch(make_data, tiny_coco, monkeypatch):
+    tiny_coco.detections = [tiny_coco.detections[0]] * 5 + tiny_coco.detections[2:]  # 5, 1 and 1 boxes an image
+    asked = []
+    monkeypatch.setattr(datamodule, "require_shared_memory", lambda size, **settings: asked.append((size, settings)))
+    data = make_data(val_boxes="detections.json", eval_batch_size=3)
+    data.setup("validate")
+
+    largest = max(len(batch["crops"]) for batch in data.val_dataloader())
+
+    (size, settings), *_ = asked
+    assert largest == 6  # two rounds of three
+    assert size == largest * data.codec.height * data.codec.width * 3
+    assert settings["batch_option"] == "data.eval_batch_size"

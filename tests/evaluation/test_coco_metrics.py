@@ -299,7 +299,7 @@ class TestOtherSkeleton:
         assert metrics["AP"] == pytest.approx(0.8)
 
     def test_a_file_of_another_skeleton_names_annotation_and_numbers(self, star_file, star_content):
-        with pytest.raises(InputError, match=r"annotation 1 has 15 keypoint numbers; .*'coco_17' with 17"):
+        with pytest.raises(InputError, match=r"annotation 1 has 15 numbers in 'keypoints'; it needs 51 .*coco_17"):
             coco_keypoint_metrics(star_file, as_predictions(star_content))
 
     def test_loaded_ground_truth_is_not_evaluated_with_another_skeleton(self, star_file, star_content, coco_17):
@@ -308,8 +308,8 @@ class TestOtherSkeleton:
             coco_keypoint_metrics(ground_truth, as_predictions(star_content), skeleton=coco_17)
 
     def test_the_one_category_of_a_file_is_the_one_evaluated(self, star_file, star_content):
-        for annotation in star_content["annotations"]:
-            annotation["category_id"] = 7
+        for record in [*star_content["annotations"], *star_content["categories"]]:
+            record["category_id" if "bbox" in record else "id"] = 7
         star_file.write_text(json.dumps(star_content))
         metrics = coco_keypoint_metrics(star_file, as_predictions(star_content), skeleton=self.SKELETON)
         assert metrics["AP"] == pytest.approx(1.0)
@@ -335,34 +335,37 @@ class TestAnnotationDefects:
     @pytest.mark.parametrize(
         ("defect", "message"),
         [
-            (drop("area"), "annotation 2 has no 'area'"),
+            (drop("area"), "1 of 6 annotations have no 'area', first annotation 2, .* data.area=box"),
+            (put("area", None), "1 of 6 annotations have no 'area', first annotation 2, .* data.area=box"),
             (drop("bbox"), "annotation 2 has no 'bbox'"),
             (drop("keypoints"), "annotation 2 has no 'keypoints'"),
             (drop("image_id"), "annotation 2 has no 'image_id'"),
-            (drop("category_id"), "annotation 2 has category_id None; give it an integer"),
-            (drop("id"), "annotation 1 of the list has id None; ids are integers from 1 up"),
-            (put("id", 0), "annotation 1 of the list has id 0; ids are integers from 1 up"),
-            (put("id", "2"), "annotation 1 of the list has id '2'; ids are integers"),
-            (put("id", 1), r"annotation id 1 is used more than once \(1 such ids\)"),
-            (put("image_id", 99), "annotation 2 is on image 99, which the file's images do not list"),
-            (put("image_id", "0"), "annotation 2 is on image '0', which"),
-            (put("area", None), "annotation 2 has area None; it must be a finite number"),
-            (put("area", -4.0), "annotation 2 has area -4.0; it must be .* not negative"),
-            (put("area", float("nan")), "holds NaN, which is no JSON number"),
-            (put("area", float("inf")), "holds Infinity, which is no JSON number"),
-            (put("area", 10**400), "annotation 2 has area 1000"),
-            (put("bbox", [1, 2, 3]), r"annotation 2 has bbox \[1, 2, 3\]; it must be x, y, width, height"),
-            (put("bbox", [1, 2, 3, "4"]), "annotation 2 has bbox .* it must be x, y, width, height"),
-            (put("keypoints", [1, 2, 2] * 14), "annotation 2 has 42 keypoint numbers; .* asks for 51"),
-            (put("keypoints", [None] * 51), "annotation 2 has keypoints that are no list of finite numbers"),
-            (put("keypoints", {}), "annotation 2 has keypoints that are no list of finite numbers"),
-            (put("num_keypoints", "many"), "annotation 2 has num_keypoints 'many'; it must be a count"),
-            (put("iscrowd", None), "annotation 2 has iscrowd None; it must be a count"),
-            (put_all("category_id", [3, 5, 3, 3, 3, 3]), "of the categories 3, 5, and none is 1"),
-            (lambda content: content.pop("annotations"), "has no list of objects 'annotations'"),
-            (lambda content: content.update(images=[1, 2]), "has no list of objects 'images'"),
-            (lambda content: content["images"][0].pop("id"), "image 0 of the list has id None"),
-            (lambda content: content["images"][0].update(id=1), "image id 1 is used more than once"),
+            (drop("category_id"), "annotation 2 has no 'category_id'"),
+            (drop("id"), "annotation number 2 has no 'id'"),
+            (put("id", 0), "annotation id 0 is not positive"),
+            (put("id", "2"), "annotation number 2 has id '2'; it must be a whole number"),
+            (put("id", 1), "annotation id 1 is given to 2 annotations"),
+            (put("image_id", 99), "in 1 images that the annotation file does not list .*99"),
+            (put("image_id", "0"), "annotation 2 has image_id '0'; it must be a whole number"),
+            (put("area", -4.0), "annotation 2 has area -4; correct it"),
+            (put("area", float("nan")), "annotation 2 has nan in 'area'"),
+            (put("area", float("inf")), "annotation 2 has inf in 'area'"),
+            (put("area", 10**400), "annotation 2 has 1000.* in 'area'"),
+            (put("area", "20000"), "annotation 2 has '20000' in 'area'"),
+            (put("bbox", [1, 2, 3]), "annotation 2 has 3 numbers in 'bbox'; it needs 4"),
+            (put("bbox", [1, 2, 3, "4"]), "annotation 2 has '4' in 'bbox'"),
+            (put("keypoints", [1, 2, 2] * 14), "annotation 2 has 42 numbers in 'keypoints'; it needs 51"),
+            (put("keypoints", [None] * 51), "annotation 2 has None in 'keypoints'"),
+            (put("keypoints", {}), "annotation 2 has {} in 'keypoints'"),
+            (put("keypoints", [1, 2, 3] * 17), "annotation 2 has a visibility other than 0"),
+            (put("num_keypoints", "many"), "annotation 2 has num_keypoints 'many'; give a count"),
+            (put("num_keypoints", -1), "annotation 2 has num_keypoints -1; give a count"),
+            (put("iscrowd", None), "annotation 2 has iscrowd None; give a count"),
+            (put_all("category_id", [3, 5, 3, 3, 3, 3]), r"they are of 3, 5, and in people.json 1 \(person\) counts"),
+            (lambda content: content.pop("annotations"), "has no list 'annotations'"),
+            (lambda content: content.update(images=[1, 2]), "image number 1 is 1, not an object"),
+            (lambda content: content["images"][0].pop("id"), "image number 1 has no 'id'"),
+            (lambda content: content["images"][0].update(id=1), "image id 1 is given to 2 images"),
         ],
     )
     def test_a_defect_is_named_with_file_and_annotation(self, annotation_file, content, defect, message):
@@ -379,8 +382,7 @@ class TestAnnotationDefects:
         [
             ("", "not valid JSON"),
             ('{"images": [', "not valid JSON"),
-            ("[1, 2]", "holds a list at its top"),
-            ('{"images": [], "annotations": [], "info": NaN}', "holds NaN"),
+            ("[1, 2]", "not a list"),
             ("[" * 200_000, "not valid JSON"),
         ],
     )
@@ -392,7 +394,7 @@ class TestAnnotationDefects:
 
     def test_a_number_beyond_every_float_is_refused(self, annotation_file, content):
         annotation_file.write_text(json.dumps(content).replace("20000.0", "1e999", 1))
-        with pytest.raises(InputError, match="annotation 1 has area inf"):
+        with pytest.raises(InputError, match="annotation 1 has inf in 'area'"):
             CocoGroundTruth.load(annotation_file)
 
     def test_a_missing_file_is_named(self, tmp_path):
@@ -419,7 +421,9 @@ class TestAnnotationDefects:
     def test_people_without_area_are_reported(self, annotation_file, content):
         content["annotations"][2]["area"] = 0
         annotation_file.write_text(json.dumps(content))
-        with pytest.warns(UserWarning, match="1 people with keypoints have area 0, first annotation 3"):
+        with pytest.warns(
+            UserWarning, match="1 of 6 people have an implausible area, first annotation 3 with 0 .*too low"
+        ):
             CocoGroundTruth.load(annotation_file)
 
     def test_counts_that_contradict_the_keypoints_are_reported(self, annotation_file, content):
@@ -433,6 +437,63 @@ class TestAnnotationDefects:
             warnings.simplefilter("error")
             for name in ("train2017", "val2017"):
                 CocoGroundTruth.load(reference_folder / f"coco_people_{name}.json")
+
+
+class TestAreas:
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            (lambda person: 1, "6 of 6 people .* first annotation 1 with 1 in a box of 150 x 200: .*0.0079 .* too low"),
+            (lambda person: 150 * 200, "6 of 6 people .* with 30000 .*1.4 times.* too high"),
+            (lambda person: 20000 if person["id"] > 2 else 31000, "2 of 6 people .*too high"),
+            (lambda person: 20000 / 4, "6 of 6 people .*too low"),  # of pictures of half the size
+            (lambda person: 20000 * 4, "6 of 6 people .*too high"),
+            (lambda person: 0.6, "6 of 6 people .*too low"),
+        ],
+    )
+    def test_areas_that_do_not_fit_their_boxes_are_counted_with_their_effect(
+        self, annotation_file, content, change, expected
+    ):
+        for person in content["annotations"]:
+            person["area"] = change(person)
+        annotation_file.write_text(json.dumps(content))
+        with pytest.warns(UserWarning, match=expected):
+            CocoGroundTruth.load(annotation_file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert CocoGroundTruth.load(annotation_file, area="box").areas.tolist() == [0.53 * 150 * 200] * 6
+
+    def test_data_sets_whose_area_is_the_box_are_named_and_those_without_need_the_box(self, shared_folder, coco_17):
+        folder = shared_folder / "other_datasets"
+        ochuman = folder / "ochuman" / "annotations" / "ochuman_coco_format_val_range_0.00_1.00.json"
+        with pytest.warns(UserWarning, match="5 of 5 people have an implausible area"):
+            CocoGroundTruth.load(ochuman, coco_17)
+
+    def test_crowdpose_is_scored_by_boxes_as_mmpose_does(self, shared_folder):
+        expected = json.loads((shared_folder / "reference" / "other_datasets_crowdpose.json").read_text())
+        (evaluation,) = [e for e in expected["evaluations"] if e.get("iou_type") == "keypoints"]
+        file = shared_folder / expected["annotation_file"]
+        sigmas = json.loads((shared_folder / "reference" / "other_datasets_skeletons.json").read_text())["crowdpose"]
+        skeleton = Skeleton(
+            name="crowdpose",
+            keypoint_names=tuple(json.loads(file.read_text())["categories"][0]["keypoints"]),
+            sigmas=tuple(sigmas["sigmas"]),
+            colours=((255, 0, 0),) * 14,
+            left_right_pairs=(),
+            upper_body=(),
+            lower_body=(),
+            limbs=(),
+        )
+        with pytest.raises(InputError, match=r"no 'area'.*data\.area=box"):
+            CocoGroundTruth.load(file, skeleton)
+        metrics = coco_keypoint_metrics(
+            CocoGroundTruth.load(file, skeleton, area="box"),
+            expected["predictions"],
+            evaluation["score_mode"],
+            evaluation["nms_mode"],
+        )
+        expected_metrics = {name: evaluation["metrics"][REFERENCE_NAMES[name]] for name in METRIC_NAMES}
+        assert metrics == pytest.approx(expected_metrics, abs=1e-6)
 
 
 class TestResults:
@@ -469,6 +530,41 @@ class TestResults:
         write_coco_results(tmp_path / "results.json", coco_results(reference["predictions"], protocol))
         metrics = coco_keypoint_metrics(file, reference["predictions"], score_mode, nms_mode)
         assert self.scored_by_pycocotools(file, tmp_path / "results.json") == metrics
+
+    @pytest.mark.parametrize("with_boxes", [True, False])
+    def test_written_results_can_be_scored_as_they_are(self, tmp_path, reference_folder, reference, with_boxes):
+        file = reference_folder / reference["annotation_file"]
+        results = coco_results(reference["predictions"], with_boxes=with_boxes)
+        write_coco_results(tmp_path / "results.json", results)
+        with (tmp_path / "results.json").open() as stream:
+            metrics = coco_keypoint_metrics(file, json.load(stream))
+        assert metrics == self.scored_by_pycocotools(file, tmp_path / "results.json")
+
+    def test_results_of_other_categories_are_left_out_aloud_and_alone_they_are_an_error(self, annotation_file, content):
+        results = coco_results(as_predictions(content))
+        results[0]["category_id"] = 18
+        with pytest.warns(UserWarning, match="1 of 6 results are of categories that do not count"):
+            assert coco_keypoint_metrics(annotation_file, results)["AR"] == pytest.approx(5 / 6)
+        for result in results:
+            result["category_id"] = 0
+        with pytest.raises(InputError, match=r"they are of 0, and in people\.json 1 \(person\) counts"):
+            coco_keypoint_metrics(annotation_file, results)
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            (lambda result: result.pop("score"), "lacks score"),
+            (lambda result: result.update(keypoints=[1.0, 2.0, 1.0] * 16), "'keypoints' must be 51 numbers"),
+            (lambda result: result.update(image_id=77), "does not list 1 images that the predictions name"),
+            (lambda result: result.pop("category_id"), "result number 3 has no 'category_id'"),
+            (lambda result: result.update(score=float("nan")), "hold NaN"),
+        ],
+    )
+    def test_a_defect_of_a_result_is_named(self, annotation_file, content, change, expected):
+        results = coco_results(as_predictions(content))
+        change(results[3])
+        with pytest.raises(InputError, match=expected):
+            coco_keypoint_metrics(annotation_file, results)
 
     def test_results_without_boxes_have_another_area_in_pycocotools(self, tmp_path, reference_folder, reference):
         file = reference_folder / reference["annotation_file"]

@@ -512,12 +512,20 @@ def test_an_image_without_people_is_no_reason_to_stop(tiny):
     assert sorted(set(module.evaluation.predictions.image_ids.tolist())) == [98, 100]
 
 
-def test_the_first_images_alone_are_a_full_evaluation_when_asked_for(tiny):
+def test_the_first_images_alone_are_scored_when_asked_for_and_the_evaluation_is_partial(tiny):
     module, trainer = evaluate(tiny, max_images=2)
 
     assert trainer.callback_metrics["val/AP"].item() > 0.95  # the people of the other images are not missed
     assert len(module.evaluation.predictions) == 3
+    assert not module.evaluation.complete
+    assert module.evaluation.part == "2 of 4 images"
+
+
+def test_more_images_than_there_are_is_a_complete_evaluation(tiny):
+    module, _ = evaluate(tiny, max_images=4)
+
     assert module.evaluation.complete
+    assert "partial" not in module.evaluation.record
 
 
 def test_detected_boxes_are_scored_with_the_detectors_confidence(tiny):
@@ -583,6 +591,59 @@ def test_one_module_can_be_scored_against_one_file_and_then_another(tiny):
 
     assert len(module.evaluation.ground_truth.ids) == 1
     assert module.evaluation.ground_truth.file.name == "others.json"
+
+
+def spoil(tiny, change):
+    content = json.loads((tiny.folder / "people.json").read_text())
+    change(content)
+    (tiny.folder / "val.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda content: content["annotations"][0].pop("area"), "have no 'area'.*data.area=box"),
+        (lambda content: content["annotations"][0].update(num_keypoints=17.0), "num_keypoints 17.0"),
+        (lambda content: content["annotations"][0].update(area=-1), "area -1"),
+        (lambda content: [a.update(num_keypoints=0) for a in content["annotations"]], "nobody to score"),
+        (lambda content: content["annotations"][0].update(category_id="1"), "category_id '1'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*num_keypoints contradicts")
+def test_what_cannot_be_scored_ends_a_training_before_its_first_step(tiny, change, expected):
+    spoil(tiny, change)
+    module, trainer = tiny.module(), tiny.trainer(max_epochs=10, check_val_every_n_epoch=10)
+
+    with pytest.raises(InputError, match=expected):
+        trainer.fit(module, datamodule=tiny.data(val_annotations="val.json"))
+
+    assert trainer.global_step == 0
+
+
+def test_people_without_area_are_scored_by_their_boxes_when_asked_for(tiny):
+    spoil(tiny, lambda content: [annotation.pop("area") for annotation in content["annotations"]])
+
+    module, trainer = evaluate(tiny, val_annotations="val.json", area="box")
+
+    assert trainer.callback_metrics["val/AP"].item() > 0.95
+    boxes = module.evaluation.ground_truth.boxes_xywh
+    np.testing.assert_allclose(module.evaluation.ground_truth.areas, 0.53 * boxes[:, 2] * boxes[:, 3])
+
+
+def test_two_categories_are_trained_and_scored_by_one_rule(tiny):
+    def make_dogs(content):
+        content["categories"].append({**content["categories"][0], "id": 2, "name": "dog"})
+        for annotation in content["annotations"][::2]:
+            annotation["category_id"] = 2
+
+    spoil(tiny, make_dogs)
+    both, _ = evaluate(tiny, val_annotations="val.json")
+    dogs, _ = evaluate(tiny, val_annotations="val.json", categories=["dog"])
+
+    assert both.evaluation.metrics["AR"] > 0.95
+    assert (len(both.evaluation.predictions), len(both.evaluation.ground_truth.ids)) == (6, 6)
+    assert dogs.evaluation.metrics["AR"] > 0.95
+    assert (len(dogs.evaluation.predictions), len(dogs.evaluation.ground_truth.ids)) == (3, 3)
 
 
 def test_the_ground_truth_of_an_evaluation_is_that_of_the_evaluated_images(tiny):

@@ -57,7 +57,7 @@ class TinySetup:
                         "image_id": image_id,
                         "category_id": 1,
                         "bbox": [x, y, box_width, box_height],
-                        "area": box_width * box_height,
+                        "area": 0.6 * box_width * box_height,
                         "keypoints": np.concatenate([points, visibility], axis=1).ravel().tolist(),
                         "num_keypoints": self.skeleton.num_keypoints,
                         "iscrowd": 0,

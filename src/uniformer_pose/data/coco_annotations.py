@@ -14,6 +14,7 @@ crowd, a person without labelled keypoints, a box without area) is left out and 
 
 from __future__ import annotations
 
+import codecs
 import gc
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +40,11 @@ LARGEST_NUMBER = 1e9
 """Of a coordinate, size or score: single precision would make infinity of 1e39, and no picture is as large."""
 
 ImageOrientation = Literal["stored", "displayed"]
+
+AREA_OF_BOX = 0.53
+"""Of width x height: what a person fills of its box on average, and what data sets without areas are scored by."""
+
+AreaSource = Literal["annotated", "box"]
 
 DEFAULT_PERSON_CATEGORY = 1  # COCO's, where no category lists keypoints
 
@@ -189,11 +195,74 @@ def ground_truth_of(
     """The people of ``read_ground_truth`` from what the file holds; ``file`` names it in messages."""
     folder = existing_folder(image_folder)
     images = read_images(content, file)
+    entries(content, "annotations", file)
+    found = counted_annotations(content, file, skeleton, images.ids, categories)
+    selection = _Selection(len(found.records), {"of another category": found.num_read - len(found.records)})
+    selection.leave_out(found.is_crowd, "crowd")
+
+    remaining = selection.remaining()
+    chosen = [found.records[i] for i in remaining]
+    keypoints = read_keypoints(chosen, skeleton, file, lambda i: found.name(remaining[i]))
+    boxes = read_boxes(chosen, file, lambda i: found.name(remaining[i]))
+    image_of_record = found.image_of_record[remaining]
+    selection.leave_out_of(remaining, np.all(keypoints[..., 2] == 0, axis=1), "without labelled keypoint")
+    boxes = _leave_out_boxes(boxes, images, image_of_record, remaining, selection, clip=clip_boxes)
+
+    kept = selection.kept[remaining]
+    return _assemble(
+        folder,
+        images,
+        image_of_record[kept],
+        instance_ids=found.ids[remaining][kept],
+        boxes_xywh=boxes[kept],
+        box_scores=np.ones(int(kept.sum()), dtype=np.float32),
+        keypoints_in_image=keypoints[kept, :, :2].astype(np.float32),
+        visibility=keypoints[kept, :, 2].astype(np.uint8),
+        counts=selection.counts(),
+        categories=found.categories,
+        record="annotation",
+        source_file=file,
+        image_orientation=stated_orientation(content, file),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CountedAnnotations:
+    """The annotations of the categories that count, in the file's order: what is trained on and scored is among them.
+
+    ``num_read`` is how many annotations the file has. ``records``, ``ids``, ``is_crowd`` and ``image_of_record``, an
+    index among the images, have one element for each that counts.
+    """
+
+    categories: dict[int, str]
+    num_read: int
+    records: list[Any]
+    ids: IntArray
+    image_of_record: IntArray
+    is_crowd: BoolArray
+
+    def name(self, index: int) -> str:
+        """What messages call an annotation."""
+        return f"annotation {self.ids[index]}"
+
+
+def counted_annotations(
+    content: dict[str, Any],
+    file: Path,
+    skeleton: Skeleton,
+    image_ids: IntArray,
+    categories: Sequence[str | int] | None = None,
+) -> CountedAnnotations:
+    """Which annotations of a file count, by ``counted_categories``; InputError where ids, images or crowds are unclear.
+
+    ``image_ids`` are those of the file's images.
+    """
     counted = counted_categories(content, file, skeleton, categories)
-    records = entries(content, "annotations", file)
+    records = list_of(content, "annotations", file)
     ids = integers(records, "id", file, lambda i: f"annotation number {i + 1}")
     _refuse_repeated_ids(ids, "annotation", file)
     if (ids <= 0).any():
+        # pycocotools marks an unmatched detection by annotation id 0, so a person with id 0 is never found.
         first = int(ids[ids <= 0][0])
         raise InputError(
             f"{file}: annotation id {first} is not positive; COCO evaluation needs ids from 1 on, renumber"
@@ -202,36 +271,13 @@ def ground_truth_of(
     def name(index: int) -> str:
         return f"annotation {ids[index]}"
 
-    image_of_record = look_up_images(integers(records, "image_id", file, name), images, file, "annotation")
-    selection = _Selection(len(records))
+    image_of_record = look_up_images(integers(records, "image_id", file, name), image_ids, file, "annotation")
     category_ids = integers(records, "category_id", file, name)
-    _require_counted(category_ids, counted, file, file, "annotations")
-    selection.leave_out(~np.isin(category_ids, list(counted)), "of another category")
-    selection.leave_out(np.array([bool(record.get("iscrowd")) for record in records]), "crowd")
-
-    remaining = selection.remaining()
-    chosen = [records[i] for i in remaining]
-    keypoints = read_keypoints(chosen, skeleton, file, lambda i: name(remaining[i]))
-    boxes = read_boxes(chosen, file, lambda i: name(remaining[i]))
-    selection.leave_out_of(remaining, np.all(keypoints[..., 2] == 0, axis=1), "without labelled keypoint")
-    boxes = _leave_out_boxes(boxes, images, image_of_record[remaining], remaining, selection, clip=clip_boxes)
-
-    kept = selection.kept[remaining]
-    return _assemble(
-        folder,
-        images,
-        image_of_record[remaining][kept],
-        instance_ids=ids[remaining][kept],
-        boxes_xywh=boxes[kept],
-        box_scores=np.ones(int(kept.sum()), dtype=np.float32),
-        keypoints_in_image=keypoints[kept, :, :2].astype(np.float32),
-        visibility=keypoints[kept, :, 2].astype(np.uint8),
-        counts=selection.counts(),
-        categories=counted,
-        record="annotation",
-        source_file=file,
-        image_orientation=stated_orientation(content, file),
-    )
+    require_counted(category_ids, counted, file, file, "annotations")
+    kept = np.flatnonzero(np.isin(category_ids, list(counted)))
+    chosen = [records[index] for index in kept]
+    crowds = counts_or(0, chosen, "iscrowd", file, lambda i: name(kept[i]))
+    return CountedAnnotations(counted, len(records), chosen, ids[kept], image_of_record[kept], crowds > 0)
 
 
 def read_detections(
@@ -280,12 +326,12 @@ def _detections_of(
         return f"detection number {index}"
 
     image_ids = integers(records, "image_id", file, name)
-    image_of_record = look_up_images(image_ids, images, file, "detection")
+    image_of_record = look_up_images(image_ids, images.ids, file, "detection")
     scores = read_scores(records, file, name)
     boxes = read_boxes(records, file, name)
     selection = _Selection(len(records))
     category_ids = integers(records, "category_id", file, name)
-    _require_counted(category_ids, counted, file, images_file, "detections")
+    require_counted(category_ids, counted, file, images_file, "detections")
     selection.leave_out(~np.isin(category_ids, list(counted)), "of another category")
     selection.leave_out(scores < score_threshold, f"with a score below {score_threshold:g}")
     everything = np.arange(len(records))
@@ -327,21 +373,21 @@ def stated_orientation(content: dict[str, Any], file: Path) -> ImageOrientation 
 
 @dataclass(frozen=True, eq=False)
 class ImageEntries:
-    """The images of an annotation file, in its order, as ``PersonInstances`` holds them; ``order`` sorts ``ids``."""
+    """The images of an annotation file, in its order, as ``PersonInstances`` holds them."""
 
     ids: IntArray
     file_names: npt.NDArray[np.str_]
     heights: npt.NDArray[np.int32]
     widths: npt.NDArray[np.int32]
-    order: IntArray
 
 
 class _Selection:
     """Which records are kept; each one left out is counted once, under the first reason that applied."""
 
-    def __init__(self, num_records: int) -> None:
+    def __init__(self, num_records: int, left_out_before: Mapping[str, int] | None = None) -> None:
         self.kept: BoolArray = np.ones(num_records, dtype=np.bool_)
-        self._left_out: dict[str, int] = {}
+        self._left_out = dict(left_out_before or {})
+        self._num_read = num_records + sum(self._left_out.values())
 
     def leave_out(self, condition: BoolArray, reason: str) -> None:
         self._left_out[reason] = int((self.kept & condition).sum())
@@ -356,7 +402,7 @@ class _Selection:
         return np.flatnonzero(self.kept)
 
     def counts(self) -> dict[str, int]:
-        return {"read": len(self.kept), "kept": int(self.kept.sum()), **self._left_out}
+        return {"read": self._num_read, "kept": int(self.kept.sum()), **self._left_out}
 
 
 def _assemble(
@@ -520,6 +566,8 @@ class _PersonRecord(TypedDict, total=False):
     iscrowd: Any
     keypoints: Any
     bbox: Any
+    area: Any
+    num_keypoints: Any
 
 
 class _DetectionRecord(TypedDict, total=False):
@@ -556,6 +604,11 @@ def read_json(file: Path) -> Any:
     return _everything(_read_bytes(file), file)
 
 
+def read_annotated_people(file: Path) -> dict[str, Any]:
+    """What training and evaluation read of a COCO annotation file; InputError where that is no JSON object."""
+    return _annotation_object(_needed_fields(_read_bytes(file), file, _AnnotationFields), file)
+
+
 def read_annotation_file(file: Path) -> dict[str, Any]:
     """What a COCO annotation file holds; InputError where that is no JSON object."""
     return _annotation_object(read_json(file), file)
@@ -567,8 +620,9 @@ def read_detection_file(file: Path) -> list[Any]:
 
 
 def _read_bytes(file: Path) -> bytes:
+    """A file's bytes; without the mark that editors on Windows put in front of UTF-8, which is no part of JSON."""
     try:
-        return file.read_bytes()
+        return file.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{file}: cannot be read ({reason}); give the path of a COCO JSON file") from error
@@ -628,20 +682,34 @@ def _detection_list(records: Any, file: Path) -> list[Any]:
     return records
 
 
+def list_of(content: dict[str, Any], key: str, file: Path) -> list[Any]:
+    """The list ``key`` of an annotation file; InputError where it is absent."""
+    found = content.get(key)
+    if not isinstance(found, list):
+        raise InputError(f"{file}: has no list {key!r}; an annotation file holds at least one entry there")
+    return found
+
+
 def entries(content: dict[str, Any], key: str, file: Path) -> list[Any]:
     """The list ``key`` of an annotation file; InputError where it is absent or empty."""
-    found = content.get(key)
-    if not isinstance(found, list) or not found:
-        problem = f"has no list {key!r}" if not isinstance(found, list) else f"has an empty list {key!r}"
-        raise InputError(f"{file}: {problem}; an annotation file holds at least one entry there")
+    found = list_of(content, key, file)
+    if not found:
+        raise InputError(f"{file}: has an empty list {key!r}; an annotation file holds at least one entry there")
     return found
 
 
 def read_images(content: dict[str, Any], file: Path) -> ImageEntries:
     """The images of an annotation file; InputError for the first entry that cannot be used, or a repeated id."""
-    images = images_of(entries(content, "images", file), file)
-    _refuse_repeated_ids(images.ids, "image", file)
-    return images
+    records = entries(content, "images", file)
+    read_image_ids(records, file)
+    return images_of(records, file)
+
+
+def read_image_ids(records: Sequence[Any], file: Path) -> IntArray:
+    """(images,) ids of image entries; InputError for one without, or a repeated one."""
+    ids = integers(records, "id", file, lambda i: f"image number {i + 1}")
+    _refuse_repeated_ids(ids, "image", file)
+    return ids
 
 
 def images_of(records: Sequence[Any], file: Path, *, first_number: int = 1) -> ImageEntries:
@@ -673,7 +741,6 @@ def images_of(records: Sequence[Any], file: Path, *, first_number: int = 1) -> I
         file_names=np.array(file_names, dtype=np.str_),
         heights=sizes["height"].astype(np.int32),
         widths=sizes["width"].astype(np.int32),
-        order=np.argsort(ids),
     )
 
 
@@ -800,7 +867,7 @@ def category_names(counted: Mapping[int, str]) -> str:
     return f"category {shown}" if len(names) == 1 else f"categories {shown} as one class"
 
 
-def _require_counted(
+def require_counted(
     category_ids: IntArray, counted: Mapping[int, str], file: Path, counted_in: Path, records: str
 ) -> None:
     """InputError where there are records and not one is of a category that counts."""
@@ -825,11 +892,12 @@ def _refuse_repeated_ids(ids: IntArray, kind: str, file: Path) -> None:
         )
 
 
-def look_up_images(image_ids: IntArray, images: ImageEntries, file: Path, kind: str) -> IntArray:
-    """Index of each image id among the images."""
-    sorted_ids = images.ids[images.order]
-    position = np.minimum(np.searchsorted(sorted_ids, image_ids), len(sorted_ids) - 1)
-    unknown = sorted_ids[position] != image_ids
+def look_up_images(image_ids: IntArray, known: IntArray, file: Path, kind: str) -> IntArray:
+    """Index of each image id among those that are ``known``."""
+    order = np.argsort(known)
+    position = np.searchsorted(known, image_ids, sorter=order)
+    found: IntArray = order[np.minimum(position, len(order) - 1)] if len(order) else np.zeros_like(image_ids)
+    unknown = known[found] != image_ids if len(order) else np.ones_like(image_ids, dtype=np.bool_)
     if unknown.any():
         missing = np.unique(image_ids[unknown])
         examples = ", ".join(map(str, missing[:3].tolist())) + (", ..." if len(missing) > 3 else "")
@@ -838,7 +906,6 @@ def look_up_images(image_ids: IntArray, images: ImageEntries, file: Path, kind: 
             "does not list "
             f"(image_id {examples}); give files of the same data set"
         )
-    found: IntArray = images.order[position]
     return found
 
 
@@ -862,6 +929,79 @@ def integers(records: Sequence[Any], field_name: str, file: Path, name: Callable
         for index, value in enumerate(values):
             if type(value) is not int or not -(2**63) <= value < 2**63:
                 raise InputError(f"{file}: {name(index)} has {field_name} {value!r:.40}; it must be a whole number")
+    return np.array(values, dtype=np.int64)
+
+
+def read_areas(
+    records: Sequence[Any], boxes_xywh: FloatArray, area: AreaSource, file: Path, name: Callable[[int], str]
+) -> FloatArray:
+    """(records,) areas in square pixels, by which OKS judges errors: as annotated, or from the boxes (records, 4)."""
+    if area == "box":
+        return AREA_OF_BOX * _box_areas(boxes_xywh)
+    absent = [index for index, record in enumerate(records) if record.get("area") is None]
+    if absent:
+        raise InputError(
+            f"{file}: {len(absent)} of {len(records)} annotations have no 'area', first {name(absent[0])}, and "
+            f"evaluation needs it; add it, or set data.area=box to take {AREA_OF_BOX:g} x width x height of the box, "
+            "as for CrowdPose"
+        )
+    areas = number_rows(records, "area", None, file, name, meaning="square pixels of the person")[:, 0]
+    negative = np.flatnonzero(areas < 0)
+    if len(negative):
+        raise InputError(
+            f"{file}: {name(int(negative[0]))} has area {areas[negative[0]]:g}; correct it, or set data.area=box"
+        )
+    return areas
+
+
+def _box_areas(boxes_xywh: FloatArray) -> FloatArray:
+    sides = np.maximum(boxes_xywh[:, 2:], 0)
+    return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+@dataclass(frozen=True, eq=False)
+class ImplausibleAreas:
+    """People whose area no segment of a person in their box would have; ``where`` (n,) and the effect on OKS."""
+
+    where: BoolArray
+    tolerance: float
+    """Median over them: the error that OKS allows, by the error that it would allow for ``AREA_OF_BOX`` of the box."""
+
+    def effect(self) -> str:
+        """What it does, in words."""
+        direction = "low" if self.tolerance < 1 else "high"
+        return (
+            f"OKS allows errors {self.tolerance:.2g} times those for {AREA_OF_BOX:g} x width x height of the box, so "
+            f"AP is too {direction}"
+        )
+
+
+def implausible_areas(areas: FloatArray, boxes_xywh: FloatArray) -> list[ImplausibleAreas]:
+    """People whose area is far too small for their box, and those whose area is that of the box or larger.
+
+    In COCO half of the people fill 0.4 to 0.6 of their box, and hardly one less than 0.05 or more than 0.98. Where half
+    of a file's people are below 0.2, areas and boxes do not belong together, and all of these count. ``areas`` (n,) and
+    ``boxes_xywh`` (n, 4) are in pixels; NaN is passed over.
+    """
+    shares = areas / np.maximum(_box_areas(boxes_xywh), 1e-6)  # a box without area is smaller than any segment
+    known = np.isfinite(shares)
+    low = 0.05 if not known.any() or np.median(shares[known]) >= 0.2 else 0.2
+    return [
+        ImplausibleAreas(where, float(np.sqrt(np.median(shares[where]) / AREA_OF_BOX)))
+        for where in (known & (shares < low), known & (shares >= 0.98))
+        if where.any()
+    ]
+
+
+def counts_or(
+    default: int | IntArray, records: Sequence[Any], field_name: str, file: Path, name: Callable[[int], str]
+) -> IntArray:
+    """(records,) counts from 0 on, or true and false, of one field; ``default`` where a record leaves it out."""
+    defaults = np.broadcast_to(default, len(records)).tolist()
+    values = [record.get(field_name, other) for record, other in zip(records, defaults, strict=True)]
+    for index, value in enumerate(values):
+        if type(value) not in (int, bool) or not 0 <= value < 2**63:
+            raise InputError(f"{file}: {name(index)} has {field_name} {value!r:.40}; give a count, or leave it out")
     return np.array(values, dtype=np.int64)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco_annotations import (
+    AreaSource,
     ImageOrientation,
     PersonInstances,
     read_detections,
@@ -31,6 +34,7 @@ from uniformer_pose.data.sampling import EpochSampler, pack_images
 from uniformer_pose.data.worker_failures import WatchedLoader, require_shared_memory
 from uniformer_pose.data.worker_signals import outlive_stop_signals
 from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
 from uniformer_pose.skeleton import Skeleton, load_skeleton
@@ -47,7 +51,8 @@ class PersonCrops(pl.LightningDataModule):
     crop's size and convention.
     ``prepared`` is a folder that ``src/prepare.py`` has written, from which the training images are read; None reads
     the image files. ``categories``: names or ids of those whose annotations and detections count, as one class; None:
-    all with the skeleton's keypoints (``counted_categories``). ``image_orientation``: what coordinates on pictures that
+    all with the skeleton's keypoints (``counted_categories``). ``area``: what evaluation judges errors by, the
+    annotated areas, or (``box``) 0.53 of the annotated box. ``image_orientation``: what coordinates on pictures that
     EXIF turns refer to, None for what the annotation files say. ``worker_timeout``: seconds after which a training that
     gets no batch ends, 0 for never. ``if_missing`` is what an error message tells a user who does not have the data.
 
@@ -79,6 +84,7 @@ class PersonCrops(pl.LightningDataModule):
         on_bad_image: Literal["error", "skip"] = "error",
         max_images: Count | None = None,
         categories: list[str | int] | None = None,
+        area: AreaSource = "annotated",
         if_missing: str = "",
         test_annotations: str | None = None,
         test_images: str | None = None,
@@ -108,7 +114,7 @@ class PersonCrops(pl.LightningDataModule):
         self.num_workers = num_workers
         self.on_bad_image = on_bad_image
         self.max_images = max_images
-        self.categories = categories
+        self.categories, self.area = categories, area
         self.if_missing = if_missing
         self.seed = seed
         self.geometric, self.photometric = geometric, photometric
@@ -118,6 +124,7 @@ class PersonCrops(pl.LightningDataModule):
         self.loaders: list[WatchedLoader] = []  # of training and evaluation, once they are made
         self.train_people: PersonInstances | None = None
         self.val_people: PersonInstances | None = None
+        self.val_is_part = False  # whether max_images leaves some out
         self._val_images_read: ImageFiles | None = None
         self._train_images_read: ImageSource | None = None
         self._next_epoch, self._next_batch = 0, 0
@@ -141,7 +148,10 @@ class PersonCrops(pl.LightningDataModule):
         return -(-people // world_size) // self.batch_size
 
     def setup(self, stage: str) -> None:
-        """Read the annotations that the stage needs; every process reads its own copy."""
+        """Read the annotations that the stage needs; every process reads its own copy.
+
+        What evaluation would refuse of its ground truth ends a training here, before the first step.
+        """
         if stage == "fit" and self.train_people is None:
             self._warn_of_lone_sides()
             annotations = self._existing(self.train_annotations)
@@ -178,12 +188,32 @@ class PersonCrops(pl.LightningDataModule):
                 raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
             rank_zero_info(people.summary())
             self.val_people = self._in_use(people)
+            self.val_is_part = self.val_people.num_images < people.num_images
             self._val_images_read = ImageFiles(self.val_people)
+        if stage == "fit":
+            _ = self.ground_truth
 
     def _in_use(self, people: PersonInstances) -> PersonInstances:
         """The people of the images that are asked for, in the orientation that is asked for."""
         people = people.with_orientation(self.image_orientation)
         return people if self.max_images is None else people.first_images(self.max_images)
+
+    @cached_property
+    def ground_truth(self) -> CocoGroundTruth:
+        """The ground truth of the images to evaluate; InputError where it cannot be scored against, or has nobody."""
+        file, people = self.val_annotation_file, _read(self.val_people)
+        with warnings.catch_warnings(record=True, action="always") as doubts:
+            truth = CocoGroundTruth.load(file, self.skeleton, categories=self.categories, area=self.area)
+        for doubt in doubts:
+            rank_zero_warn(str(doubt.message))
+        if self.val_is_part:
+            truth = truth.restricted_to(people.image_ids)
+        if not truth.is_scored.any():
+            raise InputError(
+                f"{file}: nobody to score among the {len(truth.ids)} annotations of the images to evaluate; scored are "
+                "people with labelled keypoints (num_keypoints above 0) that are no crowd"
+            )
+        return truth
 
     def _warn_of_lone_sides(self) -> None:
         """Only where something is mirrored: crops for training, or those of the flip test."""
@@ -220,7 +250,7 @@ class PersonCrops(pl.LightningDataModule):
         # Lightning asks for an iterator before it tells the sampler the epoch (Lightning #21938), so a resumed run
         # would repeat epoch 0's order; the position comes from the checkpoint instead.
         sampler.resume_at(self._next_epoch, self._next_batch * self.batch_size)
-        self._check_shared_memory(self.batch_size)
+        self._check_shared_memory(self.batch_size, "batch_size")
         return self._loader(dataset, dataset.instances, sampler=sampler, batch_size=self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -239,7 +269,9 @@ class PersonCrops(pl.LightningDataModule):
         batches = pack_images(people.boxes_per_image, self.eval_batch_size, rank=rank, world_size=world_size)
         # Lightning lets a process without a batch skip the evaluation, and the others wait for it for ever: an empty
         # batch keeps it with them.
-        self._check_shared_memory(max(self.eval_batch_size, int(people.boxes_per_image.max(initial=0))))
+        per_image = people.boxes_per_image
+        boxes = [int(per_image[batch].sum()) for batch in batches]  # a crowded image has more than a batch should have
+        self._check_shared_memory(max(boxes, default=0), "eval_batch_size")
         return self._loader(dataset, people, batch_sampler=batches or [[]], collate_fn=as_it_is)
 
     def state_dict(self) -> dict[str, Any]:
@@ -283,9 +315,10 @@ class PersonCrops(pl.LightningDataModule):
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _check_shared_memory(self, crops_per_batch: int) -> None:
+    def _check_shared_memory(self, crops_per_batch: int, option: str) -> None:
         line = require_shared_memory(
             crops_per_batch * self.codec.height * self.codec.width * 3,
+            batch_option=f"data.{option}",
             num_workers=self.num_workers,
             prefetched=_PREFETCHED,
             processes=getattr(self.trainer, "num_devices", 1),  # of this machine

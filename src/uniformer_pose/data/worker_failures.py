@@ -165,7 +165,13 @@ class _Explained:
 
 
 def require_shared_memory(
-    bytes_per_batch: int, *, num_workers: int, prefetched: int, processes: int, folder: Path = SHARED_MEMORY
+    bytes_per_batch: int,
+    *,
+    num_workers: int,
+    prefetched: int,
+    processes: int,
+    batch_option: str = "data.batch_size",
+    folder: Path = SHARED_MEMORY,
 ) -> str | None:
     """A line if the batches that workers keep ready do not fit into shared memory, else None.
 
@@ -180,7 +186,7 @@ def require_shared_memory(
         return None
     text = (
         f"{folder} has {free / 1e6:.0f} MB free, and data.num_workers={num_workers} on {processes} processes keep "
-        f"{least * prefetched / 1e6:.0f} MB of batches there; lower it or data.batch_size, or enlarge {folder} "
+        f"{least * prefetched / 1e6:.0f} MB of batches there; lower it or {batch_option}, or enlarge {folder} "
         "(docker run --shm-size=8g; on Kubernetes an emptyDir with medium: Memory)"
     )
     if free < least:

@@ -2,11 +2,10 @@
 
 The numbers are those of pycocotools, which every paper reports: computed by it, or to the last digit as it does
 (``coco_matching``). It trusts its input, and several defects give a wrong number without a word; so what goes in is
-checked first, and the checks are here:
+checked first:
 
 - predictions: NaN (pycocotools would score it AP 1.0), repeats (each costs AP), images that the file lacks;
-- annotations: id 0 and repeated ids (AP drops silently), missing or non-finite entries, another number of
-  keypoints.
+- annotations: read as for training (``data.coco_annotations``), with areas that fit their boxes.
 """
 
 from __future__ import annotations
@@ -14,23 +13,37 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeGuard
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from uniformer_pose.data.coco_annotations import (
+    DEFAULT_PERSON_CATEGORY,
+    AreaSource,
+    category_names,
+    counted_annotations,
+    counts_or,
+    implausible_areas,
+    integers,
+    list_of,
+    read_annotated_people,
+    read_areas,
+    read_boxes,
+    read_image_ids,
+    read_keypoints,
+    require_counted,
+)
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_matching import ALL_AREAS, People, Poses, precision_recall
 from uniformer_pose.evaluation.oks import oks_nms, pose_scores, soft_oks_nms
-from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.predictions import PosePredictions, is_coco_results
 from uniformer_pose.evaluation.protocol import EvaluationProtocol, NmsMode, ScoreMode
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
@@ -40,8 +53,6 @@ METRIC_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM",
 MEDIUM_AREAS = (32.0**2, 96.0**2)
 LARGE_AREAS = (96.0**2, 1e10)
 """Square pixels of the person's segment, both ends included."""
-
-PERSON_CATEGORY_ID = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +66,14 @@ class CocoGroundTruth:
     file: Path
     skeleton: Skeleton
     category_id: int
-    """1 where the file uses it, else the one category it uses."""
+    """The id that results have: that of the one category that counts, or the first of several."""
     listed_image_ids: npt.NDArray[np.int64]
     """All images of the file; a prediction on one without people is a false positive."""
     ids: npt.NDArray[np.int64]
     image_ids: npt.NDArray[np.int64]
     boxes_xywh: npt.NDArray[np.float64]
     areas: npt.NDArray[np.float64]
-    """(G,) area of the person's segment in square pixels, as annotated (smaller than the box)."""
+    """(G,) area of the person's segment in square pixels (smaller than the box)."""
     keypoints_in_image: npt.NDArray[np.float64]
     """(G, K, 2)"""
     visibility: npt.NDArray[np.float64]
@@ -70,6 +81,12 @@ class CocoGroundTruth:
     labelled_counts: npt.NDArray[np.int64]
     """(G,) the file's num_keypoints, or the count of labelled keypoints where the file leaves it out."""
     is_crowd: npt.NDArray[np.bool_]
+    categories: Mapping[int, str] = field(default_factory=dict)
+    """Ids and names of those whose annotations are scored, as one class."""
+    area: AreaSource = "annotated"
+    """Where ``areas`` are from."""
+    images_in_file: int = 0
+    """How many images the whole file lists, also where this is the ground truth of some of them."""
 
     @property
     def is_scored(self) -> npt.NDArray[np.bool_]:
@@ -77,62 +94,87 @@ class CocoGroundTruth:
         return np.asarray((self.labelled_counts > 0) & ~self.is_crowd)
 
     @classmethod
-    def load(cls, annotation_file: str | Path, skeleton: Skeleton | None = None) -> CocoGroundTruth:
+    def load(
+        cls,
+        annotation_file: str | Path,
+        skeleton: Skeleton | None = None,
+        *,
+        categories: Sequence[str | int] | None = None,
+        area: AreaSource = "annotated",
+    ) -> CocoGroundTruth:
         """Ground truth from a COCO keypoint JSON.
 
-        ``skeleton`` (``coco_17`` by default) says how many keypoints a person has and their OKS sigmas.
-        ``InputError`` names the file and the annotation for: a file that is not such JSON, NaN or infinity,
-        an id that is 0 or used twice, an unknown image, a missing or misshapen area, box or keypoint list. A
-        missing ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. People with
-        labelled keypoints and area 0 stay, and count as missed; a warning tells.
+        ``skeleton`` (``coco_17`` by default) says how many keypoints a person has and their OKS sigmas; ``categories``
+        which annotations are scored, all of them as one class (``counted_categories``). ``area`` ``"box"`` takes 0.53
+        of the box for everybody's area. ``InputError`` names file and annotation for what the loader refuses, and for a
+        missing area. A missing ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. Warnings
+        tell of areas that do not fit their boxes, and of counts that contradict the keypoints.
         """
         file = Path(annotation_file)
+        return cls.of(read_annotated_people(file), file, skeleton, categories=categories, area=area)
+
+    @classmethod
+    def of(
+        cls,
+        content: dict[str, Any],
+        file: Path,
+        skeleton: Skeleton | None = None,
+        *,
+        categories: Sequence[str | int] | None = None,
+        area: AreaSource = "annotated",
+    ) -> CocoGroundTruth:
+        """Ground truth of ``load`` from what the file holds; ``file`` names it in messages."""
         skeleton = skeleton or load_skeleton("coco_17")
-        content = _read_json(file)
-        images = _list_of_mappings(file, content, "images")
-        annotations = _list_of_mappings(file, content, "annotations")
-        known_images = _unique_ids(file, images, "image", smallest=0)
-        # pycocotools marks an unmatched detection by annotation id 0, so a person with id 0 is never found.
-        _unique_ids(file, annotations, "annotation", smallest=1)
-        category_id = _category_of(file, annotations)
-        people = [annotation for annotation in annotations if annotation["category_id"] == category_id]
-        for person in people:
-            _check_person(file, person, known_images, skeleton)
-        keypoints = _array(people, "keypoints", (skeleton.num_keypoints, 3))
-        visibility = keypoints[..., 2]
-        counted = (visibility > 0).sum(axis=1)
+        image_ids = read_image_ids(list_of(content, "images", file), file)
+        found = counted_annotations(content, file, skeleton, image_ids, categories)
+        unlabelled = {"keypoints": [0] * (3 * skeleton.num_keypoints)}
+        with_keypoints = [
+            unlabelled if crowd and "keypoints" not in record else record
+            for record, crowd in zip(found.records, found.is_crowd.tolist(), strict=True)
+        ]
+        keypoints = read_keypoints(with_keypoints, skeleton, file, found.name)
+        boxes = read_boxes(found.records, file, found.name)
+        counted = (keypoints[..., 2] > 0).sum(axis=1)
         loaded = cls(
             file=file,
             skeleton=skeleton,
-            category_id=category_id,
-            listed_image_ids=np.asarray(sorted(known_images), dtype=np.int64),
-            ids=np.asarray([person["id"] for person in people], dtype=np.int64),
-            image_ids=np.asarray([person["image_id"] for person in people], dtype=np.int64),
-            boxes_xywh=_array(people, "bbox", (4,)),
-            areas=_array(people, "area", ()),
+            category_id=next(iter(found.categories)),
+            listed_image_ids=np.sort(image_ids),
+            ids=found.ids,
+            image_ids=image_ids[found.image_of_record],
+            boxes_xywh=boxes,
+            areas=read_areas(found.records, boxes, area, file, found.name),
             keypoints_in_image=keypoints[..., :2],
-            visibility=visibility,
-            labelled_counts=np.asarray(
-                [person.get("num_keypoints", count) for person, count in zip(people, counted, strict=True)],
-                dtype=np.int64,
-            ),
-            is_crowd=np.asarray([bool(person.get("iscrowd", 0)) for person in people], dtype=bool),
+            visibility=keypoints[..., 2],
+            labelled_counts=counts_or(counted, found.records, "num_keypoints", file, found.name),
+            is_crowd=found.is_crowd,
+            categories=found.categories,
+            area=area,
+            images_in_file=len(image_ids),
         )
-        doubtful = loaded.ids[(loaded.labelled_counts > 0) != (counted > 0)]
+        loaded._warn_of_doubts(counted)
+        return loaded
+
+    def _warn_of_doubts(self, counted: npt.NDArray[np.int64]) -> None:
+        doubtful = self.ids[(self.labelled_counts > 0) != (counted > 0)]
         if len(doubtful):
             warnings.warn(
-                f"{file}: num_keypoints contradicts the keypoints' v in {len(doubtful)} annotations, first "
+                f"{self.file}: num_keypoints contradicts the keypoints' v in {len(doubtful)} annotations, first "
                 f"{doubtful[0]}; people with num_keypoints 0 are not scored, so leave it out or correct it",
-                stacklevel=2,
+                stacklevel=4,
             )
-        flat = loaded.ids[loaded.is_scored & (loaded.areas == 0)]
-        if len(flat):
+        if self.area == "box":
+            return
+        scored = np.flatnonzero(self.is_scored)
+        for found in implausible_areas(self.areas[scored], self.boxes_xywh[scored]):
+            first = scored[found.where][0]
+            width, height = self.boxes_xywh[first, 2:]
             warnings.warn(
-                f"{file}: {len(flat)} people with keypoints have area 0, first annotation {flat[0]}; "
-                "they can only count as missed, so give their area",
-                stacklevel=2,
+                f"{self.file}: {int(found.where.sum())} of {len(scored)} people have an implausible area, first "
+                f"annotation {self.ids[first]} with {self.areas[first]:g} in a box of {width:g} x {height:g}: "
+                f"{found.effect()}; correct area, or set data.area=box",
+                stacklevel=4,
             )
-        return loaded
 
     def require_images(self, image_ids: npt.NDArray[np.int64], what: str) -> None:
         """Raise ``InputError`` naming the ids that are none of this file's images; ``what`` names them."""
@@ -183,8 +225,8 @@ class CocoGroundTruth:
 def coco_keypoint_metrics(
     annotation_file: str | Path | CocoGroundTruth,
     predictions: PosePredictions | Sequence[Mapping[str, Any]],
-    score_mode: ScoreMode = "bbox_keypoint",
-    nms_mode: NmsMode = "oks_nms",
+    score_mode: ScoreMode | None = None,
+    nms_mode: NmsMode | None = None,
     *,
     skeleton: Skeleton | None = None,
     keypoint_score_threshold: float = 0.2,
@@ -194,22 +236,24 @@ def coco_keypoint_metrics(
     """COCO keypoint metrics (``METRIC_NAMES``, 0 to 1) of rescored and NMS-filtered predictions.
 
     ``annotation_file`` is a path, or a ``CocoGroundTruth`` to spare its reading; ``predictions`` may also be
-    records (``PosePredictions.from_records``), in any order. ``skeleton`` gives the number of keypoints and
-    the OKS sigmas, ``coco_17`` by default. ``image_ids`` restricts the evaluation to those images of the
-    file.
+    records (``PosePredictions.from_records``), in any order, COCO results among them: what ``json.load`` gives of such
+    a file. ``score_mode`` and ``nms_mode`` None are the published protocol, and for COCO results, which have been
+    through one, the scores that they have and no NMS. ``skeleton`` gives the number of keypoints and the OKS sigmas,
+    ``coco_17`` by default. ``image_ids`` restricts the evaluation to those images of the file.
 
     As in pycocotools, -1 stands for "no such people in the ground truth". No predictions give 0 and a
     warning. Predictions with NaN or infinity, of another number of keypoints, or on unknown images raise
     ``InputError``.
     """
     ground_truth = loaded_ground_truth(annotation_file, skeleton)
+    is_final = not isinstance(predictions, PosePredictions) and is_coco_results(predictions)
     poses = checked_predictions(ground_truth, predictions)
     if image_ids is not None:
         ground_truth = ground_truth.restricted_to(image_ids)
         poses = poses.take(np.isin(poses.image_ids, ground_truth.listed_image_ids))
     protocol = EvaluationProtocol(
-        score_mode=score_mode,
-        nms_mode=nms_mode,
+        score_mode=score_mode or ("bbox" if is_final else "bbox_keypoint"),
+        nms_mode=nms_mode or ("none" if is_final else "oks_nms"),
         keypoint_score_threshold=keypoint_score_threshold,
         nms_threshold=nms_threshold,
     )
@@ -237,7 +281,7 @@ def coco_results(
     protocol: EvaluationProtocol | None = None,
     *,
     skeleton: Skeleton | None = None,
-    category_id: int = PERSON_CATEGORY_ID,
+    category_id: int = DEFAULT_PERSON_CATEGORY,
     with_boxes: bool = True,
 ) -> list[dict[str, Any]]:
     """Rescored predictions that NMS kept, in COCO's results format.
@@ -323,10 +367,31 @@ def loaded_ground_truth(
 def checked_predictions(
     ground_truth: CocoGroundTruth, predictions: PosePredictions | Sequence[Mapping[str, Any]]
 ) -> PosePredictions:
-    """Predictions that can be scored against this ground truth; raises ``InputError`` for any that cannot."""
+    """Predictions that can be scored against this ground truth; raises ``InputError`` for any that cannot.
+
+    COCO results of categories that do not count are left out, with a warning; where that are all, it is an error.
+    """
+    if not isinstance(predictions, PosePredictions) and is_coco_results(predictions) and ground_truth.categories:
+        predictions = _of_counted_categories(ground_truth, predictions)
     poses = _usable(predictions, ground_truth.skeleton)
     ground_truth.require_images(poses.image_ids, "the predictions name")
     return poses
+
+
+def _of_counted_categories(
+    ground_truth: CocoGroundTruth, results: Sequence[Mapping[str, Any]]
+) -> Sequence[Mapping[str, Any]]:
+    source = Path("COCO results")
+    ids = integers(results, "category_id", source, lambda i: f"result number {i}")
+    require_counted(ids, ground_truth.categories, source, ground_truth.file, "results")
+    counted = np.isin(ids, list(ground_truth.categories))
+    if not counted.all():
+        warnings.warn(
+            f"{int((~counted).sum())} of {len(ids)} results are of categories that do not count in {ground_truth.file} "
+            f"and left out; {category_names(ground_truth.categories)} counts",
+            stacklevel=4,
+        )
+    return [result for result, counts in zip(results, counted.tolist(), strict=True) if counts]
 
 
 def _usable(predictions: PosePredictions | Sequence[Mapping[str, Any]], skeleton: Skeleton) -> PosePredictions:
@@ -438,115 +503,3 @@ def _coco_object(ground_truth: CocoGroundTruth, annotations: list[dict[str, Any]
     }
     coco.createIndex()
     return coco
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> NoReturn:
-        raise InputError(f"{file}: holds {constant}, which is no JSON number; correct or remove that annotation")
-
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
-    except InputError:
-        raise
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{file}: cannot be read ({reason}); give the path of a COCO keypoint JSON") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error}); give the path of a COCO keypoint JSON") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: holds a {type(content).__name__} at its top; a COCO file is an object with images")
-    return content
-
-
-def _list_of_mappings(file: Path, content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    entries = content.get(name)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{file}: has no list of objects {name!r}; give a COCO keypoint JSON with ground truth")
-    return entries
-
-
-def _unique_ids(file: Path, entries: list[dict[str, Any]], what: str, smallest: int) -> set[int]:
-    for position, entry in enumerate(entries):
-        entry_id = entry.get("id")
-        if not _is_integer(entry_id) or entry_id < smallest:
-            raise InputError(
-                f"{file}: {what} {position} of the list has id {_shown(entry_id)}; "
-                f"ids are integers from {smallest} up, so number the {what}s anew"
-            )
-    uses = Counter(entry["id"] for entry in entries)
-    repeated = [entry_id for entry_id, count in uses.items() if count > 1]
-    if repeated:
-        raise InputError(
-            f"{file}: {what} id {repeated[0]} is used more than once ({len(repeated)} such ids); "
-            f"give each {what} an id of its own"
-        )
-    return set(uses)
-
-
-def _category_of(file: Path, annotations: list[dict[str, Any]]) -> int:
-    for annotation in annotations:
-        if not _is_integer(annotation.get("category_id")):
-            found = annotation.get("category_id")
-            raise InputError(
-                f"{file}: annotation {annotation['id']} has category_id {_shown(found)}; give it an integer"
-            )
-    used = {annotation["category_id"] for annotation in annotations}
-    if not used or PERSON_CATEGORY_ID in used:
-        return PERSON_CATEGORY_ID
-    if len(used) > 1:
-        raise InputError(
-            f"{file}: its annotations are of the categories {', '.join(map(str, sorted(used)))}, and none is "
-            f"{PERSON_CATEGORY_ID} (person); keep the one category to evaluate"
-        )
-    return int(used.pop())
-
-
-def _check_person(file: Path, person: Mapping[str, Any], known_images: set[int], skeleton: Skeleton) -> None:
-    where = f"{file}: annotation {person['id']}"
-    for field in ("image_id", "area", "bbox", "keypoints"):
-        if field not in person:
-            raise InputError(f"{where} has no {field!r}; evaluation needs it: add it or drop the annotation")
-    image_id, area = person["image_id"], person["area"]
-    if not _is_integer(image_id) or image_id not in known_images:
-        raise InputError(f"{where} is on image {_shown(image_id)}, which the file's images do not list")
-    if not _are_numbers([area], 1) or area < 0:
-        raise InputError(f"{where} has area {_shown(area)}; it must be a finite number of square pixels, not negative")
-    if not _are_numbers(person["bbox"], 4):
-        raise InputError(
-            f"{where} has bbox {_shown(person['bbox'])}; it must be x, y, width, height, all finite numbers"
-        )
-    keypoints = person["keypoints"]
-    if isinstance(keypoints, list) and len(keypoints) != 3 * skeleton.num_keypoints:
-        raise InputError(
-            f"{where} has {len(keypoints)} keypoint numbers; skeleton {skeleton.name!r} with "
-            f"{skeleton.num_keypoints} keypoints asks for {3 * skeleton.num_keypoints} (x, y, v): "
-            "give the skeleton that the file was annotated with"
-        )
-    if not _are_numbers(keypoints, 3 * skeleton.num_keypoints):
-        raise InputError(f"{where} has keypoints that are no list of finite numbers x, y, v; correct them")
-    for field in ("num_keypoints", "iscrowd"):
-        value = person.get(field, 0)
-        if not isinstance(value, bool) and not (_is_integer(value) and value >= 0):
-            raise InputError(f"{where} has {field} {_shown(value)}; it must be a count, or left out")
-
-
-def _is_integer(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _are_numbers(values: Any, count: int) -> bool:
-    if not isinstance(values, list) or len(values) != count:
-        return False
-    try:
-        return all(type(value) in (int, float) and math.isfinite(value) for value in values)
-    except OverflowError:  # an integer beyond every float
-        return False
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _array(people: list[dict[str, Any]], field: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    return np.asarray([person[field] for person in people], dtype=np.float64).reshape(len(people), *shape)

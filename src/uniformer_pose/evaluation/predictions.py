@@ -107,12 +107,15 @@ class PosePredictions:
 
         A record has ``id``, ``image_id``, ``bbox_xywh`` (4), ``bbox_score``, ``keypoints`` (K x 2),
         ``keypoint_scores`` (K), and either ``area`` or ``scale_wh_aspect_fixed``, the (width, height) whose
-        product is the area. Other entries are left alone. A missing or misshapen entry raises ``InputError``
-        naming the record.
+        product is the area. Or they are COCO results (``is_coco_results``): ``image_id``, ``keypoints`` (x, y, score of
+        K keypoints), ``score``, and ``bbox`` or none, which is then that of the keypoints; ids are their places. Other
+        entries are left alone. A missing or misshapen entry raises ``InputError`` naming the record.
         """
         records = list(records)
         if not records:
             return cls.empty(0)
+        if is_coco_results(records):
+            return cls._from_coco_results(records)
         for index, record in enumerate(records):
             _require_entries(index, record)
         first = records[0]["keypoints"]
@@ -127,6 +130,30 @@ class PosePredictions:
             areas=_areas(records),
             keypoints_in_image=_column(records, "keypoints", (num_keypoints, 2), "iuf"),
             keypoint_scores=_column(records, "keypoint_scores", (num_keypoints,), "iuf"),
+        )
+
+    @classmethod
+    def _from_coco_results(cls, records: Sequence[Mapping[str, Any]]) -> PosePredictions:
+        for index, record in enumerate(records):
+            _require_entries(index, record, ("image_id", "keypoints", "score"))
+        first = _regular_array(records[0]["keypoints"])
+        length = 0 if first is None else first.size
+        if first is None or first.ndim != 1 or length % 3 or not length:
+            raise InputError("prediction record 0: 'keypoints' of COCO results are x, y, score of one after the other")
+        poses = _column(records, "keypoints", (length,), "iuf").reshape(len(records), -1, 3).astype(np.float64)
+        points = poses[..., :2]
+        if records[0].get("bbox"):
+            boxes = _column(records, "bbox", (4,), "iuf").astype(np.float64)
+        else:  # as pycocotools takes it
+            boxes = np.concatenate([points.min(axis=1), np.ptp(points, axis=1)], axis=1)
+        return cls(
+            ids=np.arange(len(records)),
+            image_ids=_column(records, "image_id", (), "iu"),
+            boxes_xywh=boxes,
+            box_scores=_column(records, "score", (), "iuf"),
+            areas=np.maximum(boxes[:, 2] * boxes[:, 3], 1.0),
+            keypoints_in_image=points,
+            keypoint_scores=poses[..., 2],
         )
 
     def to_records(self) -> list[dict[str, Any]]:
@@ -199,11 +226,17 @@ class PosePredictions:
         return f"first image {self.image_ids[index]} id {self.ids[index]}"
 
 
-def _require_entries(index: int, record: Any) -> None:
+def is_coco_results(records: Sequence[Any]) -> bool:
+    """Whether records are of COCO's results format, in which poses have a final score and no number of their own."""
+    first = records[0] if len(records) else None
+    return isinstance(first, Mapping) and "score" in first and "keypoint_scores" not in first
+
+
+def _require_entries(index: int, record: Any, names: Sequence[str] = _RECORD_ENTRIES) -> None:
     if not isinstance(record, Mapping):
         raise InputError(f"prediction record {index} is a {type(record).__name__}; give one mapping per pose")
-    missing = [name for name in _RECORD_ENTRIES if name not in record]
-    if "area" not in record and "scale_wh_aspect_fixed" not in record:
+    missing = [name for name in names if name not in record]
+    if names is _RECORD_ENTRIES and "area" not in record and "scale_wh_aspect_fixed" not in record:
         missing.append("area")
     if missing:
         found = ", ".join(map(str, record)) or "nothing"

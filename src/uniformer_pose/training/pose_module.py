@@ -20,7 +20,7 @@ from uniformer_pose.data.crop_geometry import crop_to_image
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError
-from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth, protocol_metrics
+from uniformer_pose.evaluation.coco_metrics import protocol_metrics
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
@@ -87,7 +87,6 @@ class PoseModule(pl.LightningModule):
         self.inference_network: Callable[[Tensor], Tensor] | None = None
         self.evaluation: Evaluation | None = None
         self.evaluated_at_step: int | None = None  # of the last complete evaluation, on every process
-        self._ground_truth: CocoGroundTruth | None = None
         self._decoded: list[dict[str, Tensor]] = []
         self._unreadable: list[Tensor] = []
         self._stopwatch: Stopwatch | None = None
@@ -95,6 +94,10 @@ class PoseModule(pl.LightningModule):
         self._collapse = CollapseWatch()
         # No buffer: DDP would overwrite each process's with that of the first, at every step.
         self._replaced: Tensor | None = None
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """What cannot be scored against is refused before the first batch."""
+        _ = self.data.ground_truth
 
     # ---------------------------------------------------------------- training
 
@@ -320,6 +323,11 @@ class PoseModule(pl.LightningModule):
         limit = trainer.limit_val_batches  # 1.0 is all batches, 1 is one batch
         return isinstance(limit, int) or limit != 1.0 or bool(trainer.fast_dev_run) or trainer.sanity_checking
 
+    @property
+    def _complete(self) -> bool:
+        """Whether all images with boxes are evaluated."""
+        return not (self._limited or self.data.val_is_part)
+
     def _predictions(self, poses: dict[str, np.ndarray[Any, Any]], unreadable: np.ndarray[Any, Any]) -> PosePredictions:
         """The gathered poses in image pixels, each box once; an error if one is missing or not finite."""
         people = self.data.val_people
@@ -359,21 +367,16 @@ class PoseModule(pl.LightningModule):
         )
 
     def _score(self, predictions: PosePredictions) -> Evaluation:
-        people, file = self.data.val_people, self.data.val_annotation_file
-        if self._ground_truth is None or self._ground_truth.file != file:
-            self._ground_truth = CocoGroundTruth.load(file, self.model.skeleton)
-        ground_truth = self._ground_truth
+        ground_truth = self.data.ground_truth
         if self._limited:
             ground_truth = ground_truth.restricted_to(predictions.image_ids)
-        elif self.data.max_images is not None and people is not None:
-            ground_truth = ground_truth.restricted_to(people.image_ids)
         watch = self._stopwatch or Stopwatch()
         with watch.part("matching"):
             metrics = protocol_metrics(ground_truth, predictions, self.protocol)
         if self._limited:
             images = len(ground_truth.listed_image_ids)
             rank_zero_warn(f"AP {metrics['AP']:.4f} is over {images} images only, so it is logged as -1")
-        return Evaluation(metrics, predictions, ground_truth, complete=not self._limited, seconds=watch.seconds())
+        return Evaluation(metrics, predictions, ground_truth, complete=self._complete, seconds=watch.seconds())
 
     # -------------------------------------------------------------- checkpoint
 
@@ -418,12 +421,15 @@ class PosePredictor(PoseModule):
     complete: bool = False
     seconds: dict[str, float]
 
+    def setup(self, stage: str) -> None:
+        """Nothing: there is no ground truth."""
+
     def on_validation_epoch_end(self) -> None:
         """Gather all processes' poses."""
         poses, unreadable = self._gathered()
 
         def keep() -> dict[str, float]:
-            self.predictions, self.complete = self._predictions(poses, unreadable), not self._limited
+            self.predictions, self.complete = self._predictions(poses, unreadable), self._complete
             self.seconds = (self._stopwatch or Stopwatch()).seconds()
             return {}
 

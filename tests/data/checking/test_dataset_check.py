@@ -190,7 +190,7 @@ PLANTS: dict[str, Callable[[Any], object]] = {
     "unlabelled_with_coordinates": coordinates_of_an_unlabelled_keypoint,
     "keypoints_not_finite": lambda data: person(data, 35)["keypoints"].__setitem__(4, NAN),
     "num_keypoints_wrong": change(36, num_keypoints=3),
-    "area_larger_than_box": change(37, area=1e6),
+    "area_implausible": change(37, area=1e6),
     "left_right_swapped_in_face": swap_everything,
     "left_right_swapped_in_person": swap_hips,
     "area_missing": drop(1, "area", "val"),

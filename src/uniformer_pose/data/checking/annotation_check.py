@@ -18,6 +18,8 @@ import numpy.typing as npt
 from uniformer_pose.data.checking.defects import Example, Findings, Severity, refusals
 from uniformer_pose.data.checking.left_right import left_right_suspicions
 from uniformer_pose.data.coco_annotations import (
+    LARGEST_NUMBER,
+    AreaSource,
     ImageEntries,
     PersonInstances,
     category_names,
@@ -25,6 +27,7 @@ from uniformer_pose.data.coco_annotations import (
     entries,
     ground_truth_of,
     images_of,
+    implausible_areas,
     integers,
     read_boxes,
     read_keypoints,
@@ -38,7 +41,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 _OVER_THE_EDGE = 1.0  # pixel: annotation tools round, and COCO's own boxes do it
 _FAR_FROM_BOX = 0.2  # of the box's larger side
-_MORE_THAN_BOX = 1.1  # times the box's area
 
 
 @dataclass(eq=False)
@@ -66,10 +68,11 @@ def check_annotations(
     *,
     scored: bool,
     categories: Sequence[str | int] | None = None,
+    area: AreaSource = "annotated",
 ) -> CheckedPeople:
     """Check what an annotation file holds; ``scored``: it is ground truth to evaluate on, so areas are needed.
 
-    ``categories``: see ``counted_categories``.
+    ``categories``: see ``counted_categories``; ``area``: what evaluation takes for a person's.
 
     Raises InputError where the file has no list of images: then it is no annotation file.
     """
@@ -93,7 +96,7 @@ def check_annotations(
     checked.counts["annotations"] = len(records)
     people = _people(records, image_records, checked, content, file, findings)
     if people and checked.images is not None:
-        usable = _check_people(people, checked.images, checked, file, skeleton, findings, scored=scored)
+        usable = _check_people(people, checked.images, checked, file, skeleton, findings, scored=scored, area=area)
         sound = {**content, "images": sound_images, "annotations": usable}
         if usable:
             checked.people = ground_truth_of(sound, file, image_folder, skeleton, categories=categories)
@@ -203,6 +206,7 @@ def _check_people(
     findings: Findings,
     *,
     scored: bool,
+    area: AreaSource,
 ) -> list[dict[str, Any]]:
     """Count the defects of the people's boxes and keypoints; returns those whose box and keypoints can be read."""
     ids = np.array([record["id"] for record in records], dtype=np.int64)
@@ -254,7 +258,7 @@ def _check_people(
         has_area = _check_boxes(boxes, has_box, size, anything_labelled | ~has_keypoints, count)
         _check_keypoints(points, visibility, labelled, size, boxes, has_area, count)
     _check_num_keypoints(records, labelled.sum(axis=1), has_keypoints, count, scored=scored)
-    _check_areas(records, boxes, has_area, anything_labelled, count, scored=scored)
+    _check_areas(records, boxes, has_area, anything_labelled, count, scored=scored, area=area)
 
     both = has_box & has_keypoints
     rows = np.concatenate([image_of_record[:, None], boxes, keypoints.reshape(len(ids), -1)], axis=1)
@@ -351,21 +355,26 @@ def _check_areas(
     count: Count,
     *,
     scored: bool,
+    area: AreaSource,
 ) -> None:
+    if area == "box":
+        return  # nobody asks for the annotated ones
     given = [record.get("area") for record in records]
-    numbers = [float(v) if isinstance(v, (int, float)) and 0 <= v <= 1e300 else np.nan for v in given]
+    numbers = [v if isinstance(v, (int, float)) and 0 <= v <= LARGEST_NUMBER else np.nan for v in given]
     areas = np.array(numbers, dtype=np.float64)
     severity: Severity = "error" if scored else "remark"
 
     def detail(index: int) -> str:
-        return "has no area" if "area" not in records[index] else f"has area {given[index]!r:.30}"
+        return "has no area" if given[index] is None else f"has area {given[index]!r:.30}"
 
     count("area_missing", np.isnan(areas), detail, severity=severity)
     count("area_zero", (areas == 0) & labelled, detail, severity=severity)
-    box_areas = boxes[:, 2] * boxes[:, 3]
-    with np.errstate(invalid="ignore"):
-        larger = has_area & (areas > _MORE_THAN_BOX * box_areas)
-    count("area_larger_than_box", larger, lambda i: f"has area {areas[i]:g} in a box of {box_areas[i]:g}")
+    judged = np.flatnonzero(has_area & labelled & (areas != 0))
+    for found in implausible_areas(areas[judged], boxes[judged]):
+        where = np.zeros(len(records), dtype=np.bool_)
+        where[judged[found.where]] = True
+        box = "in a box of {:g} x {:g}: " + found.effect()
+        count("area_implausible", where, lambda i, box=box: f"{detail(i)} {box.format(*boxes[i, 2:])}")
 
 
 def _check_repeated(rows: FloatArray, comparable: BoolArray, count: Count) -> None:

@@ -15,6 +15,7 @@ from uniformer_pose.data.checking.defects import Findings
 from uniformer_pose.data.checking.detection_check import check_detections
 from uniformer_pose.data.checking.image_check import ExaminedImage, examine_images
 from uniformer_pose.data.coco_annotations import (
+    AreaSource,
     ImageOrientation,
     PersonInstances,
     existing_folder,
@@ -114,13 +115,14 @@ def check_dataset(
     categories: Sequence[str | int] | None = None,
     max_images: int | None = None,
     image_orientation: ImageOrientation | None = None,
+    area: AreaSource = "annotated",
     on_progress: Progress | None = None,
 ) -> DatasetReport:
     """Check training and validation split, in this order, without stopping at a defect.
 
     ``read_images`` decodes every image with people or detector boxes, in ``workers`` threads; ``on_progress`` is called
-    with images done and images in all. ``batch_size``: the people that training needs at least. ``categories``: see
-    ``counted_categories``. ``max_images``: only what training or evaluation would use with that limit.
+    with images done and images in all. ``batch_size``: the people that training needs at least. ``categories``
+    and ``area``: as in ``PersonCrops``. ``max_images``: only what training or evaluation would use with that limit.
     ``image_orientation``: what coordinates refer to, None for what the files say. Raises
     InputError for files that are absent or no JSON of the kind: nothing can be said about those.
     """
@@ -139,6 +141,7 @@ def check_dataset(
             max_examples=max_examples,
             categories=categories,
             max_images=max_images,
+            area=area,
         )
         lone_sides = skeleton.sides_without_partner()
         if lone_sides is not None and not reports:  # once, not for each split
@@ -188,6 +191,7 @@ def _check_files(
     max_examples: int,
     categories: Sequence[str | int] | None,
     max_images: int | None,
+    area: AreaSource,
 ) -> tuple[SplitReport, _ImagesInUse]:
     """Everything that the JSON files of a split say; and the images that training or evaluation will open."""
     report = SplitReport(files, Findings(max_examples))
@@ -208,6 +212,7 @@ def _check_files(
         report.findings,
         scored=scored,
         categories=categories,
+        area=area,
     )
     report.counts, report.people, report.suspects = checked.counts, checked.people, checked.suspects
     people = checked.people
@@ -216,7 +221,7 @@ def _check_files(
         if files.name == "train" and len(people) < batch_size:
             report.findings.add("fewer_people_than_a_batch", f"{len(people)} people, batches of {batch_size}")
     if not report.findings.num_errors:
-        _ask_the_readers(content, files, skeleton, report.findings, scored=scored, categories=categories)
+        _ask_the_readers(content, files, skeleton, report.findings, scored=scored, categories=categories, area=area)
     del content
     in_use: set[int] = set() if people is None else set(people.image_ids.tolist())
     if files.boxes is not None and records is not None:
@@ -252,6 +257,7 @@ def _ask_the_readers(
     *,
     scored: bool,
     categories: Sequence[str | int] | None,
+    area: AreaSource,
 ) -> None:
     """No error must be overlooked for which training or evaluation would stop, so they have the last word."""
     try:
@@ -259,7 +265,7 @@ def _ask_the_readers(
         if scored:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what they say is counted already
-                CocoGroundTruth.load(files.annotations, skeleton)
+                CocoGroundTruth.of(content, files.annotations, skeleton, categories=categories, area=area)
     except InputError as error:
         findings.add("refused_by_the_reader", without_file(error, files.annotations))
 

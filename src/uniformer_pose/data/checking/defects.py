@@ -82,9 +82,12 @@ DEFECT_KINDS: dict[str, DefectKind] = {
     "keypoint_outside_image": _error("labelled keypoints outside the image"),
     "keypoint_outside_box": _remark("labelled keypoints outside their box by more than a fifth of its larger side"),
     "num_keypoints_wrong": _remark("num_keypoints is not how many keypoints are labelled"),
-    "area_missing": _error("no usable area, which evaluation on this file needs"),
+    "area_missing": _error("no usable area, which evaluation on this file needs; data.area=box takes one from the box"),
     "area_zero": _error("area 0: evaluation can only count the person as missed"),
-    "area_larger_than_box": _remark("an area more than a tenth larger than the box"),
+    "area_implausible": _remark(
+        "an area that no segment in this box has (below a twentieth of it, or all of it): AP depends on it; "
+        "data.area=box takes 0.53 x width x height instead"
+    ),
     # left and right: skeleton.py says which names have a side, left_right.py defines the suspicions
     "side_without_partner": _remark(
         "names with a side but no mirror partner: mirrored crops teach them the wrong side"
