@@ -86,15 +86,14 @@ def evaluate(config: dict[str, Any]) -> float:
     arguments = data_arguments(model, config["data"])
     if codec is not None:  # a whole data config was chosen: its images and boxes count
         print(f"crops stay {model.codec.height}x{model.codec.width} and {model.codec.method}, as in training")
-        # It may have no test set, and refer to other pixels than the training's data.
-        for name in ("test_annotations", "test_images", "test_boxes", "image_orientation"):
-            arguments[name] = config["data"].get(name)
     # All of them before the first is evaluated: a misspelt one must not show after an hour.
     datasets = {
         name: PersonCrops(**evaluation_arguments(arguments, config["split"], boxes)) for name, boxes in sources.items()
     }
     for data in datasets.values():
         data.setup("validate")
+        if config["split"] != "test":
+            _ = data.ground_truth
 
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
@@ -108,7 +107,7 @@ def evaluate(config: dict[str, Any]) -> float:
     )
     if computed.remark is not None:
         rank_zero_info(computed.remark)
-    average_precision, all_metrics = float("nan"), {}
+    average_precision, all_metrics, rows = float("nan"), {}, {}
     for name, data in datasets.items():
         folder = run_dir / name if len(datasets) > 1 else run_dir
         pictures.folder = folder / "pictures"
@@ -135,11 +134,12 @@ def evaluate(config: dict[str, Any]) -> float:
         elif module.evaluation is not None:  # on the first process
             print(write_report(folder, module.evaluation, protocol))
             print(f"pictures            {folder / 'pictures'}\n" if any((folder / "pictures").glob("*.png")) else "")
-            all_metrics[name] = module.evaluation.metrics
+            all_metrics[name] = module.evaluation.record
+            rows[name + (module.evaluation.part and f" ({module.evaluation.part})")] = module.evaluation.metrics
     if len(all_metrics) > 1:
         write_json(run_dir / "metrics_by_boxes.json", all_metrics)
         write_json(run_dir / "metrics.json", list(all_metrics.values())[-1])  # what a sweep's summary shows
-        print(text_table(metrics_table(all_metrics, "boxes")))
+        print(text_table(metrics_table(rows, "boxes")))
         print(f"metrics             {run_dir / 'metrics_by_boxes.json'}")
     return average_precision
 

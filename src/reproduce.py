@@ -80,8 +80,6 @@ def reproduce(config: dict[str, Any]) -> None:
         f"{config['data']['val_boxes']}, {'flip test' if protocol.flip_test else 'no flip test'}, "
         f"score {protocol.score_mode}, {protocol.nms_mode} at {protocol.nms_threshold:g}, {config['precision']}."
     )
-    if config["data"]["max_images"] is not None:
-        conditions += f" Only the first {config['data']['max_images']} images: not comparable."
     rows: list[Reproduction] = []
     for number, published in enumerate(chosen, start=1):
         rank_zero_info(f"{number}/{len(chosen)} {published.name}")
@@ -94,6 +92,8 @@ def reproduce(config: dict[str, Any]) -> None:
         trainer.validate(module, datamodule=data, verbose=False)
         if module.evaluation is None:  # not the first process
             continue
+        if module.evaluation.part and not rows:
+            conditions += f" Only {module.evaluation.part}: not comparable."
         measured = {name: 100 * module.evaluation.metrics[name] for name in published.results}
         rows.append(Reproduction(published.name, published.results, measured))
         # After every model: an hour's work must not be lost to an interruption.

@@ -361,6 +361,20 @@ def test_overrides_take_the_place_of_the_trainings_data_unless_they_are_none():
     assert arguments["num_workers"] == 0
 
 
+def test_limits_of_the_training_do_not_pass_into_an_evaluation():
+    model = tiny_model()
+    limits = {"max_images": 4, "prepared": "shards", "on_bad_image": "skip"}
+    model.config["data"] = {**model.config["data"], **limits, "categories": ["dog"]}
+
+    arguments = data_arguments(model, {})
+    whole = data_arguments(model, {"root": "coco", "codec": {"height": 256}, "max_images": 2, "categories": None})
+
+    assert limits.keys().isdisjoint(arguments)
+    assert arguments["categories"] == ["dog"]  # what the data are, not how much of them
+    assert whole["max_images"] == 2
+    assert "categories" not in whole
+
+
 def test_a_whole_data_group_leaves_the_models_preprocessing_alone():
     model = tiny_model()
     group = {"skeleton": "coco_17", "codec": {"height": 256}, "mean": [0, 0, 0], "std": [1, 1, 1], "box_padding": 2.0}

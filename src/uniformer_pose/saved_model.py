@@ -148,8 +148,15 @@ class _Stored:
     data: Node
 
 
+_ONLY_FOR_TRAINING = {"max_images", "prepared", "on_bad_image"}
+"""What a training may leave out or put up with; an evaluation does so only where it is asked to."""
+
+
 def data_arguments(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of ``PersonCrops`` for evaluating a saved model: its training's, with ``overrides`` that are not None.
+
+    Limits of the training are left behind (``_ONLY_FOR_TRAINING``); and so is all of it where ``overrides`` are a whole
+    data config, with a root and a codec.
 
     The codec, the normalisation and the box padding are always the model's own, whatever ``overrides`` say of them:
     with others it would see crops unlike those it was trained on. Raises InputError where ``overrides`` name a skeleton
@@ -169,10 +176,12 @@ def data_arguments(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str,
             f"data.skeleton={skeleton}: other keypoints, order or sigmas than those of the model's skeleton "
             f"{model.skeleton.name!r}; load the model for it, load_model(..., skeleton={str(skeleton)!r})"
         )
-    stored = model.config.get("data", {})
+    is_whole = overrides.get("codec") is not None and overrides.get("root") is not None
+    stored = {} if is_whole else model.config.get("data", {})
     if not isinstance(stored, Mapping) or (not stored and overrides.get("root") is None):
         raise InputError("the checkpoint does not say what it was trained on; give data=<one of conf/data>")
-    arguments = dict(stored) | {name: value for name, value in overrides.items() if value is not None}
+    arguments = {name: value for name, value in stored.items() if name not in _ONLY_FOR_TRAINING}
+    arguments |= {name: value for name, value in overrides.items() if value is not None}
     arguments = {name: value for name, value in arguments.items() if not str(name).startswith("_") and name not in own}
     for name, value in arguments.items():
         if isinstance(value, Mapping):  # nothing of it would be called, but neither is it of any use

@@ -35,6 +35,7 @@ class SweepSummary(Callback):
         lines = [f"{'run':>4}  {'overrides':<{width}}  {'AP':>6}"]
         lines += [
             f"{row['run']:>4}  {overrides:<{width}}  {row.get('AP') or 'failed':>6}"
+            + (f"  {row['images']} of {row['of']} images" if row.get("partial") else "")
             for row, overrides in zip(rows, shown, strict=True)
         ]
         sys.stdout.write("\n".join([*lines, f"written to {folder / 'summary.csv'}", ""]))
@@ -55,7 +56,10 @@ def summary_rows(folder: Path) -> list[dict[str, str]]:
     found.sort(key=lambda run: (-run[2].get("AP", -2.0), len(run[0]), run[0]))  # 10 comes after 9
     names = names or ["AP"]
     return [
-        {"run": run, "overrides": overrides}
-        | {name: f"{metrics[name]:.4f}" if name in metrics else "" for name in names}
+        {"run": run, "overrides": overrides} | {name: _shown(metrics.get(name, "")) for name in names}
         for run, overrides, metrics in found
     ]
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

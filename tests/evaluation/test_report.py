@@ -107,11 +107,12 @@ def test_the_time_is_shown_in_one_line_and_written_where_it_was_taken(tmp_path, 
 
 
 def test_the_report_in_markdown_has_a_table_of_metrics_sizes_and_keypoints(tmp_path, evaluation):
-    write_report(tmp_path, replace(evaluation, complete=False), EvaluationProtocol(nms_mode="none"))
+    part = replace(evaluation, complete=False, ground_truth=replace(evaluation.ground_truth, images_in_file=3))
+    write_report(tmp_path, part, EvaluationProtocol(nms_mode="none"))
 
     text = (tmp_path / "report.md").read_text()
-    assert text.startswith("Only a part of the images was evaluated.\n\n|  | AP | AP50 |")
-    assert f"| people.json | {evaluation.metrics['AP']:.4f} |" in text
+    assert text.startswith("Partial evaluation: 2 of 3 images")
+    assert f"| people.json (2 of 3 images) | {evaluation.metrics['AP']:.4f} |" in text
     assert "| 64 to 128 px | 2 | 0.5050 |" in text
     assert "| left_eye | 2 | 0.5050 |" in text
     assert "nms_mode='none'" in text
@@ -169,12 +170,15 @@ def test_the_error_of_a_keypoint_that_nobody_has_is_null(tmp_path, evaluation):
     assert errors["all"]["labelled"] == 32
 
 
-def test_the_report_of_a_part_says_so(tmp_path, evaluation):
-    part = write_report(tmp_path, replace(evaluation, complete=False), EvaluationProtocol())
+def test_report_and_metrics_of_a_part_say_so(tmp_path, evaluation):
+    ground_truth = evaluation.ground_truth.restricted_to([7])
+    part = write_report(tmp_path, replace(evaluation, ground_truth=ground_truth, complete=False), EvaluationProtocol())
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
     whole = write_report(tmp_path, evaluation, EvaluationProtocol())
 
-    assert part.startswith("Only a part of the images was evaluated.")
-    assert "Only a part" not in whole
+    assert part.startswith("Partial evaluation: 1 of 2 images")
+    assert metrics == {**evaluation.metrics, "partial": True, "images": 1, "of": 2}
+    assert "artial" not in whole
 
 
 def test_a_report_without_any_prediction_is_written(tmp_path, evaluation):

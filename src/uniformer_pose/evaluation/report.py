@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from uniformer_pose.data.coco_annotations import AREA_OF_BOX
 from uniformer_pose.evaluation.breakdown import keypoint_table, metrics_by_keypoint, metrics_by_size, size_table
 from uniformer_pose.evaluation.coco_metrics import (
     METRIC_NAMES,
@@ -30,7 +31,7 @@ class Evaluation:
     """The outcome of one pass over the evaluation images: COCO's ten numbers and every box's pose.
 
     ``ground_truth`` is that of the evaluated images. ``complete`` is false when only a part of the images was asked
-    for (``limit_val_batches``). ``seconds``: where the time went (``Stopwatch``), of the first process.
+    for (``limit_val_batches``, ``max_images``). ``seconds``: where the time went (``Stopwatch``), of the first process.
     """
 
     metrics: dict[str, float]
@@ -39,14 +40,30 @@ class Evaluation:
     complete: bool
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def part(self) -> str:
+        """Of how many images the numbers are, in words; nothing where they are of all."""
+        if self.complete:
+            return ""
+        images = len(self.ground_truth.listed_image_ids)
+        return f"{images} of {max(images, self.ground_truth.images_in_file)} images"
+
+    @property
+    def record(self) -> dict[str, float]:
+        """The metrics as files hold them: those of a part of the images say so."""
+        if self.complete:
+            return self.metrics
+        images = len(self.ground_truth.listed_image_ids)
+        return {**self.metrics, "partial": True, "images": images, "of": max(images, self.ground_truth.images_in_file)}
+
 
 def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProtocol) -> str:
     """Write the files of an evaluation; returns its tables, and where the files are, as text.
 
     ``metrics.json``: the ten numbers. ``metrics_by_size.json``, ``metrics_by_keypoint.json``: AP for people of one
     size, and for one keypoint. ``keypoint_errors.json``: distances. ``predictions.json``: COCO results, rescored,
-    after NMS; pycocotools gives the ten numbers for them. ``timing.json``: seconds. ``report.md``: the tables. Of a
-    part of the images the metrics are ``metrics_partial.json``.
+    after NMS; pycocotools gives the ten numbers for them. ``timing.json``: seconds. ``report.md``: the tables. The
+    metrics and the tables of a part of the images say of how many.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ground_truth = evaluation.ground_truth
@@ -56,14 +73,12 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
     poses, scores = select_poses(evaluation.predictions, protocol, ground_truth.skeleton.oks_sigmas)
     by_size = metrics_by_size(ground_truth, poses, scores)
     by_keypoint = metrics_by_keypoint(ground_truth, poses, scores)
-    # Under a name of its own, so that nobody takes the AP of a part for that of the whole.
-    metrics_file = folder / ("metrics.json" if evaluation.complete else "metrics_partial.json")
-    write_json(metrics_file, evaluation.metrics)
+    write_json(folder / "metrics.json", evaluation.record)
     write_json(folder / "metrics_by_size.json", by_size)
     write_json(folder / "metrics_by_keypoint.json", by_keypoint)
     write_json(folder / "keypoint_errors.json", keypoint_errors(ground_truth, evaluation.predictions))
     write_coco_results(folder / "predictions.json", results)
-    part = "" if evaluation.complete else "Only a part of the images was evaluated."
+    part = evaluation.part and f"Partial evaluation: {evaluation.part}, not comparable with that of all."
     time = ""
     if evaluation.seconds:
         time = format_seconds(evaluation.seconds, len(evaluation.predictions))
@@ -72,8 +87,10 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
             {"crops": len(evaluation.predictions), "seconds": evaluation.seconds},
         )
     tables = [size_table(by_size), keypoint_table(by_keypoint)]
-    markdown = [part, markdown_table(metrics_table({ground_truth.file.name: evaluation.metrics}))]
-    markdown += [*map(markdown_table, tables), f"Time: {time}" if time else "", f"Protocol: `{protocol}`"]
+    name = ground_truth.file.name + (evaluation.part and f" ({evaluation.part})")
+    markdown = [part, markdown_table(metrics_table({name: evaluation.metrics}))]
+    area = f", area: {AREA_OF_BOX:g} x width x height of the box" if ground_truth.area == "box" else ""
+    markdown += [*map(markdown_table, tables), f"Time: {time}" if time else "", f"Protocol: `{protocol}`{area}"]
     (folder / "report.md").write_text("\n\n".join(filter(None, markdown)) + "\n", encoding="utf-8")
     return "\n".join(
         [
@@ -82,7 +99,7 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
             *(f"\n{text_table(table)}" for table in tables),
             "",
             *([f"time                {time}"] if time else []),
-            f"metrics             {metrics_file}",
+            f"metrics             {folder / 'metrics.json'}",
             f"as Markdown         {folder / 'report.md'}",
             f"keypoint errors     {folder / 'keypoint_errors.json'}",
             f"predictions         {folder / 'predictions.json'} ({len(results)} poses)",
