@@ -86,6 +86,8 @@ def evaluate(config: dict[str, Any]) -> float:
     arguments = data_arguments(model, config["data"])
     if codec is not None:  # a whole data config was chosen: its images and boxes count
         print(f"crops stay {model.codec.height}x{model.codec.width} and {model.codec.method}, as in training")
+    if config["split"] == "val" and arguments["val_annotations"] == arguments.get("train_annotations"):
+        rank_zero_info(f"{arguments['val_annotations']}: these are the training's own images")
     # All of them before the first is evaluated: a misspelt one must not show after an hour.
     datasets = {
         name: PersonCrops(**evaluation_arguments(arguments, config["split"], boxes)) for name, boxes in sources.items()
@@ -136,6 +138,8 @@ def evaluate(config: dict[str, Any]) -> float:
             print(f"pictures            {folder / 'pictures'}\n" if any((folder / "pictures").glob("*.png")) else "")
             all_metrics[name] = module.evaluation.record
             rows[name + (module.evaluation.part and f" ({module.evaluation.part})")] = module.evaluation.metrics
+        elif trainer.is_global_zero:
+            raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")
     if len(all_metrics) > 1:
         write_json(run_dir / "metrics_by_boxes.json", all_metrics)
         write_json(run_dir / "metrics.json", list(all_metrics.values())[-1])  # what a sweep's summary shows

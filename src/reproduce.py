@@ -90,7 +90,9 @@ def reproduce(config: dict[str, Any]) -> None:
             record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
         data = PersonCrops(**data_arguments(model, config["data"]))
         trainer.validate(module, datamodule=data, verbose=False)
-        if module.evaluation is None:  # not the first process
+        if module.evaluation is None:
+            if trainer.is_global_zero:
+                raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")
             continue
         if module.evaluation.part and not rows:
             conditions += f" Only {module.evaluation.part}: not comparable."

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from eval import EvalConfig, evaluate, source_names
@@ -160,3 +161,42 @@ def test_a_wrong_command_ends_in_one_line(arguments: list[str], message: str, ru
     assert finished.returncode == 2
     assert message in finished.stderr.replace('"', "'")
     assert "Traceback" not in finished.stderr
+
+
+@pytest.fixture(scope="module")
+def limited_checkpoint(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a training on two images that put up with bad ones."""
+    checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["uniformer_pose"]["config"]["data"] |= {"max_images": 2, "on_bad_image": "skip"}
+    path = tmp_path_factory.mktemp("limited") / "limited.ckpt"
+    torch.save(checkpoint, path)
+    return path
+
+
+def test_limits_of_the_training_do_not_limit_its_evaluation(
+    limited_checkpoint: Path, trained_run: Path, tmp_path: Path
+) -> None:
+    evaluate_here(f"ckpt_path={limited_checkpoint}", f"run_dir={tmp_path}")
+
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads((trained_run / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("limit", ["data.max_images=2", "trainer.limit_val_batches=1"])
+def test_a_partial_evaluation_is_marked_wherever_its_numbers_stand(
+    limited_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str
+) -> None:
+    arguments = [f"ckpt_path={limited_checkpoint}", f"run_dir={tmp_path}", "boxes=[gt,detector]"]
+    evaluate_here(*arguments, limit, "data.eval_batch_size=1")
+
+    metrics = json.loads((tmp_path / "gt" / "metrics.json").read_text())
+    assert metrics["partial"] is True
+    assert metrics["of"] == 6
+    assert json.loads((tmp_path / "metrics_by_boxes.json").read_text())["gt"] == metrics
+    part = f"{metrics['images']} of 6 images"
+    assert f"Partial evaluation: {part}" in (tmp_path / "gt" / "report.md").read_text()
+    assert f"gt ({part})" in capsys.readouterr().out
+
+
+def test_an_evaluation_of_nothing_is_an_error(limited_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="limit_val_batches=0: nothing is evaluated"):
+        evaluate_here(f"ckpt_path={limited_checkpoint}", f"run_dir={tmp_path}", "trainer.limit_val_batches=0")

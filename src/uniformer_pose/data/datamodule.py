@@ -161,8 +161,8 @@ class PersonCrops(pl.LightningDataModule):
             else:
                 images = self._existing(self.train_images)
             people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
-            rank_zero_info(people.summary())  # what was left out, and why
             self.train_people = self._in_use(people)
+            rank_zero_info(self.train_people.summary())  # what was left out, and why
             if self.prepared is None:
                 self._train_images_read = ImageFiles(self.train_people)
             else:
@@ -186,8 +186,8 @@ class PersonCrops(pl.LightningDataModule):
                 people = read_detections(detections, annotations, images, self.skeleton, categories=self.categories)
             if len(people) == 0:
                 raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
-            rank_zero_info(people.summary())
             self.val_people = self._in_use(people)
+            rank_zero_info(self.val_people.summary())
             self.val_is_part = self.val_people.num_images < people.num_images
             self._val_images_read = ImageFiles(self.val_people)
         if stage == "fit":
