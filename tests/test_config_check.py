@@ -56,6 +56,7 @@ def make_head(*, channels: int, **options: Any) -> None:
 
 
 not_callable = 3
+compiled = len
 TRAINER = "lightning.pytorch.Trainer"
 
 
@@ -81,7 +82,8 @@ class TopLevel:
 
 
 def model(target: str = f"{HERE}.Backbone", **arguments: Any) -> dict[str, Any]:
-    return {"_target_": target, **arguments}
+    required = {"depths": [1]} if target.startswith(f"{HERE}.Backbone") else {}
+    return {"_target_": target, **required, **arguments}
 
 
 def refusal(**config: Any) -> str:
@@ -158,6 +160,8 @@ def test_a_top_level_key_without_a_default_is_required() -> None:
         ({"pretrained": 3}, "model.pretrained=3: str null"),
         ({"pretraind": "x"}, "model.pretraind='x': pretrained?"),
         ({"neck": model(pretrained="x")}, "model.neck.pretrained='x':"),
+        ({"_target_": f"{HERE}.make_head"}, "model.channels required:"),
+        ({"neck": {"_target_": f"{HERE}.Backbone"}}, "model.neck.depths required:"),
         ({"legacy": 1}, "model.legacy=1: program legacies=..."),
         ({"frozen": True}, "model.frozen=true: program leave out"),
     ],
@@ -178,6 +182,9 @@ def test_a_wrong_argument_of_a_target_is_refused(arguments: dict[str, Any], word
         {"_partial_": True, "_convert_": "all", "_recursive_": False, "_args_": [[1, 2]]},
         {"pretrained": None},
         {"_target_": f"{HERE}.Derived", "rate": 0.5},
+        {"neck": {"_target_": f"{HERE}.Backbone", "_partial_": True}},
+        {"neck": {"_target_": f"{HERE}.Backbone", "_args_": [[1]]}},
+        {"neck": {"_target_": f"{HERE}.compiled"}},
         {"_target_": f"{HERE}.make_head", "channels": 3, "anything": 1},
     ],
 )

@@ -94,7 +94,12 @@ _Extra = TypeVar("_Extra")
 
 class _Argument(NamedTuple):
     type: Any
-    may_be_none: bool  # `x: int = None` is an old way to write an optional argument
+    default: Any
+
+    @property
+    def may_be_none(self) -> bool:
+        """`x: int = None` is an old way to write an optional argument."""
+        return self.default is None
 
 
 class Signature(NamedTuple):
@@ -149,7 +154,7 @@ def find_signature(path: str) -> Signature:
     ranges = ranges_of(target)
     arguments = {
         parameter.name: _Argument(
-            ranges.get(parameter.name) or _resolved(parameter.annotation, names), parameter.default is None
+            ranges.get(parameter.name) or _resolved(parameter.annotation, names), parameter.default
         )
         for parameter in parameters
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
@@ -241,8 +246,26 @@ def _node_problems(key: str, value: Any, hints: Mapping[str, Any]) -> Iterator[s
     """Problems of every node with a ``_target_`` from here down; ``hints`` annotate some by their keys."""
     if isinstance(value, Mapping) and "_target_" in value:
         yield from _argument_problems(key, value, hints.get(key))
+        yield from _absent_arguments(key, value, hints.get(key))
     for path, child in _children(key, value):
         yield from _node_problems(path, child, hints)
+
+
+def _absent_arguments(key: str, node: Mapping[str, Any], hint: Any) -> Iterator[str]:
+    """The arguments that a node's target needs and neither the node nor the program gives."""
+    if node.get("_partial_") or node.get("_args_") or not _is_target(node["_target_"]):
+        return
+    given = {*node, *(name for extra in _extras(hint, SetByProgram) for name in extra.instead_by_name)}
+    for name, argument in find_signature(node["_target_"]).arguments.items():
+        if argument.default is inspect.Parameter.empty and name not in given:
+            yield _required(_join(key, name))
+
+
+def _is_target(path: Any) -> bool:
+    try:
+        return isinstance(path, str) and bool(find_signature(path))
+    except InputError:
+        return False
 
 
 def _children(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -43,7 +43,7 @@ _OPTIONS_WITH_VALUE = (
     "--cfg",
     "-c",
 )
-_GROUPS_THAT_OTHERS_NAME = ("model", "data")  # conf/train.yaml has files for pairs of them
+_REQUIRED_GROUPS = ("model", "data", "optimizer", "trainer", "callbacks", "evaluation", "detector")
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def refuse_unknown_choices(arguments: Sequence[str], groups: Mapping[str, Collec
             for choice in value.split(","):
                 if choice not in groups[group] and value != "null":
                     raise InputError(f"{group}={choice}: no such choice; {did_you_mean(choice, groups[group])}")
-            if value == "null" and group in _GROUPS_THAT_OTHERS_NAME:
+            if value == "null" and group in _REQUIRED_GROUPS:
                 raise InputError(f"{group}=null: it is required; {did_you_mean('', groups[group])}")
 
 

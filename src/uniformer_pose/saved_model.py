@@ -12,11 +12,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from uniformer_pose.config_check import Node, check_config
+from uniformer_pose.config_check import Node, SetByProgram, check_config
 from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
@@ -24,6 +24,7 @@ from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 RECORD_KEY = "uniformer_pose"
 FORMAT = 1
+_OWN = "it stays as the model was trained"
 _NOT_ITS_WEIGHTS = "the weights are not of the network that the file itself describes"
 
 # What building an object from numbers that make no sense may raise, in our code or in torch's.
@@ -145,7 +146,7 @@ def _require_usable(model: SavedModel) -> None:
 
 @dataclass
 class _Stored:
-    data: Node
+    data: Annotated[Node, SetByProgram(**dict.fromkeys(("codec", "skeleton", "mean", "std", "box_padding"), _OWN))]
 
 
 _ONLY_FOR_TRAINING = {"max_images", "prepared", "on_bad_image"}
