@@ -248,6 +248,7 @@ def quiet_lightning() -> None:
     """One line per message: Lightning's own handlers repeat what Hydra's already write, and it advertises."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True  # else, imported before Hydra's handlers are there, it is silent
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: "Tip:" not in record.getMessage())
     # Ours continue where they stopped (PersonCrops.state_dict); Lightning does not see it.
