@@ -263,19 +263,17 @@ def _plain_and_prepared(config: dict[str, Any]) -> tuple[PersonCrops, PersonCrop
 
 def _model(config: dict[str, Any]) -> SavedModel:
     """A network with random weights and what goes with it."""
-    from hydra.utils import instantiate
 
     from uniformer_pose.run_record import library_versions
     from uniformer_pose.saved_model import SavedModel
-    from uniformer_pose.weights.loading import load_into
+    from uniformer_pose.weights.start import starting_network
 
     data = _data(config)
-    arguments = dict(config["model"])
-    pretrained, with_head = arguments.pop("pretrained", None), arguments.pop("pretrained_head", True)
-    network = instantiate(arguments, num_keypoints=data.skeleton.num_keypoints, _convert_="all")
-    if pretrained is not None:
-        print(load_into(network, pretrained, skeleton=data.skeleton, with_head=with_head))
-    return SavedModel(network, data.codec, data.skeleton, data.mean, data.std, data.box_padding, {}, library_versions())
+    network, other, line = starting_network(config["model"], data.skeleton, data.codec)
+    print(line)
+    return SavedModel(
+        network, data.codec, data.skeleton, data.mean, data.std, data.box_padding, {}, library_versions(), other
+    )
 
 
 def _module_maker(config: dict[str, Any]) -> Callable[[], PoseModule]:

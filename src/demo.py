@@ -53,6 +53,7 @@ class DemoConfig:
     score_threshold: Share
     input_size: tuple[Count, Count] | None
     head_dim: Count | None
+    model_class: str | None
     device: str | None
     precision: Precision
     limits: LimitsConfig
@@ -85,6 +86,7 @@ def serve(config: dict[str, Any]) -> None:
         checkpoint,
         input_size=config["input_size"] and tuple(config["input_size"]),
         head_dim=config["head_dim"],
+        model_class=config["model_class"],
         device=config["device"],
         precision=config["precision"],
     )

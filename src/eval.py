@@ -23,6 +23,7 @@ class EvalConfig:
 
     ckpt_path: str
     head_dim: Count | None
+    model_class: str | None
     data: EvaluationData
     boxes: str | list[str] | None
     split: Literal["val", "train", "test"]
@@ -81,6 +82,7 @@ def evaluate(config: dict[str, Any]) -> float:
         codec=None if codec is None else instantiate(codec),
         head_dim=config["head_dim"],
         skeleton=config["data"].get("skeleton"),
+        model_class=config["model_class"],
     )
     rank_zero_info(str(report))
     arguments = data_arguments(model, config["data"])

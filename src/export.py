@@ -26,6 +26,7 @@ class ExportConfig:
     push_to_hub: str | None
     data: PartOfData
     head_dim: Count | None
+    model_class: str | None
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="export")
@@ -50,6 +51,7 @@ def export(config: dict[str, Any]) -> None:
         codec=None if codec is None else instantiate(codec),
         head_dim=config["head_dim"],
         skeleton=config["data"].get("skeleton"),
+        model_class=config["model_class"],
     )
     print(report)
     source, chosen = Path(config["ckpt_path"]).expanduser(), config["format"]

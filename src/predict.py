@@ -47,6 +47,7 @@ class PredictConfig:
     smooth: bool
     input_size: tuple[Count, Count] | None
     head_dim: Count | None
+    model_class: str | None
     device: str | None
     precision: Precision
     batch_size: Count
@@ -89,6 +90,7 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
             config["ckpt_path"],
             input_size=config["input_size"] and tuple(config["input_size"]),
             head_dim=config["head_dim"],
+            model_class=config["model_class"],
             device=config["device"],
             precision=config["precision"],
             batch_size=config["batch_size"],

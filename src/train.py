@@ -79,7 +79,8 @@ def checked_train_config(config: DictConfig) -> dict[str, Any]:
     codec = plain["data"].get("codec")
     if isinstance(codec, dict) and {"height", "width"} <= codec.keys():
         check_crop_size(codec["height"], codec["width"])
-        check_network_stride(codec.get("stride", HEATMAP_STRIDE))
+        if str(plain["model"].get("_target_")).startswith("uniformer_pose."):  # another one's is seen when it is built
+            check_network_stride(codec.get("stride", HEATMAP_STRIDE))
     return plain
 
 
@@ -117,7 +118,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from uniformer_pose.training.resume import keep_replaced_config, same_logger_runs
     from uniformer_pose.training.safe_logging import forgiving
     from uniformer_pose.training.trainer import make_trainer
-    from uniformer_pose.weights.loading import load_into
+    from uniformer_pose.weights.start import starting_network
 
     quiet_lightning()
     checkpoint = _checkpoint_to_resume(config, run_dir) if is_first_process(os.environ) else None
@@ -146,11 +147,8 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         loggers = config["logger"] or {}
         loggers = same_logger_runs(loggers, run_dir) if is_first_process(os.environ) else loggers
         trainer.loggers = [forgiving(logger) for logger in one_of_each(loggers).values()]
-    model_config = dict(config["model"])
-    pretrained, pretrained_head = model_config.pop("pretrained", None), model_config.pop("pretrained_head", True)
-    network = instantiate(model_config, num_keypoints=data.skeleton.num_keypoints, _convert_="all")
-    if pretrained is not None:
-        rank_zero_info(str(load_into(network, pretrained, skeleton=data.skeleton, with_head=pretrained_head)))
+    network, other_network, line = starting_network(config["model"], data.skeleton, data.codec, resumed_from=checkpoint)
+    rank_zero_info(line)
 
     model = SavedModel(
         network,
@@ -161,6 +159,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         data.box_padding,
         config,
         library_versions(),
+        other_network,
     )
     module = instantiate(config["training"], _partial_=True, _convert_="all")(
         model=model,

@@ -37,6 +37,7 @@ from uniformer_pose.entry_point import (
     refuse_unknown_choices,
 )
 from uniformer_pose.errors import InputError
+from uniformer_pose.weights.published_models import published_models
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONF = PROJECT / "conf"
@@ -118,6 +119,17 @@ def test_uniformer_s_has_one_drop_path(data: str) -> None:
 def test_the_drop_path_on_the_command_line_wins_over_that_of_the_pair() -> None:
     config = checked("experiment=uniformer_b_coco_384x288", "model.drop_path_rate=0.1")
     assert config["model"]["drop_path_rate"] == 0.1
+
+
+@pytest.mark.parametrize("recipe", sorted(GROUPS["experiment"] - {"demo"}))
+def test_a_recipe_names_the_imagenet_backbone_it_starts_from(recipe: str) -> None:
+    model = checked(f"experiment={recipe}")["model"]
+    backbone = published_models().backbones[model["pretrained"].removeprefix("zoo:")]
+    assert backbone.url is not None
+    assert recipe.startswith(backbone.network)
+    assert model["head_dim"] == backbone.head_dim
+    assert checked(f"experiment={recipe}", "model.pretrained=null")["model"]["pretrained"] is None
+    assert checked("model.pretrained=mine.pth", f"experiment={recipe}")["model"]["pretrained"] == "mine.pth"
 
 
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith(("augmentation", "callbacks", "logger=csv"))])

@@ -10,16 +10,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any
 
 import torch
+from torch import nn
 
 from uniformer_pose.config_check import Node, SetByProgram, check_config
-from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.model.other_network import NetworkClass, OtherNetwork
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 RECORD_KEY = "uniformer_pose"
@@ -37,10 +39,11 @@ class SavedModel:
 
     ``mean`` and ``std`` are RGB on a 0 to 255 scale. ``box_padding`` is the part of the box that a crop shows.
     ``config`` is the composed config of the training, for the record and for defaults such as the data's folder;
-    ``versions`` are those of the libraries that wrote it.
+    ``versions`` are those of the libraries that wrote it. ``other_network`` describes a network that is no
+    ``PoseNetwork``.
     """
 
-    network: PoseNetwork
+    network: nn.Module
     codec: HeatmapCodec
     skeleton: Skeleton
     mean: tuple[float, ...]
@@ -48,13 +51,23 @@ class SavedModel:
     box_padding: float
     config: dict[str, Any]
     versions: dict[str, str]
+    other_network: OtherNetwork | None = None
+
+    @property
+    def pose_network(self) -> PoseNetwork | None:
+        """The network, if it is this package's own and not another class, be it derived from it."""
+        return self.network if type(self.network) is PoseNetwork else None
 
 
 def saved_record(model: SavedModel) -> dict[str, Any]:
     """The ``uniformer_pose`` entry of a checkpoint: everything but the weights, in plain types."""
+    other, own = model.other_network, model.pose_network
+    if own is None and other is None:
+        raise InputError(f"{type(model.network).__name__} cannot be saved: give SavedModel(..., other_network=...)")
     return {
         "format": FORMAT,
-        "network": model.network.arguments,
+        **({"network": own.arguments} if own is not None else {}),
+        **({"network": other.arguments, "network_class": other.path} if own is None and other is not None else {}),
         "codec": model.codec.to_dict(),
         "skeleton": model.skeleton.to_dict(),
         "mean": [float(x) for x in model.mean],
@@ -72,40 +85,60 @@ def model_of_record(
     tensor_sizes: Sequence[int] | None = None,
     *,
     skeleton: Skeleton | None = None,
+    model_class: NetworkClass | None = None,
 ) -> SavedModel:
     """The model that a record describes, its weights still random, in eval mode on the CPU.
 
     ``tensor_sizes`` are how many values each tensor beside the record has: a much larger network is not built. With
-    ``skeleton`` the network is for these keypoints, which must be among the record's; its mirror pairs stay. Raises
+    ``skeleton`` the network is for these keypoints, which must be among the record's; its mirror pairs stay.
+    ``model_class`` is what the caller trusts to build a network from outside this package; a record never does. Raises
     InputError, naming ``source``, for a record of another version or one that makes no sense.
     """
     if record.get("format") != FORMAT:
         raise InputError(
             f"{source}: format {record.get('format')!r}, this version reads {FORMAT}; update uniformer-pose"
         )
+    other = _other_network(record, source, model_class)
+    # Building draws initial weights: the caller's random state is none of their business.
+    with torch.random.fork_rng(devices=[]):
+        network = None if other is None or model_class is None else other.built(model_class)
     try:
-        if tensor_sizes is not None:
-            _require_no_larger(record["network"], tensor_sizes)
-        # Building draws initial weights: the caller's random state is none of their business.
-        with torch.random.fork_rng(devices=[]):
-            own = Skeleton.from_dict(record["skeleton"], source=source)
-            wanted = own if skeleton is None else skeleton.paired_as(own)
+        if network is None:
+            if tensor_sizes is not None:
+                _require_no_larger(record["network"], tensor_sizes)
             resized = {} if skeleton is None else {"num_keypoints": skeleton.num_keypoints}
-            network = PoseNetwork(**dict(record["network"]) | resized)
+            with torch.random.fork_rng(devices=[]):
+                network = PoseNetwork(**dict(record["network"]) | resized)
         model = SavedModel(
             network=network.eval(),
             codec=HeatmapCodec.from_dict(record["codec"]),
-            skeleton=wanted,
+            skeleton=Skeleton.from_dict(record["skeleton"], source=source),
             mean=tuple(float(x) for x in record["mean"]),
             std=tuple(float(x) for x in record["std"]),
             box_padding=float(record["box_padding"]),
             config=dict(record["config"]),
             versions=dict(record["versions"]),
+            other_network=other,
         )
         _require_usable(model)
-        return model
     except _WRONG_VALUES as error:
         raise InputError(f"{source}: its {RECORD_KEY!r} entry is damaged ({one_line(error)})") from error
+    return model if skeleton is None else replace(model, skeleton=skeleton.paired_as(model.skeleton))
+
+
+def _other_network(record: Mapping[str, Any], source: str, model_class: NetworkClass | None) -> OtherNetwork | None:
+    """The network of a record that is from outside this package; InputError unless the caller named its class."""
+    path, arguments = record.get("network_class"), record.get("network")
+    if path is None and model_class is not None:
+        raise InputError(f"{source}: its network is this package's own; leave model_class out")
+    if path is None:
+        return None
+    if model_class is None:
+        raise InputError(
+            f"{source}: weights of {printable(str(path))[:200]}, which no file may import; if you trust that class, "
+            f"name it: model_class={printable(str(path))[:200]}"
+        )
+    return OtherNetwork(str(path), dict(arguments) if isinstance(arguments, Mapping) else {})
 
 
 def require_same_keypoints(record: object, skeleton: Skeleton) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from uniformer_pose.benchmarks.evaluation import benchmark_evaluation
 from uniformer_pose.benchmarks.loader import benchmark_loader, training_dataset
@@ -22,7 +23,6 @@ from uniformer_pose.benchmarks.roofline import count_work
 from uniformer_pose.data.coco_annotations import read_ground_truth
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.data.sampling import EpochSampler
-from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.skeleton import Skeleton
 
 _PEOPLE_PER_IMAGE_OF_COCO = 2.2  # training people an image that has any, rounded
@@ -41,7 +41,7 @@ class Curve:
 
 def benchmark_scale(
     data: PersonCrops,
-    network: PoseNetwork,
+    network: nn.Module,
     *,
     rounds: int,
     samples: int,
@@ -157,7 +157,7 @@ def _order_milliseconds(images: int) -> float:
 
 
 def _input_sizes(
-    network: PoseNetwork, sizes: Sequence[Sequence[int]], rounds: int, on_progress: Progress
+    network: nn.Module, sizes: Sequence[Sequence[int]], rounds: int, on_progress: Progress
 ) -> tuple[list[Measurement], list[float]]:
     network = network.eval()
     images = {f"{height}x{width}": torch.rand(1, 3, height, width) for height, width in sizes}

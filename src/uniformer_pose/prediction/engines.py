@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.model.folding import folded
@@ -36,7 +36,7 @@ class InferenceNetwork:
 
 
 def inference_network(
-    network: PoseNetwork, *, engine: Engine, device: torch.device, reduced_precision: bool, height: int, width: int
+    network: nn.Module, *, engine: Engine, device: torch.device, reduced_precision: bool, height: int, width: int
 ) -> InferenceNetwork:
     """The network in eval mode on ``device``, as ``engine`` computes it; later changes of its weights may not count.
 
@@ -44,13 +44,16 @@ def inference_network(
     - ``folded``: PyTorch, without BatchNorm and what else can be merged beforehand.
     - ``openvino``: OpenVINO, in fp32 on a processor, for crops of ``height`` x ``width``.
     - ``auto``: ``openvino`` where it applies and is installed, else ``folded``; a ``remark`` says why not the former.
+      ``eager`` for a network that is no ``PoseNetwork``.
 
     ``reduced_precision``: whether autocast to bf16 or fp16 is asked for. Raises InputError for an unknown engine, and
     for ``openvino`` where it cannot be had.
     """
     if engine not in get_args(Engine):
         raise InputError(f"engine={engine!r}: choose {', '.join(get_args(Engine))}")
-    if engine == "eager":
+    if engine in ("folded", "openvino") and type(network) is not PoseNetwork:
+        raise InputError(f"engine={engine}: is for UniFormer alone, not {type(network).__name__}; choose eager")
+    if engine == "eager" or type(network) is not PoseNetwork:
         return InferenceNetwork("eager", network.eval().to(device))
     remark = None
     fits = device.type == "cpu" and not reduced_precision

@@ -24,6 +24,7 @@ from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.prediction.engines import Engine, inference_network
 from uniformer_pose.prediction.people import People
 from uniformer_pose.saved_model import SavedModel
@@ -65,6 +66,7 @@ class PoseEstimator:
         precision: Precision = "auto",
         batch_size: int = 32,
         head_dim: int | None = None,
+        model_class: NetworkClass | None = None,
         engine: Engine = "auto",
         announce: Callable[[str], object] = print,
     ) -> None:
@@ -73,7 +75,9 @@ class PoseEstimator:
         if isinstance(weights, SavedModel):
             self.model = weights
         else:
-            self.model, report = load_model(weights, codec=_codec(input_size), head_dim=head_dim)
+            self.model, report = load_model(
+                weights, codec=_codec(input_size), head_dim=head_dim, model_class=model_class
+            )
             announce(str(report))
         self.codec = self.model.codec
         if input_size is not None and tuple(input_size) != (self.codec.height, self.codec.width):

@@ -9,8 +9,6 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
-from uniformer_pose.model.network import PoseNetwork
-
 
 class ShardedStrategy(ModelParallelStrategy):
     """All processes share one copy of the model; each sees other people, as with DDP.
@@ -29,9 +27,9 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
 
-def shard(network: PoseNetwork, mesh: DeviceMesh) -> None:
+def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     """Spread a network over a one-dimensional mesh, block by block, so that one block at a time is gathered whole."""
-    for module in network.backbone.modules():
+    for module in network.modules():
         if isinstance(module, nn.ModuleList):
             for block in module:
                 fully_shard(block, mesh=mesh)

@@ -34,7 +34,9 @@ def write_released_layout(model: SavedModel, path: Path, layout: ReleasedLayout)
     Raises InputError for a network that the other implementation cannot build: it would load and compute something
     else.
     """
-    arguments = model.network.arguments
+    if model.pose_network is None:
+        raise InputError(f"format={layout} is of UniFormer's pose network alone; use format=safetensors")
+    arguments = model.pose_network.arguments
     can_build: dict[str, Any] = {"stem": "patch", "layer_scale": None}
     if layout == "mmpose":  # its window attention stops with an AttributeError
         can_build["stage3_attention"] = "global"
@@ -60,7 +62,8 @@ def save_pretrained(model: SavedModel, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     weights = folder / WEIGHTS_NAME
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    # Copies, because safetensors refuses weights that share memory, such as tied ones.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.network.state_dict().items()}
     _write_whole(weights, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
     with weights.open("rb") as stream:
         digest = file_digest(stream, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.weights.export import WEIGHTS_NAME, save_pretrained
 from uniformer_pose.weights.loading import load_model
@@ -21,31 +22,39 @@ tags: [uniformer, pose-estimation]
 
 # {name}
 
-UniFormer pose network: person crops of {height}x{width} (height x width) to {keypoints} keypoints ({skeleton}), decoded
+{network}: person crops of {height}x{width} (height x width) to {keypoints} keypoints ({skeleton}), decoded
 with {method}.
 
 ```python
-from uniformer_pose import load_network
-
-# (B, 3, {height}, {width}) normalised RGB -> (B, {keypoints}, {height} / 4, {width} / 4) heatmaps
-network = load_network("hf://{repo_id}/model.safetensors")
+{loading}
 ```
 """
+_LOADING = """from uniformer_pose import load_network
+
+# (B, 3, {height}, {width}) normalised RGB -> (B, {keypoints}, {height} / 4, {width} / 4) heatmaps
+network = load_network("hf://{repo_id}/model.safetensors")"""
+_LOADING_OTHER = """from uniformer_pose import from_pretrained
+
+model = from_pretrained("{repo_id}", model_class="{network_class}")  # a class of your own environment"""
 
 
-def from_pretrained(name_or_folder: str | Path, *, revision: str | None = None) -> SavedModel:
+def from_pretrained(
+    name_or_folder: str | Path, *, revision: str | None = None, model_class: NetworkClass | None = None
+) -> SavedModel:
     """The model of a hub repository (``owner/name``), or of a folder that ``save_pretrained`` wrote.
 
-    ``revision`` is a branch, a tag or, best, a commit. Raises InputError as ``load_model`` does.
+    ``revision`` is a branch, a tag or, best, a commit. ``model_class`` as for ``load_model``. Raises InputError as that
+    does.
     """
     folder = Path(name_or_folder).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise InputError(f"{folder}: a folder has no revision {revision!r}; leave it out")
-        return load_model(folder / WEIGHTS_NAME)[0]
+        return load_model(folder / WEIGHTS_NAME, model_class=model_class)[0]
     if str(name_or_folder).count("/") != 1:
         raise InputError(f"{name_or_folder}: neither a folder nor the name of a hub repository, owner/name")
-    return load_model(f"hf://{name_or_folder}/{WEIGHTS_NAME}" + (f"@{revision}" if revision else ""))[0]
+    address = f"hf://{name_or_folder}/{WEIGHTS_NAME}" + (f"@{revision}" if revision else "")
+    return load_model(address, model_class=model_class)[0]
 
 
 def push_to_hub(
@@ -63,15 +72,19 @@ def push_to_hub(
     """
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder)
-        card = _CARD.format(
-            name=repo_id.rpartition("/")[2],
-            repo_id=repo_id,
-            height=model.codec.height,
-            width=model.codec.width,
-            keypoints=model.skeleton.num_keypoints,
-            skeleton=model.skeleton.name,
-            method=model.codec.method,
-        )
+        facts = {
+            "name": repo_id.rpartition("/")[2],
+            "repo_id": repo_id,
+            "height": model.codec.height,
+            "width": model.codec.width,
+            "keypoints": model.skeleton.num_keypoints,
+            "skeleton": model.skeleton.name,
+            "method": model.codec.method,
+        }
+        other = model.other_network
+        facts["network"] = "UniFormer pose network" if other is None else f"Pose network `{other.path}`"
+        loading = _LOADING if other is None else _LOADING_OTHER
+        card = _CARD.format(loading=loading.format(network_class=other and other.path, **facts), **facts)
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
         api = HfApi(token=token)
         try:

@@ -62,8 +62,12 @@ class NamedWeights:
         return self.layout == "ImageNet classifier" and _NOT_IN_CLASSIFIER.fullmatch(name) is not None
 
 
-def named_weights(contents: Mapping[str, Any], path: Path, *, has_record: bool) -> NamedWeights:
+def named_weights(
+    contents: Mapping[str, Any], path: Path, *, has_record: bool, as_they_are: bool = False
+) -> NamedWeights:
     """The weights among a file's contents; ``has_record`` says that this project described its network there.
+
+    ``as_they_are``: that network is no ``PoseNetwork``, so nothing is known of its names.
 
     Raises InputError when it holds none, or more than one set of them.
     """
@@ -75,6 +79,8 @@ def named_weights(contents: Mapping[str, Any], path: Path, *, has_record: bool) 
         remarks.append(f"its average of the weights (EMA), which it keeps in state_dict; {swapped} was not taken")
     elif averages := [name for name in _EMA_CONTAINERS if isinstance(contents.get(name), Mapping)]:
         remarks.append(f"its {averages[0]} was not taken")
+    if as_they_are:
+        return NamedWeights("uniformer-pose model", tensors, (), tuple(remarks))
     tensors, prefix = _without_common_prefix(tensors)
     if prefix and not has_record:
         remarks.append(f"prefix {prefix} taken off")

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from uniformer_pose.errors import InputError
+from uniformer_pose.errors import InputError, printable
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, model_of_record
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 from uniformer_pose.weights.address import is_address, local_file
@@ -87,8 +89,10 @@ def load_network(
             f"{file.path}: an ImageNet classifier, which has no heatmap head; train one on it with "
             "model.pretrained=<file>, or give num_keypoints=<n> for an untrained one"
         )
+    if file.network_class is not None:
+        raise InputError(f"{file.path}: weights of {file.network_class}; use from_pretrained(..., model_class=...)")
     if file.record is not None:
-        network = model_of_record(file.record, str(file.path), _tensor_sizes(file)).network
+        network = cast("PoseNetwork", model_of_record(file.record, str(file.path), _tensor_sizes(file)).network)
         _require_head_dim(file, head_dim, network.arguments["head_dim"])
     else:
         network = _built(file, head_dim, {"num_keypoints": num_keypoints, **_arguments_in(file)})
@@ -104,6 +108,7 @@ def load_model(
     codec: HeatmapCodec | None = None,
     head_dim: int | None = None,
     skeleton: str | Path | Skeleton | None = None,
+    model_class: NetworkClass | None = None,
 ) -> tuple[SavedModel, LoadReport]:
     """A trained pose model with what feeds and reads it, in eval mode on the CPU.
 
@@ -112,7 +117,8 @@ def load_model(
 
     ``skeleton`` is that of the data to come, by name, path or as it is: the model then gives these keypoints in this
     order, found by their names, and is scored with these sigmas. What it learnt as mirror pairs stays. The report says
-    what differs.
+    what differs. ``model_class`` builds the network of a file whose network is no ``PoseNetwork``: a class that you
+    trust, or its import path.
 
     Raises InputError as ``load_network`` does, for a file without a heatmap head, and for keypoints of ``skeleton``
     that the file does not have.
@@ -125,9 +131,14 @@ def load_model(
         )
     given = skeleton if skeleton is None or isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
     if file.record is not None:
-        model = model_of_record(file.record, str(file.path), _tensor_sizes(file), skeleton=given)
-        _require_head_dim(file, head_dim, model.network.arguments["head_dim"])
+        model = model_of_record(
+            file.record, str(file.path), _tensor_sizes(file), skeleton=given, model_class=model_class
+        )
+        if model.pose_network is not None:
+            _require_head_dim(file, head_dim, model.pose_network.arguments["head_dim"])
         return model, _fill(model.network, file, skeleton=model.skeleton, evaluated_on=given)
+    if model_class is not None:
+        raise InputError(f"{file.path}: model_class is for checkpoints of this project; leave it out")
     table, own = file.table, file.skeleton
     wanted = given or load_skeleton(table.skeleton)
     wanted = wanted if own is None else wanted.paired_as(own)
@@ -148,21 +159,23 @@ def load_model(
 
 
 def load_into(
-    network: PoseNetwork, address: str | Path, *, skeleton: Skeleton | None, with_head: bool = True
+    network: nn.Module, address: str | Path, *, skeleton: Skeleton | None, with_head: bool = True
 ) -> LoadReport:
     """The weights of a file of any layout, put into ``network``; the report says what was taken.
 
     ``skeleton`` says which keypoints the network is for: each takes the file's channel of its name, and those that the
     file does not have keep their values. None: nothing is known of them, and the file must have as many. A classifier
     fills the backbone alone: ``norm4`` and the head keep their values. So does a pose model with ``with_head`` false,
-    but for ``norm4``: for other keypoints than it was trained on.
+    but for ``norm4``: for other keypoints than it was trained on. A network that is no ``PoseNetwork`` takes
+    checkpoints of its own class alone, whole and of the same keypoints.
 
     Raises InputError, and leaves the network as it was, for a file that is not whole, holds code, is of another
     network, has no keypoint in common with ``skeleton``, or entries that are missing, unknown, of another shape or not
     finite.
     """
     file = _read(address)
-    _require_head_dim(file, network.arguments["head_dim"], _head_dim_of(file))
+    if type(network) is PoseNetwork:
+        _require_head_dim(file, network.arguments["head_dim"], _head_dim_of(file))
     return _fill(network, file, with_head=with_head, skeleton=skeleton)
 
 
@@ -187,6 +200,12 @@ class _WeightFile:
     """What this project wrote beside the weights."""
     published: PublishedModel | PublishedBackbone | None
     table: PublishedModels
+
+    @property
+    def network_class(self) -> str | None:
+        """Import path of the network's class where that is no ``PoseNetwork``; for messages."""
+        path = None if self.record is None else self.record.get("network_class")
+        return None if path is None else printable(str(path))[:200]
 
     @property
     def keypoint_names(self) -> Sequence[str] | None:
@@ -228,7 +247,12 @@ def _read(address: str | Path) -> _WeightFile:
     return _WeightFile(
         path=contents.path,
         contents=contents,
-        weights=named_weights(contents.contents, contents.path, has_record=record is not None),
+        weights=named_weights(
+            contents.contents,
+            contents.path,
+            has_record=record is not None,
+            as_they_are=record is not None and "network_class" in record,
+        ),
         record=record,
         published=published,
         table=table,
@@ -280,7 +304,7 @@ def _require_head_dim(file: _WeightFile, asked: int | None, known: int | None) -
 
 
 def _fill(
-    network: PoseNetwork,
+    network: nn.Module,
     file: _WeightFile,
     *,
     with_head: bool = True,
@@ -296,16 +320,19 @@ def _fill(
     if file.contents.misnamed is not None:
         remarks.append(f"{file.contents.misnamed} in its name is not its sha256, {file.contents.sha256[:8]}...")
     dropped_head: list[str] = []
+    if type(network) is not PoseNetwork or file.network_class is not None:
+        tensors = _of_other_network(network, file, skeleton, with_head=with_head)
     if not with_head and layout != "ImageNet classifier":
         dropped_head = [name for name in tensors if name.startswith("head.")]
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
         remarks.append(f"its head of {len(dropped_head)} tensors left out as asked")
-    _require_same_size(network, file)
-    if with_head and skeleton is not None and layout != "ImageNet classifier":
-        tensors, remark = channels_by_name(
-            tensors, wanted, file.keypoint_names, skeleton, source=str(file.path), complete=evaluated_on is not None
-        )
-        remarks += [remark] if remark else []
+    if type(network) is PoseNetwork:
+        _require_same_size(network, file)
+        if with_head and skeleton is not None and layout != "ImageNet classifier":
+            tensors, remark = channels_by_name(
+                tensors, wanted, file.keypoint_names, skeleton, source=str(file.path), complete=evaluated_on is not None
+            )
+            remarks += [remark] if remark else []
     remarks += _differences(file.skeleton, evaluated_on)
 
     extra = [name for name in tensors if name not in wanted]
@@ -345,13 +372,13 @@ def _fill(
             f"{file.path}: taken for {layout} weights, but of their entries {found}; {_advice(network, file)}"
         )
     network.load_state_dict(loaded, strict=not left_untouched)
-    if file.record is None:
+    if file.record is None and type(network) is PoseNetwork:
         head_dim = network.arguments["head_dim"]
         known = file.published is not None
         remarks.append(f"head_dim {head_dim} {'as released' if known else 'assumed: the file does not say it'}")
     return LoadReport(
         path=file.path,
-        size=model_size_name(network.arguments) or "a UniFormer of no published size",
+        size=_size(network),
         layout=layout,
         container=file.contents.container,
         checked_by=file.contents.checked_by,
@@ -360,6 +387,33 @@ def _fill(
         left_untouched=tuple(left_untouched),
         remarks=tuple(remarks),
     )
+
+
+def _size(network: nn.Module) -> str:
+    if type(network) is not PoseNetwork:
+        return type(network).__name__
+    return model_size_name(network.arguments) or "a UniFormer of no published size"
+
+
+def _of_other_network(
+    network: nn.Module, file: _WeightFile, skeleton: Skeleton | None, *, with_head: bool
+) -> dict[str, Tensor]:
+    """The file's tensors under the names of a network whose parts nothing is known of: all of it, or InputError."""
+    if type(network) is PoseNetwork or file.network_class is None:
+        raise InputError(
+            f"{file.path}: holds {file.network_class or 'a UniFormer'}, but the network is {type(network).__name__}; a "
+            "model from outside this package starts from its own checkpoints, or loads others in its constructor"
+        )
+    names = file.keypoint_names or ()
+    if not with_head or (skeleton is not None and not skeleton.is_in_order_of(names)):
+        raise InputError(
+            f"{file.path}: {file.network_class} with the keypoints {shortened(names)}; its head is not known, so it "
+            "can be neither left out nor matched to other keypoints, or another order"
+        )
+    tensors, wanted = dict(file.weights.tensors), network.state_dict()
+    if tensors.keys() != wanted.keys():  # Lightning writes them behind the name of the module's attribute
+        return {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _differences(trained: Skeleton | None, evaluated_on: Skeleton | None) -> list[str]:
@@ -400,7 +454,7 @@ def _require_same_size(network: PoseNetwork, file: _WeightFile) -> None:
         )
 
 
-def _advice(network: PoseNetwork, file: _WeightFile) -> str:
-    if file.record is not None and file.record.get("network") == network.arguments:
+def _advice(network: nn.Module, file: _WeightFile) -> str:
+    if file.record is not None and file.record.get("network") == getattr(network, "arguments", None):
         return "the weights are not of the network that the file itself describes, so copy or export it again"
     return "check that the file is whole, and choose the model= and data.skeleton= that it was made for"

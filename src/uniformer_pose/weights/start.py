@@ -1,0 +1,53 @@
+"""What a training starts from: the network that the config's ``model`` asks for, and which weights are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from torch import nn
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.model.other_network import OtherNetwork
+from uniformer_pose.skeleton import Skeleton
+from uniformer_pose.weights.loading import load_into
+
+POSE_NETWORK = f"{PoseNetwork.__module__}.{PoseNetwork.__qualname__}"
+
+
+def starting_network(
+    config: Mapping[str, Any], skeleton: Skeleton, codec: HeatmapCodec, *, resumed_from: Path | None = None
+) -> tuple[nn.Module, OtherNetwork | None, str]:
+    """The network, its description where it is from outside this package, and the line that says what its weights are.
+
+    ``pretrained`` is not read where the checkpoint ``resumed_from`` is going to replace it. Raises InputError for a
+    class that cannot be trained and saved (``OtherNetwork``) and as ``load_into`` does.
+    """
+    arguments = dict(config)
+    pretrained, with_head = arguments.pop("pretrained", None), arguments.pop("pretrained_head", True)
+    network, other = _network(arguments, skeleton, codec)
+    if resumed_from is not None:
+        return network, other, f"weights: those of {resumed_from}"
+    if pretrained is None:
+        return network, other, "weights: random (model.pretrained=null)"
+    try:
+        return network, other, f"weights: {load_into(network, pretrained, skeleton=skeleton, with_head=with_head)}"
+    except InputError as error:  # a recipe may have asked for it, and not the user
+        raise InputError(f"{error} (model.pretrained={pretrained}; null for random weights)") from error
+
+
+def _network(
+    arguments: Mapping[str, Any], skeleton: Skeleton, codec: HeatmapCodec
+) -> tuple[nn.Module, OtherNetwork | None]:
+    if arguments["_target_"] == POSE_NETWORK:
+        return instantiate(arguments, num_keypoints=skeleton.num_keypoints, _convert_="all"), None
+    other = OtherNetwork.of_config(arguments, skeleton.num_keypoints)
+    network = other.built(other.path)
+    if type(network) is PoseNetwork:
+        return network, None
+    other.require_interface(network, height=codec.height, width=codec.width, stride=codec.stride)
+    return network, other
