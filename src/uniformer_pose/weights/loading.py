@@ -212,13 +212,13 @@ class _WeightFile:
         """Of its channels, in their order: its own, else the released models' if it has as many, else unknown."""
         if self.record is not None:
             return self._recorded_skeleton().keypoint_names
-        names: Any = self.contents.contents
+        names, channels = cast("Any", self.contents.contents), num_channels(self.weights.tensors)
         for key in ("meta", "dataset_meta", "keypoint_id2name"):  # where MMPose keeps them
             names = names.get(key) if isinstance(names, Mapping) else None
-        if isinstance(names, Mapping) and names and set(names) == set(range(len(names))):
-            return [str(names[place]) for place in range(len(names))]
+        if isinstance(names, Mapping) and channels and set(names) == set(range(channels)):
+            return [str(names[place]) for place in range(channels)]
         released = load_skeleton(self.table.skeleton).keypoint_names
-        return released if num_channels(self.weights.tensors) == len(released) else None
+        return released if channels == len(released) else None
 
     @property
     def skeleton(self) -> Skeleton | None:
