@@ -15,13 +15,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from uniformer_pose.data.coco_annotations import DEFAULT_PERSON_CATEGORY
 from uniformer_pose.data.conversion.source import Problems, SourceDataset, SourceImage, SourcePerson, SplitName
 from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command
@@ -29,43 +32,36 @@ from uniformer_pose.overrides import shell_command
 CONVERTER = "uniformer_pose.data.conversion"
 _MANIFEST = "conversion.json"
 _UNFINISHED = ".part"
-_CATEGORY = 1  # COCO's id of the person
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ConversionSummary:
-    """What was written: images, people, and people with a labelled keypoint, by split; what was left out, and notes."""
+    """What was written: images, people, and people with a labelled keypoint, by split; what was left out, and notes.
 
-    images: dict[SplitName, int]
-    people: dict[SplitName, int]
-    labelled: dict[SplitName, int]
-    left_out: list[str]
-    notes: list[str]
-    repairs: dict[str, int]
-    copied: int
+    ``repairs``: how often each was needed. ``copied``: images that could not be linked, or were not to be.
+    """
+
     config_file: Path
+    notes: list[str]
+    left_out: list[str]
+    repairs: dict[str, int] = field(default_factory=dict)
+    images: Counter[SplitName] = field(default_factory=Counter)
+    people: Counter[SplitName] = field(default_factory=Counter)
+    labelled: Counter[SplitName] = field(default_factory=Counter)
+    copied: int = 0
 
     def text(self) -> str:
         """A few lines for people."""
-        lines = [
-            f"{split:<5} {self.images[split]} images, {self.people[split]} people, {self.labelled[split]} of them with "
-            "labelled keypoints"
-            for split in self.images
-        ]
+        lines = [f"{split:<5} {self.of(split)} of them with labelled keypoints" for split in self.images]
         lines += [f"note: {note}" for note in self.notes]
-        lines += [f"note: {count} {repair}" for repair, count in self.repairs.items()]
+        lines += [f"note: {times} {repair}" for repair, times in self.repairs.items()]
         if self.left_out:
             lines.append(f"left out: {len(self.left_out)}, listed in {self.config_file.parents[2] / 'left_out.txt'}")
         return "\n".join(lines)
 
-
-@dataclass(eq=False)
-class _Written:
-    images: int = 0
-    people: int = 0
-    labelled: int = 0
-    copied: int = 0
-    entries: list[str] = field(default_factory=list)
+    def of(self, split: SplitName) -> str:
+        """How much a split holds."""
+        return f"{self.images[split]} images, {self.people[split]} people, {self.labelled[split] or 'none'}"
 
 
 def write_dataset(
@@ -94,64 +90,51 @@ def write_dataset(
         _require_ours(unfinished)
         shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
+    problems = Problems(allowed=on_problem == "skip")
+    summary = ConversionSummary(to / "conf" / "data" / f"{name}.yaml", dataset.notes, problems.sentences)
+    total = sum(map(len, dataset.images.values()))
+    numbers = count(1)
+
+    def read(split: SplitName, image_name: str) -> SourceImage | None:
+        image = dataset.read(split, image_name, problems)
+        if on_progress is not None:
+            on_progress(next(numbers), total)
+        return image
+
     try:
         _write_json(unfinished / _MANIFEST, {"converted_by": CONVERTER})  # so that an interrupted one is known as ours
-        problems = Problems(allowed=on_problem == "skip")
         for sentence in dataset.problems:
             problems.add(sentence)
-        total, done = sum(map(len, dataset.images.values())), 0
-
-        def one_more() -> None:
-            nonlocal done
-            done += 1
-            if on_progress is not None:
-                on_progress(done, total)
-
-        written = {
-            split: _write_split(
-                dataset,
-                split,
-                unfinished,
-                problems,
-                image_files=image_files,
-                area_of_box=area_of_box,
-                on_image=one_more,
-            )
-            for split in dataset.images
-        }
+        for split in dataset.images:
+            images = ((image_name, read(split, image_name)) for image_name in dataset.images[split])
+            _write_split(dataset, split, images, unfinished, problems, summary, image_files, area_of_box)
+        summary.repairs = dict(+dataset.repairs)  # those that were needed
         problems.refuse()
-        for split, one in written.items():
-            if not one.labelled:
-                left_out = problems.sentences
-                because = f" (left out: {len(left_out)}, first {left_out[0]})" if left_out else ""
-                repaired = "".join(f"; {count} {repair}" for repair, count in (+dataset.repairs).items())
-                raise InputError(
-                    f"{split}: {one.images} images, {one.people} people, none with a labelled keypoint{because}; no "
-                    f"training or evaluation is possible{repaired}"
-                )
-        summary = ConversionSummary(
-            images={split: one.images for split, one in written.items()},
-            people={split: one.people for split, one in written.items()},
-            labelled={split: one.labelled for split, one in written.items()},
-            left_out=problems.sentences,
-            notes=dataset.notes,
-            repairs=dict(+dataset.repairs),  # those that were needed
-            copied=sum(one.copied for one in written.values()),
-            config_file=to / "conf" / "data" / f"{name}.yaml",
-        )
+        _require_labelled(summary)
         _write_skeleton(unfinished / "skeleton.yaml", dataset)
         _write_config(unfinished / "conf" / "data" / f"{name}.yaml", to, name, codec)
-        if problems.sentences:
-            text = "\n".join(problems.sentences) + "\n"
+        if summary.left_out:
+            text = "\n".join(summary.left_out) + "\n"
             (unfinished / "left_out.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
-        facts = {"converted_by": CONVERTER, "made_from": dict(made_from), "notes": dataset.notes}
-        facts["repairs"] = summary.repairs
-        counts = {"images": summary.images, "people": summary.people, "labelled": summary.labelled}
-        _write_json(unfinished / _MANIFEST, {**facts, **counts, "left_out": len(problems.sentences)})
+        counts = {key: getattr(summary, key) for key in ("notes", "repairs", "images", "people", "labelled")}
+        facts = {"converted_by": CONVERTER, "made_from": dict(made_from), "left_out": len(summary.left_out)}
+        _write_json(unfinished / _MANIFEST, {**facts, **counts})
         _put_in_place(unfinished, to)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return summary
+
+
+def _require_labelled(summary: ConversionSummary) -> None:
+    for split in summary.images:
+        if not summary.labelled[split]:
+            left_out = summary.left_out
+            because = f" (left out: {len(left_out)}, first {left_out[0]})" if left_out else ""
+            repaired = "".join(f"; {times} {repair}" for repair, times in summary.repairs.items())
+            raise InputError(
+                f"{split}: {summary.of(split)} with a labelled keypoint{because}; no training or evaluation is "
+                f"possible{repaired}"
+            )
 
 
 def require_free(to: Path, *, overwrite: bool) -> None:
@@ -178,61 +161,54 @@ def _require_ours(folder: Path) -> None:
 def _write_split(
     dataset: SourceDataset,
     split: SplitName,
+    images: Iterable[tuple[str, SourceImage | None]],
     folder: Path,
     problems: Problems,
-    *,
+    summary: ConversionSummary,
     image_files: Literal["link", "copy"],
     area_of_box: float,
-    on_image: Callable[[], None],
-) -> _Written:
+) -> None:
     """One annotation file and its images; annotations are streamed to disk, the images' entries come after them."""
-    written = _Written()
     image_folder = folder / "images" / split
     image_folder.mkdir(parents=True)
     (folder / "annotations").mkdir(exist_ok=True)
+    summary.images[split] = 0
+    entries: dict[str, str] = {}
+    with (folder / "annotations" / f"{split}.json").open("w", encoding="utf-8") as file:
+        file.write(json.dumps(_head(dataset, split))[:-1] + ', "annotations": [')
+        for image_name, image in images:
+            if image is None:
+                continue
+            if image.file_name in entries:
+                problems.add(f"{image.path}: is named twice, as {image_name} and otherwise")
+                continue
+            image_id = len(entries) + 1 if image.image_id is None else image.image_id
+            size = {"height": image.height, "width": image.width}
+            entries[image.file_name] = json.dumps({"id": image_id, "file_name": image.file_name, **size})
+            summary.copied += _place_image(image, image_folder / image.file_name, image_files)
+            for person in image.people:
+                file.write(",\n" if summary.people[split] else "\n")
+                summary.people[split] += 1
+                entry = _annotation(person, summary.people[split], image_id, area_of_box)
+                file.write(json.dumps(entry, allow_nan=False))
+                summary.labelled[split] += entry["num_keypoints"] > 0
+        file.write('\n], "images": [\n' + ",\n".join(entries.values()) + "\n]}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    summary.images[split] = len(entries)
+
+
+def _head(dataset: SourceDataset, split: SplitName) -> dict[str, Any]:
     skeleton = dataset.skeleton
-    names: set[str] = set()
     category = {
-        "id": _CATEGORY,
+        "id": DEFAULT_PERSON_CATEGORY,
         "name": dataset.category,
         "supercategory": dataset.category,
         "keypoints": list(skeleton.keypoint_names),
-        "skeleton": [[first + 1, second + 1] for first, second in skeleton.limb_indices.tolist()],
+        "skeleton": (skeleton.limb_indices + 1).tolist(),
     }
-    with (folder / "annotations" / f"{split}.json").open("w", encoding="utf-8") as file:
-        head = {
-            "info": {
-                "description": f"{skeleton.name}, {split}",
-                "converted_by": CONVERTER,
-                "image_orientation": "displayed",
-            },
-            "categories": [category],
-        }
-        file.write(json.dumps(head)[:-1] + ', "annotations": [')
-        for image_name in dataset.images[split]:
-            image = dataset.read(split, image_name, problems)
-            on_image()
-            if image is None:
-                continue
-            if image.file_name in names:
-                problems.add(f"{image.path}: is named twice, as {image_name} and otherwise")
-                continue
-            names.add(image.file_name)
-            written.images += 1
-            image_id = written.images if image.image_id is None else image.image_id
-            size = {"height": image.height, "width": image.width}
-            written.entries.append(json.dumps({"id": image_id, "file_name": image.file_name, **size}))
-            written.copied += _place_image(image, image_folder / image.file_name, image_files)
-            for person in image.people:
-                written.people += 1
-                entry = _annotation(person, written.people, image_id, area_of_box)
-                file.write((",\n" if written.people > 1 else "\n") + json.dumps(entry, allow_nan=False))
-                written.labelled += entry["num_keypoints"] > 0
-        file.write('\n], "images": [\n' + ",\n".join(written.entries) + "\n]}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    written.entries.clear()
-    return written
+    about = {"description": f"{skeleton.name}, {split}", "converted_by": CONVERTER, "image_orientation": "displayed"}
+    return {"info": about, "categories": [category]}
 
 
 def _annotation(person: SourcePerson, number: int, image_id: int, area_of_box: float) -> dict[str, Any]:
@@ -246,9 +222,9 @@ def _annotation(person: SourcePerson, number: int, image_id: int, area_of_box: f
         **person.other_fields,
         "id": number if person.annotation_id is None else person.annotation_id,
         "image_id": image_id,
-        "category_id": _CATEGORY,
+        "category_id": DEFAULT_PERSON_CATEGORY,
         "bbox": [_short(x), _short(y), _short(width), _short(height)],
-        "area": round(area, 3),
+        "area": max(round(area, 3), 0.001),
         "keypoints": keypoints,
         "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
     }

@@ -24,6 +24,7 @@ Repairs = Counter[str]
 
 _WHOLE = re.compile(r"\s*[-+]?\d+(\.0*)?\s*")
 _NOT_LABELLED = "read as not labelled"
+_SHORTEST_SIDE = 0.001  # pixel: as boxes are written
 _OVER_THE_EDGE = 1.0  # pixel: annotation tools round
 
 
@@ -113,7 +114,7 @@ def usable_box(
     Raises InputError where the keypoints are too few, or in one place.
     """
     low, high = box_xywh[:2], box_xywh[:2] + box_xywh[2:]
-    if (box_xywh[2:] > 0).all() and (high > 0).all() and (low < (width - 1, height - 1)).all():
+    if (box_xywh[2:] >= _SHORTEST_SIDE).all() and (high > 0).all() and (low < (width - 1, height - 1)).all():
         return box_xywh
     labelled = keypoints[keypoints[:, 2] > 0, :2]
     if not len(labelled):
