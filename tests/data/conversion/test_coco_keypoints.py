@@ -166,7 +166,23 @@ def test_where_sizes_do_not_show_it_the_user_the_file_or_cocos_rule_decides(
     dataset = coco(source, **settings)
     images, _ = everything(dataset)
     assert images["a.png"].people[0].keypoints[0].tolist() == ([74, 33, 2] if stored else [5, 6, 2])
-    assert any("exif=displayed" in repair for repair in dataset.repairs) == (not settings and info is None)
+    assert any("give exif=" in repair for repair in dataset.repairs) == (not settings and info is None)
+
+
+@pytest.mark.parametrize("displayed", [True, False])
+def test_one_picture_whose_size_shows_it_decides_for_those_whose_sizes_do_not(
+    cats: Callable[..., Path], picture: Callable[..., Path], displayed: bool
+) -> None:
+    changed = content()
+    if displayed:
+        changed["images"][1].update(height=80, width=40)
+    source = cats(changed)
+    picture(source.parent / "a.png", 40, 80, 3)  # upside down
+    picture(source.parent / "sub/b.png", 40, 80, 8)
+    images, problems = everything(coco(source))
+    assert problems == []
+    assert images["a.png"].people[0].keypoints[0].tolist() == ([5, 6, 2] if displayed else [74, 33, 2])
+    assert (images["sub/b.png"].height, images["sub/b.png"].width) == (80, 40)
 
 
 @pytest.mark.parametrize("ids", [(0, 1), (5, 5), ("x", "y"), (None, 2)])

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from uniformer_pose.data.coco_annotations import (
     DEFAULT_PERSON_CATEGORY,
+    ImageOrientation,
     category_names,
     counted_categories,
     entries,
@@ -35,6 +38,8 @@ from uniformer_pose.data.conversion.source import (
     SplitName,
     existing_folder_of,
     find_inside,
+    header_of,
+    shown_by_size,
     split_by_share,
 )
 from uniformer_pose.errors import InputError
@@ -74,7 +79,8 @@ def read_coco_keypoints(source: Path, settings: ConversionSettings) -> SourceDat
     def read(split: SplitName, image_name: str, problems: Problems) -> SourceImage | None:
         content = contents.get(split, first)
         record, image_key = content.images[image_name]
-        finisher = PersonFinisher(skeleton, settings, repairs, content.orientation)
+        others = partial(content.shown_by_sizes, folders[split])
+        finisher = PersonFinisher(skeleton, settings, repairs, content.orientation, shown_by_others=others)
         people = (content.person(annotation, problems) for annotation in content.annotations[image_key])
         try:
             path = find_inside(folders[split], image_name, repairs)
@@ -115,6 +121,16 @@ class _Content:
             self.notes.append(f"{file.name}: {category_names(counted)}; category=<name> takes one of them alone")
         self._read_categories([entry for entry in categories if entry["id"] in counted], settings.skeleton)
         self.annotations = self._by_image(annotations, set(counted))
+
+    @cache  # noqa: B019  # a file has as many of these as folders, one
+    def shown_by_sizes(self, folder: Path) -> ImageOrientation | None:
+        """What coordinates refer to, from the first image whose size tells."""
+        for name, (record, _) in self.images.items():
+            with suppress(InputError):
+                shown = shown_by_size(header_of(find_inside(folder, name, Repairs())), _size_of(record))
+                if shown is not None:
+                    return shown
+        return None
 
     def _images(self, records: list[Any]) -> dict[str, tuple[dict[str, Any], int | str]]:
         """Entry and id of every image by its name."""

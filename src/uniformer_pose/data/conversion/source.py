@@ -137,9 +137,10 @@ class SourceDataset:
 class PersonFinisher:
     """Raw people of an image -> a ``SourceImage``, by rules that hold for all formats.
 
-    ``order`` (K,): where each keypoint of the skeleton stands in the source. ``orientation``: what coordinates refer to
-    where neither the user nor the image's size says it; None: the user is asked. ``fractions``: coordinates are
-    fractions of the picture's width and height.
+    ``orientation``: what coordinates refer to
+    where neither the user nor the image's size says it; None: the user is asked, or with sizes, which then fit both
+    ways, ``shown_by_others`` says what other images of the source show. ``fractions``: coordinates are fractions of
+    the picture's width and height.
     """
 
     skeleton: Skeleton
@@ -147,6 +148,7 @@ class PersonFinisher:
     repairs: Repairs
     orientation: ImageOrientation | None
     fractions: bool = False
+    shown_by_others: Callable[[], ImageOrientation | None] = lambda: None
 
     def image(
         self,
@@ -189,25 +191,31 @@ class PersonFinisher:
         return None if box is None else replace(raw, box_xywh=box, keypoints=keypoints)
 
     def _refers_to(self, path: Path, header: ImageHeader, size: tuple[float, float] | None) -> ImageOrientation:
-        """What coordinates on this picture refer to: the user's word, else what the size shows, else the format's."""
-        stored: tuple[float, float] = (header.height, header.width)
-        displayed: tuple[float, float] = (header.displayed_height, header.displayed_width)
-        if size is not None and size not in (stored, displayed):
+        """What coordinates on this picture refer to: what the user, its size, the format or other pictures say."""
+        sizes = (header.height, header.width), (header.displayed_height, header.displayed_width)
+        if size is not None and tuple(size) not in sizes:
             raise InputError(
-                f"{path} is {stored[0]}x{stored[1]} pixels (height x width), the source says {size[0]:g}x{size[1]:g}"
+                f"{path} is {header.height}x{header.width} pixels (height x width), the source says "
+                f"{size[0]:g}x{size[1]:g}"
             )
-        if size is not None and stored != displayed:
-            by_size: ImageOrientation = "displayed" if size == displayed else "stored"
-            return self.settings.exif or by_size
-        if header.orientation == 1 or self.settings.exif or self.orientation:
-            return self.settings.exif or self.orientation or "displayed"
+        said = self.settings.exif or shown_by_size(header, size) or self.orientation
+        if said is not None or header.orientation == 1:
+            return said or "displayed"
         if size is None:
             raise InputError(
                 f"{path}: has EXIF orientation {header.orientation}; give exif=displayed if the points were placed on "
                 "the picture as viewers turn it, or exif=stored"
             )
-        self.repairs["EXIF-turned pictures read as annotated on the stored pixels; if not: exif=displayed"] += 1
-        return "stored"
+        others = self.shown_by_others()
+        self.repairs[f"EXIF-turned pictures read as annotated as {others or 'stored'}; if not, give exif="] += 1
+        return others or "stored"
+
+
+def shown_by_size(header: ImageHeader, size: tuple[float, float] | None) -> ImageOrientation | None:
+    """Whether a source that gives this height and width means the picture as displayed or as stored; None: either."""
+    if size is None or (header.height, header.width) == (header.displayed_height, header.displayed_width):
+        return None
+    return "displayed" if size[0] == header.displayed_height else "stored"
 
 
 def split_by_share(names: Sequence[str], val_share: float, seed: int) -> dict[SplitName, list[str]]:
