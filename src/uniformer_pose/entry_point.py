@@ -26,7 +26,7 @@ from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.overrides import given_values, override, parse_override
 from uniformer_pose.ranges import RunName
 from uniformer_pose.secrets_in_config import refuse_secrets
-from uniformer_pose.targets import place_of_import_error
+from uniformer_pose.targets import is_refusal_of_library, place_in_users_code
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -79,12 +79,18 @@ def _one_line(error: Exception) -> str | None:
 
 
 def _users_mistake(error: BaseException | None) -> str | None:
-    """The one line of an InputError or a package that is absent, behind what Hydra and data workers wrap them in."""
+    """The one line of an InputError, an absent package or arguments that a library's class refuses.
+
+    They stand behind what Hydra and data workers wrap them in.
+    """
+    target = re.search(r"target '([^']*)'", str(error))
     while error is not None:
         if isinstance(error, InputError):  # a worker's arrives as another one, with a traceback before the line
             return str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
         if isinstance(error, ImportError):
-            return " ".join(str(error).split()) + place_of_import_error(error)
+            return " ".join(str(error).split()) + place_in_users_code(error)
+        if target and is_refusal_of_library(error):
+            return f"{target[1]}: {' '.join(str(error).split())}"
         error = error.__cause__
     return None
 
@@ -172,6 +178,8 @@ def refuse_unknown_choices(arguments: Sequence[str], groups: Mapping[str, Collec
     for argument in arguments:
         name, _, value = argument.partition("=")
         group = name.lstrip("+").partition("@")[0]
+        if group in groups and value.startswith("{"):
+            raise InputError(f"{argument}: {group}= names a choice; give its values one by one, {group}.<key>=<value>")
         if group in groups and re.fullmatch(r"[\w-]+(,[\w-]+)*", value):
             for choice in value.split(","):
                 if choice not in groups[group] and value != "null":

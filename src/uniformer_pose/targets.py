@@ -13,6 +13,8 @@ from typing import Any
 from uniformer_pose.errors import InputError
 from uniformer_pose.nearest_name import did_you_mean
 
+_OURS = str(Path(__file__).parent)
+
 
 def find_target(path: str) -> Callable[..., Any]:
     """Import the class or function that a dotted path names.
@@ -32,12 +34,21 @@ def find_target(path: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def place_of_import_error(error: BaseException) -> str:
-    """`` (file, line)`` of an import that failed below the user's own code; "" below installed packages and ours."""
-    installed = ("<frozen", "site-packages", "dist-packages", str(Path(__file__).parent), importlib.__path__[0])
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(part in frame.filename for part in installed)]
+def place_in_users_code(error: BaseException) -> str:
+    """`` (file, line)`` of an error that came out of the user's own code; "" if it came out of packages alone."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_installed(frame.filename)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def is_refusal_of_library(error: BaseException) -> bool:
+    """Whether another library's code refuses the arguments that it was given."""
+    refused = isinstance(error, TypeError | ValueError) or type(error).__name__ == "MisconfigurationException"
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return refused and all(_is_installed(file) and not file.startswith(_OURS) for file in files)
+
+
+def _is_installed(file: str) -> bool:
+    return any(part in file for part in ("<frozen", "site-packages", "dist-packages", _OURS, importlib.__path__[0]))
 
 
 def _member(found: Any, walked: list[str], name: str) -> Any:
@@ -62,4 +73,4 @@ def _member(found: Any, walked: list[str], name: str) -> Any:
 
 
 def _not_importable(module: str, error: Exception) -> InputError:
-    return InputError(f"importing {module} fails: {type(error).__name__}: {error}{place_of_import_error(error)}")
+    return InputError(f"importing {module} fails: {type(error).__name__}: {error}{place_in_users_code(error)}")
