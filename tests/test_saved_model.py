@@ -367,7 +367,8 @@ def test_limits_of_the_training_do_not_pass_into_an_evaluation():
     model.config["data"] = {**model.config["data"], **limits, "categories": ["dog"]}
 
     arguments = data_arguments(model, {})
-    whole = data_arguments(model, {"root": "coco", "codec": {"height": 256}, "max_images": 2, "categories": None})
+    group = tiny_model().config["data"] | {"root": "coco", "codec": {"height": 256}}
+    whole = data_arguments(model, {**group, "max_images": 2, "categories": None})
 
     assert limits.keys().isdisjoint(arguments)
     assert arguments["categories"] == ["dog"]  # what the data are, not how much of them
