@@ -236,3 +236,10 @@ def test_a_skeleton_names_its_sided_keypoints_without_partner_and_the_way_out(fi
     assert "left_hand, right_hand, leftEar (is rigthEar its partner?)" in sentence
     assert "foot" not in sentence
     assert "augmentation.geometric.flip_probability=0 evaluation.flip_test=false" in sentence
+
+
+def test_a_skeleton_names_pairs_that_their_names_contradict(fields):
+    fields["left_right_pairs"] = [["left_hand", "left_foot"], ["right_hand", "right_foot"]]
+    sentence = Skeleton.from_dict(fields).sides_without_partner()
+    assert "left_hand (paired with left_foot instead of right_hand)" in sentence
+    assert "head" not in sentence

@@ -92,22 +92,26 @@ class Skeleton:
         return self.indices([partner[name] for name in self.keypoint_names])
 
     def sides_without_partner(self) -> str | None:
-        """A sentence on the keypoints that have a side in their name and no mirror partner; None where all have one."""
-        in_pairs = {name for pair in self.left_right_pairs for name in pair}
+        """A sentence on the keypoints whose mirror partner is none, or not that of their name; None where all fit."""
+        partners = dict([*self.left_right_pairs, *(pair[::-1] for pair in self.left_right_pairs)])
         pairs, lone = mirror_pairs(self.keypoint_names)
-        sided = {*lone, *(name for pair in pairs for name in pair)} - in_pairs
-        if not sided:
-            return None
-        free = {plain_name(name): name for name in self.keypoint_names if name not in in_pairs}
+        expected = dict([*pairs, *(pair[::-1] for pair in pairs)])
+        free = {plain_name(name): name for name in self.keypoint_names if name not in partners}
         named = []
-        for name in (name for name in self.keypoint_names if name in sided):
-            expected = [other for other in _other_side(name) if other not in free]
-            near = [guess for other in expected for guess in difflib.get_close_matches(other, free, cutoff=_NEAR)]
-            named.append(name + (f" (is {free[near[0]]} its partner?)" if near else ""))
+        for name in self.keypoint_names:
+            other = partners.get(name)
+            if other is None and (name in lone or name in expected):
+                plain = [other for other in _other_side(name) if other not in free]
+                near = [guess for other in plain for guess in difflib.get_close_matches(other, free, cutoff=_NEAR)]
+                named.append(name + (f" (is {free[near[0]]} its partner?)" if near else ""))
+            elif other is not None and name in expected and expected[name] != other:
+                named.append(f"{name} (paired with {other} instead of {expected[name]})")
+        if not named:
+            return None
         return (
-            f"keypoints with a side in their name but no mirror partner: {', '.join(named)}. Mirrored crops teach them "
-            "the wrong side: correct the names, list the pairs in left_right_pairs of the skeleton file, or switch "
-            "mirroring off with augmentation.geometric.flip_probability=0 evaluation.flip_test=false"
+            f"keypoints with a side in their name but no mirror partner of that name: {', '.join(named)}. Mirrored "
+            "crops teach them the wrong side: correct the names, list the pairs in left_right_pairs of the skeleton "
+            "file, or switch mirroring off with augmentation.geometric.flip_probability=0 evaluation.flip_test=false"
         )
 
     @property

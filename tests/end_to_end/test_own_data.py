@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image
 
 from check_data import CheckDataConfig, check_data
 from convert_data import CONF, checked_settings, convert_data
@@ -152,6 +153,35 @@ def test_own_data_are_converted_checked_trained_on_and_evaluated(
     assert evaluated.returncode == 0, evaluated.stderr
     (result, *_) = json.loads((tmp_path / "e/predictions.json").read_text())
     assert len(result["keypoints"]) == 15
+
+
+def turn(folder: Path) -> None:
+    """Store every picture on its side, with an EXIF that makes viewers show it as before."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in folder.iterdir():
+        with Image.open(path) as picture:
+            picture.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("source_format", FORMATS)
+def test_pictures_turned_by_their_exif_reach_training_as_they_are_displayed(
+    source_format: str, pictures: Path, tmp_path: Path
+) -> None:
+    asked = [*FORMATS[source_format](pictures), "name=five", "val_share=0.25", "image_files=copy", *SIZE]
+    asked += ["exif=displayed"] if source_format == "points_csv" else []
+    convert([*asked, f"to={tmp_path / 'upright'}"])
+    turn(pictures / "images")
+    convert([*asked, f"to={tmp_path / 'turned'}"])
+    content = json.loads((tmp_path / "turned/annotations/train.json").read_text())
+    assert content["info"]["image_orientation"] == "displayed"
+    assert [content["images"][0][side] for side in ("height", "width")] == [64, 80]
+    upright, turned = (
+        next(iter(people_of(tmp_path / one, str(tmp_path / one / "skeleton.yaml")).train_dataloader()))
+        for one in ("upright", "turned")
+    )
+    assert (turned["crops"] == upright["crops"]).all()
+    assert (turned["keypoints_in_crop"] == upright["keypoints_in_crop"]).all()
 
 
 def test_a_clean_dataset_is_told_from_a_defective_one(

@@ -166,7 +166,7 @@ def test_where_sizes_do_not_show_it_the_user_the_file_or_cocos_rule_decides(
     dataset = coco(source, **settings)
     images, _ = everything(dataset)
     assert images["a.png"].people[0].keypoints[0].tolist() == ([74, 33, 2] if stored else [5, 6, 2])
-    assert any("give exif=" in repair for repair in dataset.repairs) == (not settings and info is None)
+    assert any("exif=" in repair for repair in dataset.repairs) == (not settings and info is None)
 
 
 @pytest.mark.parametrize("displayed", [True, False])

@@ -207,8 +207,11 @@ class PersonFinisher:
                 "the picture as viewers turn it, or exif=stored"
             )
         others = self.shown_by_others()
-        self.repairs[f"EXIF-turned pictures read as annotated as {others or 'stored'}; if not, give exif="] += 1
-        return others or "stored"
+        taken = others or "stored"
+        self.repairs[
+            f"EXIF-turned pictures whose sizes fit both ways read as annotated as {taken}; else give exif="
+        ] += 1
+        return taken
 
 
 def shown_by_size(header: ImageHeader, size: tuple[float, float] | None) -> ImageOrientation | None:
