@@ -140,7 +140,7 @@ def test_what_is_doubtful_is_said_once_whoever_reads(tiny_coco, tmp_path, monkey
     for _ in range(2):
         list(DataLoader(data, batch_sampler=[[0], [1], [2]], collate_fn=as_it_is, num_workers=num_workers))
     (line,) = said.read_text().splitlines()
-    assert line.startswith("pictures such as people.json, 000000000001.png ")
+    assert line.startswith("people.json: pictures such as 000000000001.png ")
     assert "data.image_orientation=displayed" in line
 
 

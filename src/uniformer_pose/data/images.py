@@ -82,7 +82,8 @@ class ImageFiles:
         image = read_image_of(self.people, image_index, links_are_followed=True)
         for kind in image.remarks:
             if self._said.first(kind):
-                _warn(remark_line(kind, f"{self.people.source_file.name}, {self.people.file_names[image_index]}"))
+                line = remark_line(kind, str(self.people.file_names[image_index]))
+                _warn(f"{self.people.source_file.name}: {line}")
         return image.pixels
 
 
