@@ -439,12 +439,43 @@ class TestAnnotationDefects:
                 CocoGroundTruth.load(reference_folder / f"coco_people_{name}.json")
 
 
+def skeleton_of_mmpose(shared_folder, name, annotation_file):
+    """The names of an annotation file with MMPose's sigmas: enough to score by."""
+    listed = json.loads((shared_folder / "reference" / "other_datasets_skeletons.json").read_text())[name]
+    names = tuple(json.loads(annotation_file.read_text())["categories"][0]["keypoints"])
+    return Skeleton(name, names, tuple(listed["sigmas"]), ((255, 0, 0),) * len(names), (), (), (), ())
+
+
+def test_the_mean_over_categories_that_are_scored_alone_is_the_figure_of_ap_10k(shared_folder):
+    expected = json.loads((shared_folder / "reference" / "other_datasets_ap10k_synthetic.json").read_text())
+    (evaluation,) = [e for e in expected["evaluations"] if (e["score_mode"], e["nms_mode"]) == MODES[1]]
+    file = shared_folder / expected["annotation_file"]
+    skeleton = skeleton_of_mmpose(shared_folder, "ap10k", file)
+    species = {annotation["category_id"] for annotation in json.loads(file.read_text())["annotations"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its areas are those of the boxes
+        each = [
+            coco_keypoint_metrics(
+                CocoGroundTruth.load(file, skeleton, categories=[number]),
+                [pose for pose in expected["predictions"] if pose["category_id"] == number],
+                *MODES[1],
+            )
+            for number in species
+        ]
+        together = coco_keypoint_metrics(CocoGroundTruth.load(file, skeleton), expected["predictions"], *MODES[1])
+    assert np.mean([metrics["AP"] for metrics in each]) == pytest.approx(evaluation["metrics"]["AP"], abs=1e-6)
+    assert together["AP"] == pytest.approx(0.5886, abs=1e-4)  # one class, which is another figure
+
+
 class TestAreas:
     @pytest.mark.parametrize(
         ("change", "expected"),
         [
-            (lambda person: 1, "6 of 6 people .* first annotation 1 with 1 in a box of 150 x 200: .*0.0079 .* too low"),
-            (lambda person: 150 * 200, "6 of 6 people .* with 30000 .*1.4 times.* too high"),
+            (
+                lambda person: 1,
+                "6 of 6 people .* annotation 1 with 1 in a box of 150 x 200: AP is too low, .*0.0079",
+            ),
+            (lambda person: 150 * 200, "6 of 6 people .* with 30000 .*too high, .*1.4 times"),
             (lambda person: 20000 if person["id"] > 2 else 31000, "2 of 6 people .*too high"),
             (lambda person: 20000 / 4, "6 of 6 people .*too low"),  # of pictures of half the size
             (lambda person: 20000 * 4, "6 of 6 people .*too high"),
@@ -473,17 +504,7 @@ class TestAreas:
         expected = json.loads((shared_folder / "reference" / "other_datasets_crowdpose.json").read_text())
         (evaluation,) = [e for e in expected["evaluations"] if e.get("iou_type") == "keypoints"]
         file = shared_folder / expected["annotation_file"]
-        sigmas = json.loads((shared_folder / "reference" / "other_datasets_skeletons.json").read_text())["crowdpose"]
-        skeleton = Skeleton(
-            name="crowdpose",
-            keypoint_names=tuple(json.loads(file.read_text())["categories"][0]["keypoints"]),
-            sigmas=tuple(sigmas["sigmas"]),
-            colours=((255, 0, 0),) * 14,
-            left_right_pairs=(),
-            upper_body=(),
-            lower_body=(),
-            limbs=(),
-        )
+        skeleton = skeleton_of_mmpose(shared_folder, "crowdpose", file)
         with pytest.raises(InputError, match=r"no 'area'.*data\.area=box"):
             CocoGroundTruth.load(file, skeleton)
         metrics = coco_keypoint_metrics(

@@ -34,7 +34,7 @@ def evaluation(tmp_path):
             "image_id": 7 + person,
             "category_id": 3,
             "bbox": [10.0, 10.0, 80.0, 80.0],
-            "area": 6400.0,
+            "area": 4900.0,
             "keypoints": np.concatenate([points[person], visibility[person]], axis=1).ravel().tolist(),
             "num_keypoints": skeleton.num_keypoints - 1,
             "iscrowd": 0,
@@ -83,7 +83,7 @@ def test_ap_by_person_size_and_by_keypoint_are_shown_and_written(tmp_path, evalu
     text = write_report(tmp_path, evaluation, EvaluationProtocol())
 
     by_size = json.loads((tmp_path / "metrics_by_size.json").read_text())
-    assert [row["people"] for row in by_size] == [0, 0, 2, 0, 0, 0]  # both have an area of 80 x 80
+    assert [row["people"] for row in by_size] == [0, 0, 2, 0, 0, 0]  # both have an area of 70 x 70
     assert by_size[2]["AR"] == pytest.approx(0.5)
     by_keypoint = json.loads((tmp_path / "metrics_by_keypoint.json").read_text())
     assert by_keypoint["nose"]["people"] == 0

@@ -971,8 +971,8 @@ class ImplausibleAreas:
         """What it does, in words."""
         direction = "low" if self.tolerance < 1 else "high"
         return (
-            f"OKS allows errors {self.tolerance:.2g} times those for {AREA_OF_BOX:g} x width x height of the box, so "
-            f"AP is too {direction}"
+            f"AP is too {direction}, since OKS allows errors {self.tolerance:.2g} times those for {AREA_OF_BOX:g} x "
+            "width x height of the box"
         )
 
 

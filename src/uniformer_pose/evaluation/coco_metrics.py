@@ -105,10 +105,12 @@ class CocoGroundTruth:
         """Ground truth from a COCO keypoint JSON.
 
         ``skeleton`` (``coco_17`` by default) says how many keypoints a person has and their OKS sigmas; ``categories``
-        which annotations are scored, all of them as one class (``counted_categories``). ``area`` ``"box"`` takes 0.53
-        of the box for everybody's area. ``InputError`` names file and annotation for what the loader refuses, and for a
-        missing area. A missing ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. Warnings
-        tell of areas that do not fit their boxes, and of counts that contradict the keypoints.
+        which annotations are scored, all of them as one class (``counted_categories``); what COCO and AP-10K state for
+        several is the mean over them, each scored alone. ``area`` ``"box"`` takes 0.53 of the box for everybody's area.
+
+        ``InputError`` names file and annotation for what the loader refuses, and for a missing area. A missing
+        ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. Warnings tell of areas that do not
+        fit their boxes, and of counts that contradict the keypoints.
         """
         file = Path(annotation_file)
         return cls.of(read_annotated_people(file), file, skeleton, categories=categories, area=area)

@@ -365,7 +365,7 @@ def _check_areas(
     severity: Severity = "error" if scored else "remark"
 
     def detail(index: int) -> str:
-        return "has no area" if given[index] is None else f"has area {given[index]!r:.30}"
+        return "has no area (data.area=box)" if given[index] is None else f"has area {given[index]!r:.30}"
 
     count("area_missing", np.isnan(areas), detail, severity=severity)
     count("area_zero", (areas == 0) & labelled, detail, severity=severity)
