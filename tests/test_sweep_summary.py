@@ -108,3 +108,14 @@ def test_on_the_screen_only_what_tells_runs_apart_is_shown(tmp_path, add_run, ca
     end_sweep(tmp_path)
 
     assert capsys.readouterr().out.splitlines()[1:3] == ["   0  seed=0     0.5000", "   1  seed=1     0.2500"]
+
+
+def test_a_score_of_a_part_of_the_images_says_so(tmp_path, add_run, capsys):
+    add_run(0, ["seed=0"], {"AP": 0.5, "partial": True, "images": 3, "of": 20})
+    add_run(1, ["seed=1"], {"AP": 0.25})
+
+    end_sweep(tmp_path)
+
+    part, whole = capsys.readouterr().out.splitlines()[1:3]
+    assert part.endswith("0.5000  3 of 20 images")
+    assert whole.endswith("0.2500")
