@@ -221,8 +221,8 @@ def refuse_unwritable(arguments: Sequence[str]) -> None:
     """Raise InputError for what Hydra would write to a wrong place, or write though it is secret."""
     values = given_values(list(arguments))
     refuse_secrets(values)
-    if "name" in values:
-        check_value("name", values["name"], RunName | None)
+    if isinstance(values.get("name"), str):
+        check_value("name", values["name"], RunName)
 
 
 def checked_config(config: DictConfig, schema: type) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def test_the_exit_status_of_the_script_is_that_of_the_data(synthetic_root: Path,
     [
         ([], "data is required: give data=<one of conf/data>"),
         (["data=from_checkpoint"], "data is required"),
-        (["data=coco"], "data=coco: no such choice; did you mean coco_256x192?"),
+        (["data=coco"], "data=coco: no such choice; did you mean one of coco_256x192, coco_384x288, coco_448x320?"),
         (
             ["data=coco_256x192", "data.root=nowhere"],
             "nowhere/annotations/person_keypoints_train2017.json does not exist",
