@@ -58,10 +58,7 @@ def show(pictures: Sequence[npt.NDArray[Any]], titles: Sequence[str] = (), *, he
 def lay_over(axis: Axes, heatmap: npt.ArrayLike, codec: HeatmapCodec, *, highest: float = 1.0) -> None:
     """Draw a heatmap (h, w) over the crop on an axis: transparent at 0, each cell around the pixel it stands for."""
     heights = np.asarray(heatmap, dtype=np.float64)
-    if codec.unbiased:  # the first and last cells are the first and last pixels
-        wide, tall = (codec.width - 1) / (codec.heatmap_width - 1), (codec.height - 1) / (codec.heatmap_height - 1)
-    else:
-        wide = tall = float(codec.stride)
+    wide, tall = codec.cell_size
     rows, columns = heights.shape
     axis.imshow(
         heights,

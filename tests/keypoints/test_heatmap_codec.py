@@ -154,7 +154,7 @@ def test_every_cell_decodes_to_its_own_pixel_away_from_the_border(method: Method
     codec = codec_for((128, 96), method)
     rows, columns = torch.meshgrid(torch.arange(6, 26), torch.arange(6, 18), indexing="ij")
     cells = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
-    keypoints = cells * torch.tensor(codec._cell_size)
+    keypoints = cells * torch.tensor(codec.cell_size)
     heatmaps, _ = codec.encode(keypoints, torch.ones(cells.shape[:2]))
     decoded, scores = codec.decode(heatmaps)
     torch.testing.assert_close(decoded, keypoints, rtol=0, atol=0.01)
@@ -259,14 +259,14 @@ def test_heatmap_without_a_positive_value_decodes_to_one_cell_outside(method: Me
     codec = codec_for((128, 96), method)
     keypoints, scores = codec.decode(torch.full((1, 2, 32, 24), value))
     assert scores.tolist() == [[value, value]]
-    torch.testing.assert_close(keypoints[0, 0], -torch.tensor(codec._cell_size))
+    torch.testing.assert_close(keypoints[0, 0], -torch.tensor(codec.cell_size))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_first_of_equal_maxima_counts(method: Method) -> None:
     codec = codec_for((128, 96), method)
     keypoints, _ = codec.decode(spike(codec, (18, 9, 1.0), (9, 24, 1.0)))
-    torch.testing.assert_close(keypoints[0, 0] / torch.tensor(codec._cell_size), torch.tensor([18.0, 9.0]))
+    torch.testing.assert_close(keypoints[0, 0] / torch.tensor(codec.cell_size), torch.tensor([18.0, 9.0]))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -301,7 +301,7 @@ def test_lone_positive_cell_among_negative_ones_decodes_to_itself(method: Method
     codec = codec_for((128, 96), method)
     heatmaps = spike(codec, (12, 16, 1.1)) - 1.0
     keypoints, scores = codec.decode(heatmaps)
-    torch.testing.assert_close(keypoints[0, 0] / torch.tensor(codec._cell_size), torch.tensor([12.0, 16.0]))
+    torch.testing.assert_close(keypoints[0, 0] / torch.tensor(codec.cell_size), torch.tensor([12.0, 16.0]))
     assert scores.item() == pytest.approx(0.1)
 
 

@@ -82,7 +82,7 @@ def test_a_heatmap_peak_lies_over_the_crop_pixel_that_its_cell_means_in_the_colo
     data = batch(1, 256, 192)
     heatmaps = no_heat(data)
     heatmaps[0, 1, 40, 30] = 1.0
-    _, overlaid = pictures(train(data, heatmaps, unbiased=unbiased), 256, 192)
+    _, overlaid = pictures(train(data, heatmaps, cell_size=(191 / 47, 255 / 63) if unbiased else (4.0, 4.0)), 256, 192)
     blue = overlaid[..., 2].astype(int)
     row, column = np.unravel_index(blue.argmax(), blue.shape)
     cell = np.array([40, 30])

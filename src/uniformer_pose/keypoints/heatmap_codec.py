@@ -102,7 +102,7 @@ class HeatmapCodec:
         As in the original, a window that ends on the cell just left of or above the heatmap counts as
         reaching it.
         """
-        cell_width, cell_height = self._cell_size
+        cell_width, cell_height = self.cell_size
         x, y = keypoints_in_crop.float().unbind(-1)
         along_x, reaches_x = self._gaussian(x / cell_width, self.heatmap_width)
         along_y, reaches_y = self._gaussian(y / cell_height, self.heatmap_height)
@@ -134,7 +134,7 @@ class HeatmapCodec:
         else:
             logs = self._log_blurred(heatmaps, scores, _UDP_FLOOR, _UDP_CEILING)
             step_x, step_y = _udp_steps(logs, x, y, self.blur_kernel // 2)
-        cell_width, cell_height = self._cell_size
+        cell_width, cell_height = self.cell_size
         keypoints = torch.stack([(x + step_x) * cell_width, (y + step_y) * cell_height], dim=-1)
         broken = ~heatmaps.isfinite().flatten(2).all(dim=-1)
         return keypoints.masked_fill(broken[..., None], math.nan), scores.masked_fill(broken, math.nan)
@@ -169,7 +169,7 @@ class HeatmapCodec:
         )
 
     @property
-    def _cell_size(self) -> tuple[float, float]:
+    def cell_size(self) -> tuple[float, float]:
         """(width, height) of one heatmap cell in crop pixels."""
         if not self.unbiased:
             return float(self.stride), float(self.stride)

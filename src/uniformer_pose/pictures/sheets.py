@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.pictures.drawing import Array, Image, draw_poses
+from uniformer_pose.pictures.heatmap import lay_heatmaps_over
 from uniformer_pose.skeleton import Skeleton
 
 _LOWEST, _HIGHEST = 192, 384  # pixels: crops are shown at least and at most this high
@@ -32,15 +33,15 @@ def training_sheet(
     target_heatmaps: Array,
     skeleton: Skeleton,
     *,
-    unbiased: bool = False,
+    cell_size: tuple[float, float] = (4.0, 4.0),
     max_people: int = 16,
     columns: int = 4,
 ) -> Image:
     """One RGB picture of what a batch teaches: crops with keypoints (left), and with target heatmaps (right).
 
     Visible keypoints are filled, hidden ones are rings. The heatmaps of all keypoints are summed, each in its
-    keypoint's colour, so that a left joint taught as a right one shows. ``unbiased`` says that the heatmap
-    cells span the crop by "pixels - 1" (UDP), as in the crop geometry. At most ``max_people`` are shown.
+    keypoint's colour, so that a left joint taught as a right one shows. ``cell_size`` is the codec's. At most
+    ``max_people`` are shown.
     """
     labelled = np.asarray(visibility)
     panels = []
@@ -49,7 +50,9 @@ def training_sheet(
         seen = labelled[person][None]
         pictures = [
             draw_poses(crop, points[None], seen, skeleton, score_threshold=0, hollow=seen == 1),
-            _overlay_heatmaps(crop, crops[person].shape, target_heatmaps[person], skeleton, unbiased=unbiased),
+            lay_heatmaps_over(
+                crop, target_heatmaps[person], skeleton.colours, _cells_to_sheet(cell_size, _scale(crops.shape[1]))
+            ),
         ]
         caption = f"{int((seen == 2).sum())} visible, {int((seen == 1).sum())} hidden of {skeleton.num_keypoints}"
         panels.append(panel(pictures, caption, TEXT))
@@ -116,26 +119,11 @@ def _enlarge(crop: Image, keypoints_in_crop: Array) -> tuple[Image, npt.NDArray[
     return enlarged, (np.asarray(keypoints_in_crop, dtype=np.float64) + 0.5) * scale - 0.5
 
 
-def _overlay_heatmaps(
-    enlarged: Image, crop_shape: tuple[int, ...], heatmaps: Array, skeleton: Skeleton, *, unbiased: bool
-) -> Image:
-    """The crop with heatmaps (K, h, w) laid over it, opaque in proportion to their height."""
-    heat = np.nan_to_num(np.asarray(heatmaps, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
-    total = heat.sum(axis=0)
-    colour = np.tensordot(heat, np.asarray(skeleton.colours, dtype=np.float32), axes=(0, 0))
-    colour /= np.maximum(total, 1e-6)[..., None]
-    opacity = total.clip(0, 1)
-    (height, width), (rows, cells) = crop_shape[:2], heat.shape[1:]
-    ends = 1 if unbiased else 0
-    step_x, step_y = (width - ends) / max(cells - ends, 1), (height - ends) / max(rows - ends, 1)
-    scale = _scale(height)
+def _cells_to_sheet(cell_size: tuple[float, float], scale: float) -> npt.NDArray[np.float64]:
+    """(2, 3) affine map from heatmap cells to pixels of the crop enlarged by ``scale``."""
     # Cell i stands at crop pixel i * step, not in the middle of a block of pixels.
     shift = (scale - 1) / 2
-    cells_to_sheet = np.array([[step_x * scale, 0, shift], [0, step_y * scale, shift]])
-    size = (enlarged.shape[1], enlarged.shape[0])
-    alpha = 0.7 * cv2.warpAffine(opacity, cells_to_sheet, size, borderMode=cv2.BORDER_REPLICATE)[..., None]
-    paint = cv2.warpAffine(colour, cells_to_sheet, size, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(np.round(enlarged * (1 - alpha) + paint * alpha).clip(0, 255), dtype=np.uint8)
+    return np.array([[cell_size[0] * scale, 0, shift], [0, cell_size[1] * scale, shift]])
 
 
 def panel(pictures: Sequence[Image], caption: str, colour: tuple[int, int, int]) -> Image:

@@ -55,7 +55,7 @@ class Pictures(Callback):
             shown["visibility"].cpu().numpy(),
             targets.cpu().numpy(),
             pl_module.model.skeleton,
-            unbiased=pl_module.codec.unbiased,
+            cell_size=pl_module.codec.cell_size,
             max_people=self.num_people,
         )
         self._keep(trainer, "training_crops", "training_crops", sheet)
