@@ -1,34 +1,32 @@
-"""A local web page to look at poses: drop a picture, draw or detect boxes, see skeletons, heatmaps and COCO results.
+"""A page in the browser to look at poses: open a picture, draw or find boxes, see skeletons, heatmaps and COCO results.
 
-Uses no network: it serves this machine only, unless told otherwise, and loads nothing from elsewhere. Exit status 0
-after Ctrl-C, 2 for unusable settings.
+Serves this machine only, unless told otherwise, and asks nothing of any other. Exit status 0 after Ctrl-C, 2 for
+unusable settings.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
+import tempfile
 import threading
-import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import hydra
 from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
-from predict import detector_file_as_choice
+from predict import box_finder, detector_file_as_choice
 from uniformer_pose.config_check import Node
 from uniformer_pose.config_parts import Detector, Precision
-from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors, users_mistake
 from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Count, Positive, Share
-
-if TYPE_CHECKING:
-    from uniformer_pose.prediction.boxes import BoxFinder
 
 _DEMO_RUNS = Path("runs/demo")
 
@@ -63,25 +61,29 @@ class DemoConfig:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="demo")
 def main(config: DictConfig) -> None:
     """Check the config before any work, then serve the page until Ctrl-C."""
-    with report_input_errors():
-        serve(checked_config(config, DemoConfig))
+    with report_input_errors(), tempfile.TemporaryDirectory(prefix="uniformer_pose_") as folder:
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        settings = checked_config(config, DemoConfig)
+        demo = launched(settings)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            demo.close(verbose=False)
+            print("the page is closed")
 
 
-def serve(config: dict[str, Any]) -> None:
-    """Load the model that a checked, plain config names and serve the page until this process is told to end."""
+def launched(config: dict[str, Any]) -> Any:
+    """The page of a checked, plain config, being served from another thread, as Gradio's blocks."""
     checkpoint = config["ckpt_path"] or newest_demo_checkpoint()
-    # Imported here because a misspelt key should not have to wait for torch.
+    try:
+        from uniformer_pose.prediction.page import PosePage, launch
+    except ModuleNotFoundError as error:
+        raise InputError(f'the page needs {error.name}; install the extra: pip install -e ".[page]"') from error
     from hydra.utils import instantiate
 
-    from uniformer_pose.demo_page.answers import Limits, PageAnswers, rendered_examples
-    from uniformer_pose.demo_page.server import PageServer
     from uniformer_pose.prediction.estimator import PoseEstimator
-    from uniformer_pose.weights.download import OFFLINE_VARIABLES
 
-    limits = Limits(
-        upload_bytes=round(config["limits"]["upload_megabytes"] * 1e6),
-        pixels=round(config["limits"]["megapixels"] * 1e6),
-    )
     estimator = PoseEstimator(
         checkpoint,
         input_size=config["input_size"] and tuple(config["input_size"]),
@@ -90,34 +92,24 @@ def serve(config: dict[str, Any]) -> None:
         device=config["device"],
         precision=config["precision"],
     )
-    os.environ[OFFLINE_VARIABLES[0]] = "1"  # from here on nothing is fetched, whatever a visitor asks for
-    notes = [f"Model: {checkpoint}"]
+    os.environ["UNIFORMER_POSE_OFFLINE"] = "1"  # from here on nothing is fetched, whatever a visitor asks for
+    notes = f"Model: {checkpoint}"
     if config["ckpt_path"] is None:
-        notes.append(
-            "It is small and was trained on rendered people only. For photographs start the page with a released or "
-            "your own model (ckpt_path=...)."
-        )
-    answers = PageAnswers(
-        estimator,
-        limits=limits,
-        examples=rendered_examples(instantiate(config["examples"], _convert_="all")),
-        make_detector=detector_maker(config["detector"]),
+        notes += " (small, and trained on rendered people only; for photographs give `ckpt_path=` a released model)"
+    most_pixels = round(config["limits"]["megapixels"] * 1e6)
+    demo = PosePage(estimator, most_pixels=most_pixels, find_people=people_finder(config)).blocks(
         notes=notes,
+        examples=instantiate(config["examples"], _convert_="all"),
         score_threshold=config["score_threshold"],
     )
-    with PageServer(answers, host=config["host"], port=config["port"]) as server:
-        print(f"the page is at      {server.url}   (Ctrl-C ends it)", flush=True)
-        if not server.is_local:
-            print(
-                f"                    open to whoever reaches this machine, because host={config['host']}", flush=True
-            )
-        if config["open_browser"] and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("the page is closed")
+    launch(
+        demo,
+        host=config["host"],
+        port=config["port"],
+        most_bytes=round(config["limits"]["upload_megabytes"] * 1e6),
+        open_browser=config["open_browser"],
+    )
+    return demo
 
 
 def newest_demo_checkpoint() -> str:
@@ -131,35 +123,25 @@ def newest_demo_checkpoint() -> str:
     return max(found)[1]
 
 
-def detector_maker(config: dict[str, Any]) -> Callable[[], BoxFinder] | None:
-    """What makes the config's detector when it is first wanted; None for ``detector=none``."""
-    model = config["model"]
-    if model is None:
-        return None
+def people_finder(config: dict[str, Any]) -> Callable[[Sequence[str], Sequence[Any]], list[Any]]:
+    """Names and pictures -> boxes, by the config's detector, which is made when it is first wanted."""
+    make = functools.cache(lambda: box_finder({**config, "boxes": "detector"}, None))  # keeps no failure
 
-    def make() -> BoxFinder:
-        from hydra.utils import instantiate
-
-        from uniformer_pose.prediction.boxes import DetectedBoxes
-
+    def find(names: Sequence[str], images: Sequence[Any]) -> list[Any]:
         try:
-            detector = instantiate(model, _convert_="all")
+            finder = make()
         except Exception as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError | ImportError):
-                cause = cause.__cause__
-            if cause is None:
+            reason = users_mistake(error)
+            if reason is None:
                 raise
-            if "weights" in model and model["weights"] is None:
-                raise InputError(
-                    "There is no person detector here: its weights are not on this machine, and this page fetches "
-                    "nothing. Draw a box around each person, or fetch the weights once with src/predict.py, which "
-                    "finds people with the same detector."
-                ) from error
-            raise InputError(f"The person detector cannot be used: {' '.join(str(cause).split())}") from error
-        return DetectedBoxes(detector, instantiate(config["keep"], _convert_="all"))
+            if (config["detector"]["model"] or {}).get("weights", "") is None:
+                reason = (
+                    "its weights are not on this machine, and the page fetches nothing; src/predict.py fetches them"
+                )
+            raise InputError(f"no person detector: {reason}. Or draw a box around each person.") from error
+        return finder(names, images)
 
-    return make
+    return find
 
 
 if __name__ == "__main__":

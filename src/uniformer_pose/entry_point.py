@@ -74,11 +74,11 @@ def _one_line(error: Exception) -> str | None:
     if type(error).__module__.startswith("wandb."):  # no account, no network
         return f"{' '.join(str(error).split())} Or record without an account: logger.wandb.offline=true"
     if isinstance(error, (InputError, InstantiationException)):
-        return _users_mistake(error)
+        return users_mistake(error)
     return None
 
 
-def _users_mistake(error: BaseException | None) -> str | None:
+def users_mistake(error: BaseException | None) -> str | None:
     """The one line of an InputError, an absent package or arguments that a library's class refuses.
 
     They stand behind what Hydra and data workers wrap them in.

@@ -1,49 +1,205 @@
-"""``python src/demo.py`` as a user starts and ends it."""
+"""The page in the browser: what it does when asked, how it is served, and how a user starts and ends it.
+
+The browser test needs playwright and a browser: Debian's package ``chromium``.
+"""
 
 from __future__ import annotations
 
-import http.client
+import io
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import cv2
+import httpx
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image as PillowImage
 
-from demo import DemoConfig, detector_maker, newest_demo_checkpoint
-from demo_pages import random_model
+from demo import DemoConfig, launched, newest_demo_checkpoint, people_finder
 from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
 from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.prediction.boxes import FullPictures
+from uniformer_pose.prediction.estimator import PoseEstimator
+from uniformer_pose.saved_model import SavedModel
+from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.weights.export import save_pretrained
+
+gradio_page = pytest.importorskip("uniformer_pose.prediction.page", reason="the extra `page` is not installed")
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONF = PROJECT / "conf"
+PHOTO = np.asarray(PillowImage.effect_mandelbrot((160, 120), (-2, -1, 1, 1), 50).convert("RGB"))
+BOX = {"xmin": 10, "ymin": 20, "xmax": 90, "ymax": 110, "label": ""}
+XYWH = [10.0, 20.0, 80.0, 90.0]
 
 
-@contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, str(PROJECT / "src" / "demo.py"), *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever runs the tests in the background hands down a SIGINT that is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+def random_model() -> SavedModel:
+    """Its scores are near 1, so everything is drawn, at places that mean nothing but differ from person to person."""
+    torch.manual_seed(0)
+    network = PoseNetwork(17, depths=[1, 1, 1, 1], embed_dims=[8, 8, 16, 16], head_dim=8, deconv_channels=[8, 8, 8])
+    last = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        network.train()(torch.randn(4, 3, 128, 96))  # for BatchNorm's statistics
+        last.weight.mul_(30.0)
+        assert last.bias is not None
+        last.bias.fill_(0.9)
+    return SavedModel(
+        network.eval(),
+        HeatmapCodec(128, 96, sigma=2.0, method="udp"),
+        load_skeleton("coco_17"),
+        (123.675, 116.28, 103.53),
+        (58.395, 57.12, 57.375),
+        1.25,
+        {},
+        {},
     )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def estimator() -> PoseEstimator:
+    return PoseEstimator(random_model(), device="cpu", precision="fp32", engine="eager")
+
+
+@pytest.fixture
+def page(estimator: PoseEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "kept"))
+    return gradio_page.PosePage(estimator, most_pixels=1_000_000, find_people=FullPictures())
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    PillowImage.fromarray(PHOTO).save(tmp_path / "000000000139.png")
+    return str(tmp_path / "000000000139.png")
+
+
+def test_skeletons_and_results_are_the_estimators(page: Any, estimator: PoseEstimator, photo: str) -> None:
+    boxes = [BOX, BOX | {"xmin": 40, "label": "0.5"}]
+    drawn, file = page.poses({"image": photo, "boxes": boxes, "orientation": 0}, True, 0.2)
+    expected = estimator(PHOTO, [XYWH, [40, 20, 50, 90]], box_scores=[1, 0.5], flip_test=True)
+    assert json.loads(Path(file).read_text()) == expected.to_coco(139)
+    assert np.array_equal(drawn, expected.plot(PHOTO))
+
+
+def test_a_turned_picture_is_turned_before_it_is_looked_at(page: Any, estimator: PoseEstimator, photo: str) -> None:
+    _, file = page.poses({"image": photo, "boxes": [BOX], "orientation": 1}, False, 0.2)
+    clockwise = np.ascontiguousarray(np.rot90(PHOTO, -1))
+    assert json.loads(Path(file).read_text()) == estimator(clockwise, [XYWH]).to_coco(139)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF", "PNG"])
+def test_a_photo_is_opened_upright_with_the_pixels_that_the_network_sees(
+    page: Any, tmp_path: Path, file_format: str
+) -> None:
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"holiday.{file_format.lower()}"
+    PillowImage.fromarray(PHOTO).save(path, exif=exif)
+    opened = page.opened({"image": str(path), "boxes": []})
+    shown = np.asarray(PillowImage.open(opened["image"]))
+    assert shown.shape == (160, 120, 3)
+    assert np.array_equal(shown, page.picture(opened))
+    assert (Path(opened["image"]).name, opened["boxes"]) == ("holiday.png", [])
+
+
+def test_the_heatmap_of_a_keypoint_stands_where_its_skeleton_has_it(
+    page: Any, estimator: PoseEstimator, photo: str
+) -> None:
+    boxed = {"image": photo, "boxes": [BOX]}
+    people = estimator(PHOTO, [XYWH])
+    names = estimator.skeleton.keypoint_names
+    inside = np.all((people.keypoints[0] > [12, 22]) & (people.keypoints[0] < [88, 108]), axis=1)
+    for keypoint in np.flatnonzero(inside)[:3].tolist():
+        paint = estimator.skeleton.colours[keypoint]
+        laid = page.heatmaps(boxed, False, names[keypoint]).astype(float)
+        opacity = np.abs(laid - PHOTO).sum(axis=2) / np.abs(np.array(paint) - PHOTO).sum(axis=2).clip(1)
+        x, y = np.round(people.keypoints[0, keypoint]).astype(int)
+        assert opacity[y - 2 : y + 3, x - 2 : x + 3].max() == pytest.approx(0.7, abs=0.05)
+    assert inside.any()
+
+
+def test_everybody_is_looked_at_without_the_heatmaps_of_others(
+    page: Any, estimator: PoseEstimator, photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = estimator.heatmaps
+    monkeypatch.setattr(estimator, "heatmaps", lambda *given, **how: seen.append(given[0]) or original(*given, **how))
+    boxed = {"image": photo, "boxes": [BOX, BOX | {"xmin": 40}]}
+    assert not np.array_equal(page.heatmaps(boxed, False, "all keypoints"), PHOTO)
+    assert [np.array_equal(pixels, PHOTO) for pixels in seen] == [True, True]
+
+
+def test_people_are_found_and_the_whole_picture_is_a_box(page: Any, photo: str) -> None:
+    found = page.with_boxes({"image": photo, "boxes": [], "orientation": 1}, page.find_people)
+    assert (found["boxes"][0]["xmax"], found["boxes"][0]["ymax"], found["orientation"]) == (120, 160, 1)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "named"),
+    [
+        ([], "0 boxes"),
+        ([BOX] * 101, "101 boxes"),
+        ([BOX, BOX | {"xmin": 160, "xmax": 200}], "box 2.*outside.*160 x 120"),
+        ([BOX | {"ymax": 0, "ymin": -50}], "box 1.*outside"),
+        ([BOX | {"xmax": 10}], "empty"),
+        ([BOX | {"ymin": float("nan")}], "box 1"),
+        ([BOX | {"xmax": float("inf")}], "finite"),
+        ([BOX | {"label": "<b>"}], "score"),
+        ([BOX | {"label": "nan"}], "score"),
+    ],
+)
+def test_boxes_that_make_no_sense_are_refused_in_one_line(page: Any, photo: str, boxes: Any, named: str) -> None:
+    for ask in (lambda value: page.poses(value, False, 0.2), lambda value: page.heatmaps(value, False, "nose")):
+        with pytest.raises(InputError, match=named) as caught:
+            ask({"image": photo, "boxes": boxes})
+        assert "\n" not in str(caught.value)
+
+
+def bomb(side: int) -> bytes:
+    """A small PNG that claims to have ``side`` times ``side`` pixels."""
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(9))))
+    packed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "empty"),
+        (b"<svg></svg>", "XML"),
+        (b"no picture", "no image"),
+        (bomb(1001), "1000000"),
+        (bomb(30_000), "1000000"),
+    ],
+)
+def test_what_is_no_picture_or_too_large_never_reaches_the_decoder(
+    page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, named: str
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    (tmp_path / "trap.png").write_bytes(content)
+    for boxes in ([], [BOX]):
+        with pytest.raises(InputError, match=named) as caught:
+            page.opened({"image": str(tmp_path / "trap.png"), "boxes": boxes})
+        assert str(caught.value).startswith("trap.png: ")
+
+
+def test_without_a_picture_one_is_asked_for(page: Any) -> None:
+    with pytest.raises(InputError, match="open a picture"):
+        page.poses(None, False, 0.2)
 
 
 def composed(*arguments: str) -> dict[str, Any]:
@@ -52,40 +208,142 @@ def composed(*arguments: str) -> dict[str, Any]:
     return checked_config(config, DemoConfig)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_the_page_is_served_until_it_is_told_to_end(tmp_path: Path, stop: signal.Signals) -> None:
-    save_pretrained(random_model(), tmp_path / "runs" / "demo" / "first")
-    arguments = [f"ckpt_path={tmp_path / 'runs' / 'demo' / 'first'}", "port=0", "detector=none"]
-    with started(tmp_path, *arguments, "examples.num_val_images=1") as process:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a page that takes 0.3 MB and a million pixels."""
+    folder = tmp_path_factory.mktemp("page")
+    save_pretrained(random_model(), folder / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        patch.setenv("UNIFORMER_POSE_OFFLINE", "0")
+        limits = ["limits.upload_megabytes=0.3", "limits.megapixels=1", "examples.num_val_images=2"]
+        demo = launched(composed(f"ckpt_path={folder / 'model'}", "port=0", "detector=none", *limits))
+        yield demo.local_url
+        demo.close(verbose=False)
+
+
+def asked(url: str, picture: dict[str, Any]) -> str:
+    """What the page answers to a question about a picture's poses, as it came."""
+    boxed = {"image": picture | {"meta": {"_type": "gradio.FileData"}}, "boxes": [BOX]}
+    event = httpx.post(f"{url}gradio_api/call/poses", json={"data": [boxed, False, 0.2]}).json()["event_id"]
+    return httpx.get(f"{url}gradio_api/call/poses/{event}", timeout=60).text
+
+
+def uploaded(url: str, content: bytes) -> httpx.Response:
+    return httpx.post(f"{url}gradio_api/upload", files={"files": ("photo.png", content)})
+
+
+def encoded() -> bytes:
+    content = io.BytesIO()
+    PillowImage.fromarray(PHOTO).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_the_served_page_answers_what_was_uploaded_and_refuses_the_rest(served: str, tmp_path: Path) -> None:
+    assert served.startswith("http://127.0.0.1:")
+    answer = asked(served, {"path": uploaded(served, encoded()).json()[0]})
+    assert "event: complete" in answer
+    result = next(part for part in json.loads(answer.split("data: ")[1]) if part["path"].endswith(".json"))
+    assert httpx.get(result["url"]).json()[0]["bbox"] == XYWH
+    assert uploaded(served, bytes(400_000)).status_code == 413
+    assert "trap" not in asked(served, {"path": uploaded(served, bomb(30_000)).json()[0]})
+    (tmp_path / "mine.png").write_bytes(encoded())
+    assert "event: error" in asked(served, {"path": str(tmp_path / "mine.png")})
+    assert "not an address" in asked(served, {"path": "https://pictures.invalid/a.png"})
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("evil.example", 400), ("127.0.0.1.evil.example", 400), ("localhost:80", 200)]
+)
+def test_a_page_for_this_machine_answers_to_no_other_name(served: str, host: str, status: int) -> None:
+    assert httpx.get(served, headers={"Host": host}).status_code == status
+
+
+def test_a_port_in_use_is_said_in_one_line(served: str) -> None:
+    port = served.rstrip("/").rpartition(":")[2]
+    with pytest.raises(InputError, match=f"port={port}.*port=0"):
+        gradio_page.launch(None, host="127.0.0.1", port=int(port), most_bytes=1, open_browser=False)
+
+
+@pytest.mark.slow
+def test_a_visitor_draws_a_box_sees_poses_and_downloads_results_and_nothing_is_asked_of_others(
+    served: str, tmp_path: Path
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no browser is installed (Debian: apt-get install chromium)")
+    (tmp_path / "broken.png").write_bytes(encoded()[:500])
+    (tmp_path / "photo.png").write_bytes(encoded())
+    elsewhere: list[str] = []
+    with playwright.sync_playwright() as driver:
+        # Chromium's sandbox does not start as root.
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        visit = browser.new_page()
+        visit.on("request", lambda sent: elsewhere.append(sent.url))
+        visit.goto(served)
+        files = visit.locator("input[type=file]").first
+        files.set_input_files(tmp_path / "broken.png")
+        visit.get_by_text("broken.png: no image").wait_for()
+        visit.locator(".gallery-item").first.click()
+        visit.locator("img[src*=jpeg]").nth(1).wait_for()
+        visit.get_by_label("Remove Image").first.click()
+        files.set_input_files(tmp_path / "photo.png")
+        canvas = visit.locator("canvas").first
+        canvas.wait_for()
+        visit.wait_for_timeout(1000)
+        area = canvas.bounding_box()
+        middle, top = area["x"] + area["width"] / 2, area["y"]
+        visit.mouse.move(middle - 70, top + 20)
+        visit.mouse.down()
+        visit.mouse.move(middle, top + 60, steps=3)
+        visit.mouse.move(middle + 10, top + 110, steps=3)
+        visit.mouse.up()
+        visit.get_by_role("button", name="Estimate poses").click()
+        visit.locator("img[src*=jpeg]").nth(1).wait_for()
+        with visit.expect_download() as download:
+            visit.get_by_text("Download COCO results").click()
+        name, boxes = download.value.suggested_filename, json.loads(download.value.path().read_text())
+        browser.close()
+    assert (name, boxes[0]["bbox"], len(boxes)) == ("photo_poses.json", [10.0, 20.0, 80.0, 90.0], 1)
+    assert [url for url in elsewhere if not url.startswith((served, "data:", "blob:"))] == []
+
+
+def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
+    save_pretrained(random_model(), tmp_path / "model")
+    process = subprocess.Popen(
+        [sys.executable, str(PROJECT / "src" / "demo.py"), "ckpt_path=model", "port=0", "examples.num_val_images=1"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background hands down a SIGINT that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
         assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        line = next(line for line in lines if line.startswith("the page is at"))
-        address = urlsplit(line.split()[4])
-        assert address.hostname == "127.0.0.1"
-        client = http.client.HTTPConnection("127.0.0.1", address.port or 0, timeout=60)
-        client.request("GET", "/api/about")
-        about = json.loads(client.getresponse().read())
-        process.send_signal(stop)
-        assert process.wait(timeout=60) == 0
-        assert process.stdout.read() == "the page is closed\n"
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
-    assert about["crop"] == {"height": 128, "width": 96}
-    assert (len(about["examples"]), about["can_detect"], len(about["notes"])) == (1, False, 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]  # nothing is left behind
+        line = next(line for line in iter(process.stdout.readline, "") if line.startswith("the page is at"))
+        assert "UniFormer Pose" in httpx.get(line.split()[4]).text
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, output, errors) == (0, "the page is closed\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]  # nothing is left behind
 
 
-def test_without_a_model_one_line_says_what_to_do(tmp_path: Path) -> None:
-    with started(tmp_path) as process:
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert errors.count("\n") == 1
-    assert "run `make demo` first" in errors
-    assert "ckpt_path=" in errors
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "uniformer_pose.prediction.page")
+    with pytest.raises(InputError, match=r"gradio.*pip install.*\[page\]"):
+        launched(composed("ckpt_path=any"))
 
 
 def test_the_newest_demo_run_is_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"make demo.*ckpt_path="):
+        newest_demo_checkpoint()
     for name, seconds in (("b", 100), ("a", 300), ("c", 200)):
         checkpoint = tmp_path / "runs" / "demo" / name / "checkpoints" / "best.ckpt"
         checkpoint.parent.mkdir(parents=True)
@@ -94,37 +352,34 @@ def test_the_newest_demo_run_is_the_model(tmp_path: Path, monkeypatch: pytest.Mo
     assert newest_demo_checkpoint() == "runs/demo/a/checkpoints/best.ckpt"
 
 
-def test_the_page_is_for_this_machine_only_unless_told_otherwise() -> None:
-    assert composed()["host"] == "127.0.0.1"
+def test_the_page_is_for_this_machine_only_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (composed()["host"], composed()["port"]) == ("127.0.0.1", 7860)
     assert composed("host=0.0.0.0")["host"] == "0.0.0.0"
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")  # as on a Hugging Face Space
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "7861")
+    assert (composed()["host"], composed()["port"]) == ("0.0.0.0", 7861)
 
 
-@pytest.mark.parametrize("argument", ["prot=7860", "port=many", "limits.megapixel=3", "examples.poses_=any"])
-def test_a_misspelt_setting_is_refused(argument: str) -> None:
+@pytest.mark.parametrize(
+    "argument",
+    ["prot=7860", "port=many", "port=70000", "limits.megapixel=3", "limits.megapixels=0", "examples.poses_=any"],
+)
+def test_a_setting_that_cannot_be_is_refused(argument: str) -> None:
     with pytest.raises(InputError) as caught:
         composed(argument)
     assert "\n" not in str(caught.value)
 
 
-def test_a_detector_whose_weights_are_not_there_is_told_in_a_friendly_line(
+def test_a_detector_whose_weights_are_not_there_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(tmp_path))
     monkeypatch.setenv("UNIFORMER_POSE_OFFLINE", "1")
-    make = detector_maker(composed()["detector"])
-    assert make is not None
-    with pytest.raises(InputError, match="Draw a box around each person") as caught:
-        make()
+    with pytest.raises(InputError, match="draw a box around each person") as caught:
+        people_finder(composed())(["a.png"], [PHOTO])
     assert str(tmp_path) not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_detectors_own_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    make = detector_maker(composed(f"detector.model.weights={tmp_path / 'none.pth'}")["detector"])
-    assert make is not None
-    with pytest.raises(InputError, match=r"The person detector cannot be used: .*none\.pth"):
-        make()
-
-
-def test_without_a_detector_none_is_made() -> None:
-    assert detector_maker(composed("detector=none")["detector"]) is None
+    own = composed(f"detector.model.weights={tmp_path / 'none.pth'}")
+    with pytest.raises(InputError, match=r"none\.pth"):
+        people_finder(own)(["a.png"], [PHOTO])
+    with pytest.raises(InputError, match="detector=none"):
+        people_finder(composed("detector=none"))(["a.png"], [PHOTO])

@@ -1,1 +1,0 @@
-"""A page in the browser to look at poses: a picture in, skeletons, heatmaps and COCO results out."""
