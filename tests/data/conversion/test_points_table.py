@@ -291,3 +291,14 @@ def test_columns_in_another_order_than_a_given_skeletons_are_read_by_name(
     source = table(f"{header}a.png,1,2,30,31,20,21\nb.png,1,2,30,31,20,21\n")
     image = read(source, skeleton=load_skeleton(fields_of_three))
     assert image.people[0].keypoints[:, 0].tolist() == [30, 20, 1]
+
+
+def test_a_header_may_be_written_in_capitals_with_empty_columns_and_likelihoods(table: Callable[[str], Path]) -> None:
+    source = table(
+        "File_Name,Keypoint,X,Y,Likelihood,,\na.png,Nose,10,12,1.0,,\na.png,tail,20,30,0.4,,\nb.png,Nose,1,2,0.8,,\n"
+    )
+    dataset = table_of(source)
+    assert dataset.skeleton.keypoint_names == ("Nose", "tail")
+    assert not any("not used" in note for note in dataset.notes)
+    dataset.read("train", "a.png", Problems(allowed=True))
+    assert dataset.repairs["confidences below 0.5 read as not labelled"] == 1

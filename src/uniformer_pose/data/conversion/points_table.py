@@ -1,7 +1,7 @@
 """A CSV of points to people; the header says which of three forms it has.
 
 *One row a point*: the columns ``image``, ``keypoint``, ``x``, ``y``, and optionally ``person`` (a name or number that
-tells the people of one image apart; without it every image shows one person) and ``visibility``.
+tells the people of one image apart; without it every image shows one person) and ``visibility`` or ``likelihood``.
 
 *One row a person*: the column ``image``, and ``<name>_x`` and ``<name>_y`` for every keypoint, optionally
 ``<name>_visibility`` (or ``_v``, ``_likelihood``, ``_score``); a point may stand in the place of ``_``.
@@ -48,8 +48,10 @@ from uniformer_pose.skeleton import plain_name
 
 _BOX = ("box_x", "box_y", "box_width", "box_height")
 _IMAGE = ("image", "file_name", "filename", "image_name", "image_path")
+_SEEN = ("visibility", "v", "likelihood", "score", "confidence")
+_ONCE = frozenset({*_IMAGE, *_SEEN, *_BOX, "person", "keypoint", "x", "y", "split"})
 _POINT_FORM = ("image", "keypoint", "x", "y")
-_POINT_COLUMN = re.compile(r"(.+)[_. ](x|y|v|visibility|likelihood|score|confidence)", re.IGNORECASE)
+_POINT_COLUMN = re.compile(rf"(.+)[_. ](x|y|{'|'.join(_SEEN)})", re.IGNORECASE)
 _NOTHING = frozenset({"", "nan", "na", "none", "null"})
 _DEEPLABCUT = ("scorer", "individuals", "bodyparts", "coords")
 
@@ -137,8 +139,8 @@ def _read_table(source: Path, settings: ConversionSettings) -> _Table:
     if numbered and numbered[0][1][0].lower() == "scorer":
         _read_deeplabcut(table, numbered)
         return table
-    header = numbered[0][1] if numbered else []
-    image_column = next((column for column in header if column.lower() in _IMAGE), None)
+    header = [column.lower() if column.lower() in _ONCE else column for column in (numbered[0][1] if numbered else [])]
+    image_column = next((column for column in _IMAGE if column in header), None)
     header = ["image" if column == image_column else column for column in header]
     _read_rows(table, header, numbered[1:], dict(zip(map(plain_name, given), given, strict=True)))
     return table
@@ -146,7 +148,7 @@ def _read_table(source: Path, settings: ConversionSettings) -> _Table:
 
 def _read_rows(table: _Table, header: list[str], lines: Sequence[tuple[int, list[str]]], given: dict[str, str]) -> None:
     """Both forms with a header; ``given``: the skeleton's names, which the rows of points are about."""
-    repeated = sorted({column for column in header if header.count(column) > 1})
+    repeated = sorted({column for column in header if column and header.count(column) > 1})
     if repeated:
         raise InputError(f"{table.source}: the column {repeated[0]!r} stands twice in the header")
     some_box = [column for column in _BOX if column in header]
@@ -160,8 +162,9 @@ def _read_rows(table: _Table, header: list[str], lines: Sequence[tuple[int, list
             "keypoint, x, y; a row a person has image, <name>_x, <name>_y, ...; DeepLabCut's begins with scorer"
         )
     used = {"image", "person", "split", *_BOX, *(column for three in columns.values() for column in three)}
-    used |= {"keypoint", "x", "y", "visibility"} if by_point else set()
-    ignored = [column for column in header if column not in used]
+    seen = next((column for column in _SEEN if column in header), "")
+    used |= {*_POINT_FORM, seen} if by_point else set()
+    ignored = [column for column in header if column and column not in used]
     table.notes += [f"columns not used: {', '.join(ignored)[:200]}"] if ignored else []
     fixed = bool(given)
     table.names = given if by_point else {name: name for name in columns}
@@ -173,7 +176,7 @@ def _read_rows(table: _Table, header: list[str], lines: Sequence[tuple[int, list
         if not cells["image"]:
             table.problems.append(f"{table.source}:{number}: has no image")
         elif by_point:
-            _add_point(table, number, cells, fixed=fixed)
+            _add_point(table, number, cells, seen, fixed=fixed)
         else:
             _add_person(table, number, cells, columns)
 
@@ -200,7 +203,7 @@ def _add_person(table: _Table, number: int, cells: Cells, columns: Mapping[str, 
             person.points[name] = _point(table, cells[x], cells[y], cells.get(seen, ""), _is_confidence(seen))
 
 
-def _add_point(table: _Table, number: int, cells: Cells, *, fixed: bool) -> None:
+def _add_point(table: _Table, number: int, cells: Cells, seen: str, *, fixed: bool) -> None:
     """Names of keypoints in the order in which they first appear, unless they are ``fixed``."""
     name = cells["keypoint"]
     key = plain_name(name) or name
@@ -215,7 +218,7 @@ def _add_point(table: _Table, number: int, cells: Cells, *, fixed: bool) -> None
         table.problems.append(f"{table.source}:{number}: gives {name} of person {cells.get('person', '')!r} again")
         return
     table.names.setdefault(key, name)
-    person.points[key] = _point(table, cells["x"], cells["y"], cells.get("visibility", ""), confidence=False)
+    person.points[key] = _point(table, cells["x"], cells["y"], cells.get(seen, ""), _is_confidence(seen))
 
 
 def _person_of(table: _Table, number: int, cells: Cells, key: str) -> _Person | None:
