@@ -184,6 +184,42 @@ def test_pictures_turned_by_their_exif_reach_training_as_they_are_displayed(
     assert (turned["keypoints_in_crop"] == upright["keypoints_in_crop"]).all()
 
 
+def spoil(file: Path) -> None:
+    """Ids, names, visibilities and boxes as other programs write them."""
+    content = json.loads(file.read_text())
+    content["categories"][0]["id"] = "4"
+    for image in content["images"]:
+        image.update(id=str(image["id"]), file_name=f"C:\\pictures\\{image['file_name']}", height="64")
+    for number, person in enumerate(content["annotations"]):
+        person.update(image_id=float(person["image_id"]), category_id="4")
+        person.update([{"bbox": None}, {"bbox": [20, 5, 0, 0]}, {"area": 0}][number % 3])
+        person["keypoints"][2::3] = [[None, float("nan"), -1, 3, 0.9][number % 5], 2, True, "2", 1]
+        person["keypoints"][12] = [48, 83.4][number % 2]
+    file.write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+
+
+def test_what_is_plain_is_converted_counted_and_passes_the_check(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = as_coco(pictures)
+    spoil(pictures / "mine.json")
+    convert([*source, f"to={tmp_path / 'five'}", "val_share=0.25", *SIZE])
+    told = capsys.readouterr().out
+    assert "train 9 images, 9 people, 9 of them with labelled keypoints" in told
+    for repair in ("ids written as text", "file names found", "no number", "below 0", "above 2", "true and false"):
+        assert repair in told
+    assert "8 boxes drawn around the keypoints" in told
+    assert "6 labelled keypoints outside their picture" in told
+    split = [
+        f"data.{name}_{kind}={place}/{name}{end}"
+        for name in ("train", "val")
+        for kind, place, end in (("annotations", "annotations", ".json"), ("images", "images", ""))
+    ]
+    root = tmp_path / "five"
+    places = [f"data.root={root}", "data.val_boxes=gt", f"data.skeleton={root / 'skeleton.yaml'}", *split]
+    assert check(["data=synthetic_128x96", *places, "data.batch_size=4"], tmp_path / "check"), capsys.readouterr().out
+
+
 def test_a_clean_dataset_is_told_from_a_defective_one(
     synthetic_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

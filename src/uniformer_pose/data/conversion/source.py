@@ -280,8 +280,9 @@ def find_inside(folder: Path, name: str, repairs: Repairs) -> Path:
         tail = "/".join(relative.parts[start:])
         for form in dict.fromkeys((tail, unicodedata.normalize("NFC", tail), unicodedata.normalize("NFD", tail))):
             if (folder / form).is_file():
-                if form != relative.as_posix():
-                    repairs["file names found by their last parts, or in another spelling, in the image folder"] += 1
+                if form == relative.as_posix():
+                    return inside
+                repairs["file names found by their last parts, or in another spelling, in the image folder"] += 1
                 return path_inside(folder, form)
     if absolute:
         raise InputError(f"{name!r} leads out of {folder}, which has no image with the last part of this name")
