@@ -417,3 +417,11 @@ def test_the_shared_memory_of_an_evaluation_is_that_of_its_largest_batch(make_da
     assert largest == 6  # two rounds of three
     assert size == largest * data.codec.height * data.codec.width * 3
     assert settings["batch_option"] == "data.eval_batch_size"
+
+
+def test_people_whose_images_have_no_boxes_at_all_are_counted(make_data, tiny_coco):
+    tiny_coco.detections = tiny_coco.detections[:2]  # both in the first image
+    data = make_data(val_boxes="detections.json")
+    data.setup("validate")
+    with pytest.warns(UserWarning, match="2 of 4 people to score are in images without a box"):
+        _ = data.ground_truth

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
@@ -212,6 +213,12 @@ class PersonCrops(pl.LightningDataModule):
             raise InputError(
                 f"{file}: nobody to score among the {len(truth.ids)} annotations of the images to evaluate; scored are "
                 "people with labelled keypoints (num_keypoints above 0) that are no crowd"
+            )
+        missed = ~np.isin(truth.image_ids[truth.is_scored], people.image_ids)
+        if missed.mean() > 0.2:
+            rank_zero_warn(
+                f"{int(missed.sum())} of {len(missed)} people to score are in images without a box in "
+                f"{people.source_file}, so they count as missed; is it made for {file.name}?"
             )
         return truth
 
