@@ -187,6 +187,16 @@ def test_the_command_line_is_rewritten_in_place(tmp_path: Path, monkeypatch: pyt
     assert sys.argv == ["train.py", "model=a", "++seed=1"]
 
 
+def test_further_processes_get_no_folder_of_their_own_whatever_options_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), "seed=1"])
+    prepare_command_line(tmp_path)
+    assert sys.argv[1:3] == ["++seed=1", "hydra.run.dir=."]
+    assert sys.argv[-2:] == ["--config-dir", str(tmp_path)]
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_lists_the_choices_and_then_lets_hydra_print_the_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str

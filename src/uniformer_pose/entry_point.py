@@ -111,7 +111,8 @@ def prepare_command_line(config_folder: Path) -> None:
     # Under torchrun and SLURM every process composes a time-stamped run directory of its own; only the first one's is
     # written to, so the others get none.
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) > 0:
-        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+        own = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+        sys.argv[1:] = overrides_first([*sys.argv[1:], *own])
 
 
 def _help(groups: Mapping[str, Collection[str]]) -> str:
