@@ -106,7 +106,7 @@ def benchmark(config: dict[str, Any]) -> None:
     torch.manual_seed(config["seed"])
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
-    device = _device(config["trainer"]["accelerator"])
+    device = _device(config["trainer"].get("accelerator", "auto"))
     out = Path(config["out"] or Path(config["run_dir"]) / "result.json")
     if out.suffix != ".json":
         raise InputError(f"out={out}: give a file whose name ends in .json")
@@ -313,7 +313,7 @@ def _number_format(config: dict[str, Any]) -> Any:
     from uniformer_pose.training.precision import lightning_precision
 
     by_name = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
-    return by_name[lightning_precision(config["precision"], config["trainer"]["accelerator"])]
+    return by_name[lightning_precision(config["precision"], config["trainer"].get("accelerator", "auto"))]
 
 
 def _device(accelerator: str) -> torch.device:
