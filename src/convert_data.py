@@ -47,7 +47,7 @@ class ConvertDataConfig:
     val_images: str | None
     to: str
     name: str | None
-    category: str | list[str] | None
+    category: str | int | list[str | int] | None
     skeleton: str | None
     default_sigma: Positive
     exif: Literal["displayed", "stored"] | None

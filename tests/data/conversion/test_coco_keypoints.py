@@ -117,6 +117,7 @@ def test_one_of_several_categories_is_chosen_by_name(cats: Callable[..., Path]) 
     with pytest.raises(InputError, match=r"category 5 lists 1 keypoints, category 3 has 3; .*category=\[cat\]"):
         coco(cats(two))
     assert coco(cats(two), category="dog").skeleton.num_keypoints == 1
+    assert coco(cats(two), category=5).skeleton.num_keypoints == 1
     with pytest.raises(InputError, match="has no category 'cta'; it lists cat"):
         coco(cats(two), category="cta")
 

@@ -108,7 +108,7 @@ def read_points_table(source: Path, settings: ConversionSettings) -> SourceDatas
             problems.add(f"{place}: {error}")
             return None
 
-    category = (settings.categories or ["person"])[0]
+    category = str((settings.categories or ["person"])[0])
     return SourceDataset(skeleton, category, paths, read, table.notes + assumptions, table.problems, table.repairs)
 
 

@@ -47,7 +47,7 @@ class ConversionSettings:
     val_source: Path | None = None
     val_images: Path | None = None
     skeleton: Skeleton | None = None
-    category: str | list[str] | None = None
+    category: str | int | list[str | int] | None = None
     exif: ImageOrientation | None = None
     val_share: float = 0.1
     seed: int = 0
@@ -57,9 +57,9 @@ class ConversionSettings:
     normalised: bool = False
 
     @property
-    def categories(self) -> list[str] | None:
-        """The categories that were asked for."""
-        return [self.category] if isinstance(self.category, str) else self.category
+    def categories(self) -> list[str | int] | None:
+        """The categories that were asked for, by name or id."""
+        return self.category if self.category is None or isinstance(self.category, list) else [self.category]
 
 
 @dataclass(frozen=True, eq=False)

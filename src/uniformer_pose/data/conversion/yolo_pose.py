@@ -181,7 +181,7 @@ def _keypoint_shape(content: dict[str, Any], file: Path) -> tuple[int, int]:
 
 
 def _chosen_classes(
-    content: dict[str, Any], file: Path, categories: list[str] | None
+    content: dict[str, Any], file: Path, categories: list[str | int] | None
 ) -> tuple[dict[int, str], list[str]]:
     """Index and name of the classes to take, and a note on the others."""
     names = content.get("names")
@@ -197,10 +197,11 @@ def _chosen_classes(
         raise InputError(
             f"{file}: has the classes {found}; choose with category=<name>, or several with category=[a,b]"
         )
-    for name in categories or []:
-        if name not in listed.values():
-            raise InputError(f"{file}: has no class {name!r}; {did_you_mean(name, listed.values())}")
-    chosen = {index: name for index, name in listed.items() if categories is None or name in categories}
+    for wanted in categories or []:
+        if wanted not in listed and str(wanted) not in listed.values():
+            raise InputError(f"{file}: has no class {wanted!r}; {did_you_mean(str(wanted), listed.values())}")
+    asked = set(listed) if categories is None else {*categories, *map(str, categories)}
+    chosen = {index: name for index, name in listed.items() if index in asked or name in asked}
     others = ", ".join(name for index, name in listed.items() if index not in chosen)
     return chosen, [f"objects of class {others} are not converted"] if others else []
 
