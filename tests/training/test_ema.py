@@ -1,10 +1,11 @@
+from functools import partial
+
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.training.ema import AveragedWeights
 from uniformer_pose.training.pose_module import PoseModule
@@ -93,7 +94,14 @@ def test_a_second_training_with_the_same_callback_has_an_average_of_its_own(tiny
         assert callback._latest_update_step == 3
 
 
-@pytest.mark.parametrize("decay", [1.0, 1.5, -0.1])
-def test_a_decay_that_averages_nothing_is_refused(decay):
-    with pytest.raises(InputError, match="decay"):
-        AveragedWeights(decay=decay)
+def test_a_training_that_goes_on_without_averages_goes_on_with_the_weights_behind_them(tiny, trained):
+    _, journal = trained
+    unchanged = Journal()
+    optimizer = partial(torch.optim.SGD, weight_decay=0.0)
+    trainer = tiny.trainer(max_epochs=3, limit_val_batches=0, callbacks=[unchanged])
+    checkpoint = torch.load(tiny.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["optimizer_states"][0]["state"] = {}
+    torch.save(checkpoint, tiny.folder / "sgd.ckpt")
+    module = tiny.module(optimizer=optimizer, learning_rate_per_256=1e-30)
+    trainer.fit(module, datamodule=tiny.data(), ckpt_path=tiny.folder / "sgd.ckpt", weights_only=True)
+    assert torch.equal(unchanged.weights[-1], journal.weights[-1])

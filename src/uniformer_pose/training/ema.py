@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
+from annotated_types import Ge, Lt
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
-
-from uniformer_pose.errors import InputError
 
 
 class AveragedWeights(WeightAveraging):
@@ -18,13 +17,10 @@ class AveragedWeights(WeightAveraging):
     Averaged are floating parameters and buffers; BatchNorm's statistics are, since those of today's weights lead the
     averaged weights by as many steps as the average spans. Whole numbers (counters, indices) are copied: between two
     of them there is nothing. ``decay`` is approached: after n updates it is (1 + n) / (10 + n) at most, so that the
-    average spans a ninth of the steps taken, and a short training is not averaged with its random beginning. Raises
-    InputError for a ``decay`` outside 0 to 1.
+    average spans a ninth of the steps taken, and a short training is not averaged with its random beginning.
     """
 
-    def __init__(self, decay: float = 0.9998) -> None:
-        if not 0 <= decay < 1:
-            raise InputError(f"callbacks.ema.decay={decay}: give a number from 0 to below 1, such as 0.9998")
+    def __init__(self, decay: Annotated[float, Ge(0), Lt(1)] = 0.9998) -> None:
         super().__init__(use_buffers=True, multi_avg_fn=self._average)
         self.decay = decay
 

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.distributed
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
@@ -397,9 +398,15 @@ class PoseModule(pl.LightningModule):
         checkpoint["skipped_steps"] = self.guard.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The limit on skipped steps counts those of the whole training; its keypoints must be these."""
+        """The limit on skipped steps counts those of the whole training; its keypoints must be these.
+
+        Where the weights are not averaged any more, those behind the average go on being trained.
+        """
         require_same_keypoints(checkpoint.get(RECORD_KEY), self.model.skeleton)
         self.guard.skipped = int(checkpoint.get("skipped_steps", 0))
+        trainer: Any = self.trainer
+        if trainer.training and not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):
+            checkpoint["state_dict"] = checkpoint.get("current_model_state", checkpoint["state_dict"])
 
     @property
     def data(self) -> PersonCrops:
