@@ -100,7 +100,7 @@ def require_same_experiment(source: Path, changes: Sequence[Change]) -> None:
     if others:
         raise InputError(
             f"{source}: is of another experiment ({_listed(others)}); resume it with its settings, or start a run of "
-            "its own: name=<another> or run_id=<another>, with model.pretrained=<file> for the weights only"
+            "its own: name=<another> or run_id=<another>, no ckpt_path, model.pretrained=<file> for the weights only"
         )
 
 
