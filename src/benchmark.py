@@ -209,9 +209,9 @@ def _inference(config: dict[str, Any], device: torch.device, shared: dict[str, A
         model = _model(config)
         print("random weights and noise: speeds only; ckpt_path=<file> and data=... add deviations and AP")
     else:
-        model, report = load_model(config["ckpt_path"])
-        print(report)
         data = _data(config)
+        model, report = load_model(config["ckpt_path"], skeleton=data.skeleton)
+        print(report)
         data.setup("validate")
         if data.val_people is not None:
             pictures = pictures_of(data.val_people, config["samples"])

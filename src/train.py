@@ -198,7 +198,8 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     saved = best or getattr(callbacks.get("last_checkpoint"), "best_model_path", "")
     if saved and trainer.is_global_zero:
         name = "best checkpoint     " if best else "last checkpoint     "
-        print(f"{name}{saved}\nto evaluate it      {shell_command('python', 'src/eval.py', ckpt_path=saved)}")
+        named = {} if other_network is None else {"model_class": other_network.path}
+        print(f"{name}{saved}\nto evaluate it      {shell_command('python', 'src/eval.py', ckpt_path=saved, **named)}")
     average_precision = float(trainer.callback_metrics.get("val/AP", float("nan")))
     if checkpoint_files.failures:
         failed = "; ".join(f"{path} ({reason})" for path, reason in checkpoint_files.failures.items())

@@ -65,6 +65,7 @@ def folder(synthetic_root: Path, run_script: Any, tmp_path_factory: pytest.TempP
     finished = run_script("train.py", [*commands()["train"], *small], folder, PYTHONPATH=f"{folder}:{PROJECT / 'src'}")
     assert finished.returncode == 0, finished.stderr
     assert "weights: random" in finished.stdout + finished.stderr
+    assert re.search(r"to evaluate it .*src/eval.py ckpt_path=\S*best.ckpt model_class=my_net.MyNet\n", finished.stdout)
     return folder
 
 

@@ -46,12 +46,13 @@ _FARTHEST = 1e7
 class PoseEstimator:
     """The poses of people in pictures, given their boxes.
 
-    ``weights``: a file, an https URL, ``zoo:<name>``, ``hf://owner/repo/file``, or a ``SavedModel``. ``input_size`` is
-    the crop's (height, width) for files that do not say it; for others it must agree. ``device`` None is the GPU, if
-    any. ``precision`` ``auto`` is bf16 on a GPU that computes in it, else fp32. ``batch_size`` crops go through the
-    network at once. ``engine`` computes the heatmaps (see ``inference_network``); all give the same up to rounding, and
-    ``auto`` is the fastest. ``announce`` is given the line that says what was loaded, and one if ``auto`` found
-    something missing.
+    ``weights``: a file, an https URL, ``zoo:<name>``, ``hf://owner/repo/file``, or a ``SavedModel``. ``input_size``
+    is the crop's (height, width) for files that do not say it; for others it must agree. ``device`` None is the
+    GPU, if any. ``precision`` ``auto`` is bf16 on a GPU that computes in it, else fp32. ``batch_size`` crops go
+    through the network at once. ``model_class`` is for a network that is not of this package (``load_model``).
+    ``engine`` computes the heatmaps (see ``inference_network``); all give the same up to rounding, and ``auto`` is
+    the fastest. ``announce`` is given the line that says what was loaded, and one if ``auto`` found something
+    missing.
 
     Calls change nothing, so threads may share one estimator. The same person gives the same keypoints alone, among
     others, or in a video: the crop is the same, and fp32 differs by rounding only.
