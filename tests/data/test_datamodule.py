@@ -247,10 +247,22 @@ def test_a_batch_larger_than_the_data_is_refused_before_training(make_data):
     make_data(batch_size=5).setup("validate")  # nobody trains
 
 
-@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
-def test_a_batch_of_nobody_is_refused(make_data, name):
-    with pytest.raises(InputError, match=f"data.{name}=0: must be at least 1"):
-        make_data(**{name: 0})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 0),
+        ("eval_batch_size", 0),
+        ("num_workers", -1),
+        ("max_images", 0),
+        ("box_padding", 0.0),
+        ("mean", (0.485, 0.456, 0.406)),
+        ("std", (0.229, 0.224, 0.225)),
+        ("std", (0.0, 1.0, 1.0)),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(make_data, name, value):
+    with pytest.raises(InputError, match=f"data.{name}"):
+        make_data(**{name: value})
 
 
 def test_a_validation_set_without_people_is_refused_with_the_reason(make_data, tiny_coco):

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
+from uniformer_pose.config_check import check_value, find_signature
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco_annotations import (
     AreaSource,
@@ -98,11 +99,11 @@ class PersonCrops(pl.LightningDataModule):
         worker_timeout: NotNegative = 300.0,
     ) -> None:
         super().__init__()
-        if worker_timeout < 0:
-            raise InputError(f"data.worker_timeout={worker_timeout}: give seconds, or 0 to wait for ever")
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise InputError(f"data.{name}={value}: must be at least 1")
+        numbers = {"mean": [*mean], "std": [*std], "box_padding": box_padding, "num_workers": num_workers}
+        numbers |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_images": max_images}
+        for name, argument in find_signature(f"{__name__}.PersonCrops").arguments.items():
+            if name in numbers:
+                check_value(f"data.{name}", numbers[name], argument.type)
         self.root = Path(root).expanduser()
         self.train_annotations, self.train_images = train_annotations, train_images
         self.val_annotations, self.val_images, self.val_boxes = val_annotations, val_images, val_boxes

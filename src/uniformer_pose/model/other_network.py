@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.targets import find_target
 
 NetworkClass = str | Callable[..., nn.Module]
 """A class (or function) that makes a network, or its import path, ``my_package.MyNet``."""
@@ -47,9 +47,9 @@ class OtherNetwork:
         ``path`` alone is never imported: it may come from a file.
         """
         try:
-            make = pkgutil.resolve_name(chosen) if isinstance(chosen, str) else chosen
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"{chosen}: cannot be imported ({one_line(error)}); is it in PYTHONPATH?") from error
+            make = find_target(chosen) if isinstance(chosen, str) else chosen
+        except InputError as error:
+            raise InputError(f"{chosen}: cannot be imported ({error}); is it in PYTHONPATH?") from error
         try:
             network = make(**self.arguments)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
