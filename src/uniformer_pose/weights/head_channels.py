@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from uniformer_pose.errors import InputError, printable
@@ -65,3 +66,18 @@ def channels_by_name(
         f"head matched by keypoint name: {len(rows)} of the {skeleton.num_keypoints} of skeleton "
         f"{printable(skeleton.name)}, from {found} in the file{untrained}"
     )
+
+
+def differences(trained: Skeleton | None, evaluated_on: Skeleton | None) -> list[str]:
+    """What to say where the data's skeleton and the one trained on differ in more than names; nothing without both."""
+    if trained is None or evaluated_on is None:
+        return []
+    remarks = []
+    places = trained.places_in(evaluated_on.keypoint_names)
+    ours = [evaluated_on.sigmas[place] for place in places if place is not None]
+    theirs = [sigma for sigma, place in zip(trained.sigmas, places, strict=True) if place is not None]
+    if not np.allclose(ours, theirs, rtol=1e-6, atol=0):
+        remarks.append(f"scored with the OKS sigmas of skeleton {evaluated_on.name}, which differ from the training's")
+    if evaluated_on.paired_as(trained) is not evaluated_on:
+        remarks.append(f"mirrored with the model's pairs, which skeleton {evaluated_on.name} has otherwise")
+    return remarks

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from uniformer_pose.skeleton import Skeleton, load_skeleton
 from uniformer_pose.weights.address import is_address, local_file
 from uniformer_pose.weights.architecture import model_size_name, network_arguments
 from uniformer_pose.weights.file_contents import FileContents, read_weight_file
-from uniformer_pose.weights.head_channels import channels_by_name, num_channels
+from uniformer_pose.weights.head_channels import channels_by_name, differences, num_channels
 from uniformer_pose.weights.layouts import NamedWeights, named_weights, shortened
 from uniformer_pose.weights.published_models import (
     PublishedBackbone,
@@ -333,7 +332,7 @@ def _fill(
                 tensors, wanted, file.keypoint_names, skeleton, source=str(file.path), complete=evaluated_on is not None
             )
             remarks += [remark] if remark else []
-    remarks += _differences(file.skeleton, evaluated_on)
+    remarks += differences(file.skeleton, evaluated_on)
 
     extra = [name for name in tensors if name not in wanted]
     skipped = [name for group in file.weights.expected_extras for name in group if name in extra]
@@ -414,21 +413,6 @@ def _of_other_network(
     if tensors.keys() != wanted.keys():  # Lightning writes them behind the name of the module's attribute
         return {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
     return tensors
-
-
-def _differences(trained: Skeleton | None, evaluated_on: Skeleton | None) -> list[str]:
-    """What to say of two skeletons with keypoints of the same names."""
-    if trained is None or evaluated_on is None:
-        return []
-    remarks = []
-    places = trained.places_in(evaluated_on.keypoint_names)
-    ours = [evaluated_on.sigmas[place] for place in places if place is not None]
-    theirs = [sigma for sigma, place in zip(trained.sigmas, places, strict=True) if place is not None]
-    if not np.allclose(ours, theirs, rtol=1e-6, atol=0):
-        remarks.append(f"scored with the OKS sigmas of skeleton {evaluated_on.name}, which differ from the training's")
-    if evaluated_on.paired_as(trained) is not evaluated_on:
-        remarks.append(f"mirrored with the model's pairs, which skeleton {evaluated_on.name} has otherwise")
-    return remarks
 
 
 def _require_same_size(network: PoseNetwork, file: _WeightFile) -> None:
