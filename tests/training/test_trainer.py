@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.training.trainer import make_trainer
@@ -38,6 +38,20 @@ def test_what_this_machine_or_lightning_does_not_do_is_one_line(settings: dict[s
         made(**settings)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [ModelCheckpoint(monitor="val/APP"), EarlyStopping(monitor="val/ap"), ModelCheckpoint(monitor="train/x")],
+)
+def test_a_metric_that_nobody_logs_is_refused_before_the_training(callback: Callback) -> None:
+    with pytest.raises(InputError, match="monitor="):
+        make_trainer(NODE, precision="fp32", callbacks=[callback], logger=False)
+
+
+@pytest.mark.parametrize("monitor", ["val/AP", "train/loss", "my/metric", None])
+def test_a_metric_that_is_logged_or_may_be_can_be_monitored(monitor: str | None) -> None:
+    make_trainer(NODE, precision="fp32", callbacks=[ModelCheckpoint(monitor=monitor)], logger=False)
 
 
 def test_the_progress_bar_can_be_switched_off() -> None:

@@ -11,9 +11,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from uniformer_pose.entry_point import refuse_unlaunchable_sweep
 from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES
+from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.training.precision import Precision, lightning_precision
 from uniformer_pose.training.progress import progress_callback
 
+_LOGGED = ("train/loss", "train/pck", *(f"val/{name}" for name in METRIC_NAMES))
 _OF_HARDWARE = ("accelerator", "devices", "num_nodes", "strategy")
 
 
@@ -27,8 +30,13 @@ def make_trainer(
 ) -> pl.Trainer:
     """The trainer that a config node describes, with a progress bar unless ``enable_progress_bar`` is false.
 
-    Raises InputError where this machine has not what the node asks for, or Lightning refuses its settings.
+    Raises InputError where this machine has not what the node asks for, Lightning refuses its settings, or a callback
+    monitors what nobody logs.
     """
+    for callback in callbacks:
+        monitored = str(getattr(callback, "monitor", None))  # callbacks of the user's may log others, not under these
+        if monitored.startswith(("train/", "val/")) and monitored not in _LOGGED:
+            raise InputError(f"{type(callback).__name__}: monitor={monitored}: {did_you_mean(monitored, _LOGGED)}")
     settings = dict(node)
     own_plugins = instantiate(settings.pop("plugins", None) or [], _convert_="all")
     bars = [] if settings.get("enable_progress_bar") is False else [progress_callback()]
