@@ -63,7 +63,8 @@ def read_coco_keypoints(source: Path, settings: ConversionSettings) -> SourceDat
     }
     contents = {split: _Content(file, settings, repairs) for split, file in files.items()}
     first = contents["train"]
-    limbs, notes = limbs_from_coco(first.limbs, len(first.keypoint_names), str(source))
+    own_limbs = first.limbs if settings.skeleton is None else None
+    limbs, notes = limbs_from_coco(own_limbs, len(first.keypoint_names), str(source))
     skeleton, order, assumptions = skeleton_and_order(settings, first.keypoint_names, str(source), limbs=limbs)
     notes += assumptions
     orders = {"train": order}
