@@ -188,6 +188,11 @@ def test_a_given_skeleton_names_the_keypoints_of_a_category_without(
     assert people.keypoints_in_image[0].tolist() == [[10, 11], [20, 21], [30, 31]]
 
 
+def test_names_of_keypoints_may_be_one_text(cats: Callable[..., Any]) -> None:
+    people, _ = cats(top={"categories": [{"id": 3, "name": "cat", "keypoints": "nose, left_ear,right_ear"}]})
+    assert people.visibility.tolist()[0] == [2, 1, 2]
+
+
 def test_a_given_skeleton_brings_keypoints_into_its_order(cats: Callable[..., Any], fields_of_three: Path) -> None:
     categories = [{"id": 3, "name": "cat", "keypoints": ["Left Ear", "NOSE", "right-ear"]}]
     people, _ = cats(top={"categories": categories}, skeleton=load_skeleton(fields_of_three))

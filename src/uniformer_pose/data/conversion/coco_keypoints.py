@@ -169,7 +169,12 @@ class _Content:
             category = ids["category_id"]
             ids["category_id"] = numbers.get(category, DEFAULT_PERSON_CATEGORY if category is None else category)
             annotations.append({**record, **ids, "number": number})
-        return [{**entry, "id": numbers[key]} for entry, key in zip(listed, keys, strict=True)], annotations
+        categories = []
+        for entry, key in zip(listed, keys, strict=True):
+            names = entry.get("keypoints")
+            names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+            categories.append({**entry, "id": numbers[key], "keypoints": names if isinstance(names, list) else []})
+        return categories, annotations
 
     def _read_categories(self, counted: list[dict[str, Any]], skeleton: Skeleton | None) -> None:
         with_keypoints = next((entry for entry in counted if entry.get("keypoints")), {})

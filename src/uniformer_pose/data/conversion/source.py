@@ -239,9 +239,17 @@ def split_by_share(names: Sequence[str], val_share: float, seed: int) -> dict[Sp
     return {"train": [n for n in names if n not in chosen], "val": [n for n in names if n in chosen]}
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; not for a name that none can have."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def existing_folder_of(images: Path) -> Path:
     """The folder of the pictures, resolved; InputError where it is none."""
-    if not images.is_dir():
+    if not is_folder(images):
         raise InputError(f"images={images} is no folder; give the folder of the pictures")
     return images.resolve()
 

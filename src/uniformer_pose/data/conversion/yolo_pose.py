@@ -32,6 +32,7 @@ from uniformer_pose.data.conversion.source import (
     SplitName,
     existing_folder_of,
     find_inside,
+    is_folder,
     path_inside,
     split_by_share,
     text_of,
@@ -226,7 +227,7 @@ def _root(content: dict[str, Any], file: Path, images: Path | None) -> Path:
         return existing_folder_of(images)
     home = file.parent.resolve()
     stated = home / str(content.get("path") or ".")
-    if not stated.is_dir():
+    if not is_folder(stated):
         return home  # the dataset was moved, as most are
     if not stated.resolve().is_relative_to(home):
         raise InputError(
@@ -240,7 +241,7 @@ def _listed_images(root: Path, entry: object, place: str, repairs: Repairs) -> l
     found: set[Path] = set()
     for one in entry if isinstance(entry, list) else [entry]:
         relative = str(one).replace("\\", "/")
-        if relative.startswith("../") and not (root / relative).exists():
+        if relative.startswith("../") and not is_folder(root / relative):
             relative = relative.removeprefix("../")  # as Roboflow writes it: from a folder that nobody has
         if PurePosixPath(relative).is_absolute() and Path(relative).resolve().is_relative_to(root):
             relative = Path(relative).resolve().relative_to(root).as_posix()
