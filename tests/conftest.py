@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import uniformer_pose  # noqa: F401 - before any test imports torch: it says how long torch's threads spin
+
 # Beside other test processes, a process with a thread per core spends its time waiting for its own threads.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
