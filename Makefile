@@ -23,7 +23,7 @@ demo: install ## train and score a small model on rendered people: about 5 minut
 	$(BIN)/python src/train.py experiment=demo
 
 test: install lint types ## lint, types and tests: about 8 minutes on 2 cores
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

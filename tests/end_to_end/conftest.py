@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from programs import RunProgram, made_once, run_here, run_in_own_process
 from uniformer_pose.synthetic import write_synthetic_dataset
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 # One block a stage and narrow layers: a run is import time and little else.
 TINY_NETWORK = [
@@ -38,9 +33,8 @@ TINY_RUN = [
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small rendered dataset: 12 training and 6 validation images."""
-    root = tmp_path_factory.mktemp("synthetic")
-    write_synthetic_dataset(root, num_train_images=12, num_val_images=6, image_height=128, image_width=160)
-    return root
+    sizes = {"num_train_images": 12, "num_val_images": 6, "image_height": 128, "image_width": 160}
+    return made_once(tmp_path_factory, "synthetic", lambda root: write_synthetic_dataset(root, **sizes))
 
 
 @pytest.fixture(scope="session")
@@ -49,38 +43,27 @@ def tiny_run() -> list[str]:
     return list(TINY_RUN)
 
 
-RunScript = Callable[..., subprocess.CompletedProcess[str]]
+@pytest.fixture(scope="session")
+def run_script() -> RunProgram:
+    """Runs ``python src/<script> <arguments>`` in a folder of its own, but in this process."""
+    return run_here
 
 
 @pytest.fixture(scope="session")
-def run_script() -> RunScript:
-    """Runs ``python src/<script> <arguments>`` as a user would, in a folder of its own."""
-
-    def run(
-        script: str, arguments: Sequence[str], folder: Path, *, timeout: float = 240, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        folder.mkdir(parents=True, exist_ok=True)
-        return subprocess.run(
-            [sys.executable, str(PROJECT / "src" / script), *arguments],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    return run
+def run_program() -> RunProgram:
+    """The same in a process of its own, as a user would: for each program once, and where a process matters."""
+    return run_in_own_process
 
 
 @pytest.fixture(scope="session")
-def trained_run(synthetic_root: Path, run_script: RunScript, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(synthetic_root: Path, run_program: RunProgram, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of one finished training."""
-    folder = tmp_path_factory.mktemp("trained")
-    finished = run_script(
-        "train.py", [*TINY_RUN, f"data.root={synthetic_root}", f"hydra.run.dir={folder / 'run'}"], folder
-    )
-    assert finished.returncode == 0, finished.stderr
-    (folder / "run" / "stdout.txt").write_text(finished.stdout, encoding="utf-8")
-    (folder / "run" / "stderr.txt").write_text(finished.stderr, encoding="utf-8")
-    return folder / "run"
+
+    def train(folder: Path) -> None:
+        run = folder / "run"
+        finished = run_program("train.py", [*TINY_RUN, f"data.root={synthetic_root}", f"hydra.run.dir={run}"], folder)
+        assert finished.returncode == 0, finished.stderr
+        (run / "stdout.txt").write_text(finished.stdout, encoding="utf-8")
+        (run / "stderr.txt").write_text(finished.stderr, encoding="utf-8")
+
+    return made_once(tmp_path_factory, "trained", train) / "run"

@@ -246,9 +246,9 @@ def test_remarks_can_be_made_to_count(synthetic_root: Path, tmp_path: Path) -> N
     assert not check([*arguments, "fail_on=remark"], tmp_path / "b")
 
 
-def test_the_exit_status_of_the_script_is_that_of_the_data(synthetic_root: Path, tmp_path: Path, run_script) -> None:
+def test_the_exit_status_of_the_script_is_that_of_the_data(synthetic_root: Path, tmp_path: Path, run_program) -> None:
     arguments = ["data=synthetic_128x96", f"data.root={synthetic_root}", "data.batch_size=1000", "read_images=false"]
-    done = run_script("check_data.py", arguments, tmp_path)
+    done = run_program("check_data.py", arguments, tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     (report,) = tmp_path.glob("runs/check_data/*/report.json")
     assert json.loads(report.read_text())["errors"] == 1
@@ -306,8 +306,8 @@ def test_a_wrong_conversion_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_script_prints_a_refusal_as_one_line_with_status_2(run_script, tmp_path: Path) -> None:
-    done = run_script("convert_data.py", ["from=coco", "source=absent.json", "to=new"], tmp_path)
+def test_the_script_prints_a_refusal_as_one_line_with_status_2(run_program, tmp_path: Path) -> None:
+    done = run_program("convert_data.py", ["from=coco", "source=absent.json", "to=new"], tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: absent.json: cannot be read (No such file or directory)")
     assert done.stderr.count("\n") == 1

@@ -31,13 +31,13 @@ def test_a_prepared_dataset_trains_like_its_files_and_goes_stale_with_them(
     assert len(stale.stderr.strip().splitlines()) == 1
 
 
-def test_what_cannot_be_prepared_is_told_in_one_line(run_script, tmp_path):
+def test_what_cannot_be_prepared_is_told_in_one_line(run_program, tmp_path):
     for arguments, sentence in (
         ([], "data is required"),
         (["data=coco_256x192", "data.root=nowhere"], "put COCO 2017 there"),
         (["data=coco_256x192", "wrokers=3"], "workers"),
     ):
-        result = run_script("prepare.py", arguments, tmp_path)
+        result = run_program("prepare.py", arguments, tmp_path)
         assert result.returncode == 2
         assert sentence in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1

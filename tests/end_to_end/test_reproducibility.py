@@ -23,12 +23,12 @@ def test_the_number_of_workers_changes_no_weight_and_deterministic_kernels_suffi
     tiny_run: list[str],
     synthetic_root: Path,
     trained_run: Path,
-    run_script,
+    run_program,
     tmp_path: Path,
     workers: int,
     deterministic: str,
 ) -> None:
-    finished = run_script(
+    finished = run_program(
         "train.py",
         [
             *tiny_run,

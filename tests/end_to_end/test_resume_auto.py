@@ -104,7 +104,7 @@ def test_a_training_with_nothing_left_to_do_and_no_score_is_evaluated(
 
 @pytest.mark.slow
 def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_says_so(
-    tiny_run: list[str], synthetic_root: Path, run_script, tmp_path: Path
+    tiny_run: list[str], synthetic_root: Path, run_program, tmp_path: Path
 ) -> None:
     command = [
         *tiny_run,
@@ -132,7 +132,7 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_sa
     epochs = progress_of(run / "checkpoints" / "interrupted.ckpt")[0] + 1
 
     again = [*command, f"trainer.max_epochs={epochs}"]
-    continued = run_script("train.py", again, tmp_path, **SLURM, SLURM_RESTART_COUNT="1")
+    continued = run_program("train.py", again, tmp_path, **SLURM, SLURM_RESTART_COUNT="1")
     assert continued.returncode == 0, continued.stderr
     log = continued.stdout + continued.stderr
     assert f"resuming from {run / 'checkpoints' / 'interrupted.ckpt'}" in log
@@ -141,6 +141,6 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_sa
     steps = [line.split(",")[0] for line in (run / "csv" / "metrics.csv").read_text().splitlines()]
     assert len(steps) > epochs
 
-    finished = run_script("train.py", again, tmp_path, **SLURM)
+    finished = run_program("train.py", again, tmp_path, **SLURM)
     assert finished.returncode == 0, finished.stderr
     assert f"finished (trainer.max_epochs={epochs})" in finished.stdout + finished.stderr

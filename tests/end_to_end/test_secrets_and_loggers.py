@@ -11,12 +11,12 @@ import pytest
 
 @pytest.mark.slow
 def test_a_service_that_does_not_answer_costs_seconds_and_no_secret_is_left_anywhere(
-    tiny_run: list[str], synthetic_root: Path, run_script, tmp_path: Path
+    tiny_run: list[str], synthetic_root: Path, run_program, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     secrets = [f"PLANTED{number}{'abcdef0123456789' * 3}"[:40] for number in range(2)]
     started = time.monotonic()
-    finished = run_script(
+    finished = run_program(
         "train.py",
         [
             *tiny_run,

@@ -197,9 +197,9 @@ def test_optuna_searches_and_the_summary_lists_its_trials(
 
 @pytest.mark.slow
 def test_wandb_offline_records_metrics_and_pictures(
-    tiny_run: list[str], synthetic_root: Path, run_script, tmp_path: Path
+    tiny_run: list[str], synthetic_root: Path, run_program, tmp_path: Path
 ) -> None:
-    finished = run_script(
+    finished = run_program(
         "train.py",
         [
             *tiny_run,
@@ -221,10 +221,10 @@ def test_wandb_offline_records_metrics_and_pictures(
 
 @pytest.mark.slow
 def test_two_processes_train_into_one_run_directory(
-    tiny_run: list[str], synthetic_root: Path, run_script, tmp_path: Path
+    tiny_run: list[str], synthetic_root: Path, run_program, tmp_path: Path
 ) -> None:
     arguments = [argument for argument in tiny_run if argument != "trainer=cpu"]
-    finished = run_script(
+    finished = run_program(
         "train.py",
         [
             *arguments,

@@ -18,6 +18,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
+from programs import made_once
 from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups, report_input_errors
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.weights.published_models import published_models
@@ -160,11 +161,11 @@ def test_a_file_of_s_in_a_network_of_b_stops_and_in_one_of_s_does_not(
     assert ("does not exist; put COCO 2017 there" in error) == (model[-1] == "s")
 
 
-def test_a_pickle_that_runs_code_is_refused_by_the_real_commands(run_script: Any, tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_is_refused_by_the_real_commands(run_program: Any, tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"state_dict": {}, "meta": _RunsCode(tmp_path / "marker")}, path)
     for script, arguments in (("eval", [f"ckpt_path={path}"]), ("train", [f"ckpt_path={path}", "trainer=cpu"])):
-        finished = run_script(f"{script}.py", arguments, tmp_path)
+        finished = run_program(f"{script}.py", arguments, tmp_path)
         assert finished.returncode == 2, finished.stderr
         assert finished.stderr.count("\n") == 1
         assert "refused, because it holds posix.mkdir" in finished.stderr
@@ -193,14 +194,16 @@ def test_an_exported_model_evaluates_to_the_last_digit_as_before(
         assert (tmp_path / "eval" / file).read_text() == (trained_run / file).read_text(), file
 
 
-def test_an_export_replaces_nothing_unless_told_to(trained_run: Path, run_script: Any, tmp_path: Path) -> None:
+def test_an_export_replaces_nothing_unless_told_to(
+    trained_run: Path, run_program: Any, run_script: Any, tmp_path: Path
+) -> None:
     arguments = [
         f"ckpt_path={trained_run / 'checkpoints' / 'best.ckpt'}",
         "format=mmpose",
         f"output={tmp_path / 'a.pth'}",
     ]
     (tmp_path / "a.pth").write_text("precious")
-    finished = run_script("export.py", arguments, tmp_path)
+    finished = run_program("export.py", arguments, tmp_path)
     assert finished.returncode == 2
     assert "a.pth exists already" in finished.stderr
     assert (tmp_path / "a.pth").read_text() == "precious"
@@ -210,10 +213,8 @@ def test_an_export_replaces_nothing_unless_told_to(trained_run: Path, run_script
 # ----------------------------------------------------------------------------- the released models, from loopback
 
 
-@pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A table of stand-ins for the released files, in their layout and with known weights, served from loopback."""
-    folder = tmp_path_factory.mktemp("zoo")
+def write_zoo(folder: Path) -> None:
+    """The table ``zoo.yaml`` of stand-ins for the released files, and these, in their layout and with known weights."""
     content = yaml.safe_load((PROJECT / "src/uniformer_pose/weights/published_models.yaml").read_text())
     written: dict[str, tuple[Path, str]] = {}
     for name, model in published_models().pose_models.items():
@@ -231,11 +232,19 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         file_name = model.file_name.replace(str(model.sha256), sha256[:8])
         os.link(path, folder / file_name)
         content["pose_models"]["files"][name]["file"] = file_name
+    (folder / "zoo.yaml").write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A table of stand-ins for the released files, served from loopback; beside it there is room for a cache."""
+    folder = made_once(tmp_path_factory, "released", write_zoo)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    content = yaml.safe_load((folder / "zoo.yaml").read_text())
     content["pose_models"]["source"] = f"http://127.0.0.1:{server.server_port}/"
-    table = folder / "zoo.yaml"
+    table = tmp_path_factory.mktemp("zoo") / "zoo.yaml"
     table.write_text(yaml.safe_dump(content))
     yield table
     server.shutdown()
@@ -304,8 +313,8 @@ def test_the_table_of_both_sizes_is_made_on_images_in_cocos_layout_with_detector
     assert "boxes: person_detection_results/" in content["conditions"]
 
 
-def test_all_that_is_missing_is_said_before_anything_starts(run_script: Any, zoo: Path, tmp_path: Path) -> None:
-    finished = run_script("reproduce.py", [f"data.root={tmp_path / 'none'}"], tmp_path, UNIFORMER_POSE_ZOO=str(zoo))
+def test_all_that_is_missing_is_said_before_anything_starts(run_program: Any, zoo: Path, tmp_path: Path) -> None:
+    finished = run_program("reproduce.py", [f"data.root={tmp_path / 'none'}"], tmp_path, UNIFORMER_POSE_ZOO=str(zoo))
     assert finished.returncode == 2
     assert finished.stderr.count("\n") == 1
     for part in (

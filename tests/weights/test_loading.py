@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -531,6 +532,7 @@ def test_a_damaged_record_is_named(tmp_path: Path, entry: Any) -> None:
 # The released layouts, with weights whose heatmaps are known
 
 
+@functools.lru_cache(maxsize=1)
 def released_entries(reference_folder: Path, kind: str, size: str) -> Entries:
     layout = reference_folder / f"checkpoint_layout_{kind}_uniformer_{size}.json"
     shapes = {name: tuple(shape) for name, shape in json.loads(layout.read_text()).items()}
