@@ -160,7 +160,7 @@ def overrides_first(arguments: Sequence[str]) -> list[str]:
 def config_folders_of(arguments: Sequence[str]) -> list[Path]:
     """The folders of configs that a command line adds to the program's own; InputError for one that is not there."""
     found = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         name, _, value = argument.partition("=")
         if name in ("--config-dir", "-cd"):
             found.append(value or following)

@@ -153,7 +153,7 @@ def test_sources_of_boxes_that_cannot_be_told_apart_are_refused(boxes: list[str]
     [
         (["ckpt_path=nowhere.ckpt"], "no such file: nowhere.ckpt"),
         ([], "ckpt_path is required"),
-        (["ckpt_path=x", "split=dev"], "split='dev': must be 'val' or 'train' or 'test'"),
+        (["ckpt_path=x", "split=dev"], "split='dev': must be 'val', 'train' or 'test'"),
     ],
 )
 def test_a_wrong_command_ends_in_one_line(arguments: list[str], message: str, run_script, tmp_path: Path) -> None:

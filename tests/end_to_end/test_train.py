@@ -81,8 +81,8 @@ def test_the_log_says_everything_once_in_lines_and_advertises_nothing(trained_ru
     assert "Tip:" not in log
     assert "\r" not in log
     assert "epoch 1/1" in log
-    assert log.count("person_keypoints_train.json: kept ") == 1  # nothing is left out without a word
-    assert log.count("val_detections.json: kept ") == 1
+    assert log.count("person_keypoints_train.json, category person: kept ") == 1  # nothing is left out without a word
+    assert log.count("val_detections.json, category person: kept ") == 1
 
 
 def test_without_coco_on_disk_one_line_says_what_is_expected_and_where(run_script, tmp_path: Path) -> None:
