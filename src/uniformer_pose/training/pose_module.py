@@ -141,7 +141,8 @@ class PoseModule(pl.LightningModule):
         scheduler = cast(LambdaLR, self.trainer.lr_scheduler_configs[0].scheduler)  # as configure_optimizers made it
         accumulation = self.trainer.accumulate_grad_batches
         epoch, batch = self.data.resumed_at if self.trainer.ckpt_path else (0, 0)
-        schedule = self._schedule(first_epoch=epoch, first_step=scheduler.last_epoch - batch // accumulation)
+        first_step = scheduler.last_epoch - batch // accumulation if epoch or batch else 0
+        schedule = self._schedule(first_epoch=epoch, first_step=first_step)
         scheduler.lr_lambdas = [schedule] * len(optimizer.param_groups)
         apply_settings(self._optimizer_settings, optimizer, scheduler)
         group, step = optimizer.param_groups[0], self.trainer.global_step
