@@ -142,13 +142,13 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     data = instantiate(config["data"], _partial_=True, _convert_="all")(
         seed=config["seed"], **one_of_each(config["augmentation"] or {})
     )
+    network, other_network, line = starting_network(config["model"], data.skeleton, data.codec, resumed_from=checkpoint)
+    rank_zero_info(line)
     data.setup("fit")
     if not config["trainer"].get("fast_dev_run"):  # only now: what is wrong with the data begins no run anywhere
         loggers = config["logger"] or {}
         loggers = same_logger_runs(loggers, run_dir) if is_first_process(os.environ) else loggers
         trainer.loggers = [forgiving(logger) for logger in one_of_each(loggers).values()]
-    network, other_network, line = starting_network(config["model"], data.skeleton, data.codec, resumed_from=checkpoint)
-    rank_zero_info(line)
 
     model = SavedModel(
         network,
