@@ -54,7 +54,7 @@ def in_process(script: str, function: str, schema: str, arguments: list[str]) ->
 
 
 @pytest.fixture(scope="module")
-def folder(synthetic_root: Path, run_script: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(synthetic_root: Path, run_program: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the page's files lie, and its training has been run."""
     folder = tmp_path_factory.mktemp("your_model")
     (folder / "my_conf" / "model").mkdir(parents=True)
@@ -62,7 +62,7 @@ def folder(synthetic_root: Path, run_script: Any, tmp_path_factory: pytest.TempP
     (folder / "my_conf" / "model" / "my_net.yaml").write_text(block("yaml"))
     small = ["trainer=cpu", "trainer.max_epochs=1", "data.batch_size=8", "data.num_workers=0", "model.channels=8"]
     small += ["trainer.check_val_every_n_epoch=1", f"data.root={synthetic_root}"]
-    finished = run_script("train.py", [*commands()["train"], *small], folder, PYTHONPATH=f"{folder}:{PROJECT / 'src'}")
+    finished = run_program("train.py", [*commands()["train"], *small], folder, PYTHONPATH=f"{folder}:{PROJECT / 'src'}")
     assert finished.returncode == 0, finished.stderr
     assert "weights: random" in finished.stdout + finished.stderr
     assert re.search(r"to evaluate it .*src/eval.py ckpt_path=\S*best.ckpt model_class=my_net.MyNet\n", finished.stdout)
