@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.nearest_name import did_you_mean
+from uniformer_pose.nearest_name import did_you_mean, nearest
 
 _OURS = str(Path(__file__).parent)
 
@@ -65,8 +65,9 @@ def _member(found: Any, walked: list[str], name: str) -> Any:
     except Exception as error:
         raise _not_importable(full_name, error) from error
     if found is None:
-        names = [module.name for module in pkgutil.iter_modules()]
-        raise InputError(f"there is no {name} in this Python; {did_you_mean(name, names)}")
+        alike = nearest(name, [module.name for module in pkgutil.iter_modules()])
+        advice = "is its folder in PYTHONPATH?" if alike is None else f"did you mean {alike}?"
+        raise InputError(f"there is no {name} in this Python; {advice}")
     names = [*dir(found), *(module.name for module in pkgutil.iter_modules(getattr(found, "__path__", None) or []))]
     guess = did_you_mean(name, [name for name in names if not name.startswith("_")])
     raise InputError(f"there is no {name} in {inside}; {guess}")
