@@ -262,8 +262,6 @@ def quiet_lightning() -> None:
         handler.addFilter(lambda record: "Tip:" not in record.getMessage())
     # Ours continue where they stopped (PersonCrops.state_dict); Lightning does not see it.
     warnings.filterwarnings("ignore", message=".*dataloader.*not resumable.*")
-    # PoseModule.configure_model does nothing unless trainer=fsdp asks for it.
-    warnings.filterwarnings("ignore", message=".*WeightAveraging callback with a model that overrides.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # of Lightning 2.6 on torch 2.15, about itself
 
 

@@ -82,7 +82,7 @@ def annotations(chance: random.Random, folder: Path) -> Attempt:
 
     def run() -> None:
         people = read_ground_truth(file, folder, coco_17(), clip_boxes=chance.random() < 0.5)
-        _require_sound(people, len(json.loads(data.decode(errors="replace"))["annotations"]))
+        _require_sound(people, len(json.loads(data.decode("utf-8-sig", errors="replace"))["annotations"]))
 
     return Attempt(what, (file.name,), run)
 
@@ -95,7 +95,7 @@ def detections(chance: random.Random, folder: Path) -> Attempt:
 
     def run() -> None:
         people = read_detections(file, known, folder, coco_17(), score_threshold=0.0)
-        _require_sound(people, len(json.loads(data.decode(errors="replace"))))
+        _require_sound(people, len(json.loads(data.decode("utf-8-sig", errors="replace"))))
 
     return Attempt(what, (file.name,), run)
 

@@ -11,7 +11,6 @@ import torch
 import torch.distributed
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
@@ -214,7 +213,7 @@ class NonFiniteGuard:
 
 def gradients_not_finite(gradients: Sequence[Tensor | None]) -> Tensor:
     """1.0 if any gradient holds NaN or an infinity, else 0.0, as a tensor on their device; waits for nothing."""
-    present = [_local(gradient) for gradient in gradients if gradient is not None]
+    present = [gradient for gradient in gradients if gradient is not None]
     if not present:
         return torch.zeros(())
     # The extremes rather than the length: squares of finite numbers may be infinite. Both ways let NaN through.
@@ -260,7 +259,7 @@ def dump_step(folder: Path, module: PoseModule, state: dict[str, Tensor], window
         folder / batch_file(trainer.global_rank),
     )
     if trainer.is_global_zero:
-        weights = {name: _local(tensor).cpu() for name, tensor in state.items()}
+        weights = {name: tensor.cpu() for name, tensor in state.items()}
         write_checkpoint({"state_dict": weights, RECORD_KEY: saved_record(module.model)}, folder / WEIGHTS_FILE)
 
 
@@ -292,10 +291,6 @@ def _to_host(bad: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return host, torch.cuda.current_stream(bad.device).record_event()
 
 
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def _scaler(module: PoseModule) -> torch.amp.GradScaler | None:
     plugin = module.trainer.precision_plugin
-    return getattr(plugin, "scaler", None)  # also FSDP's, which sums over processes whether there was an overflow
+    return getattr(plugin, "scaler", None)

@@ -13,7 +13,6 @@ import torch.distributed
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -40,7 +39,6 @@ from uniformer_pose.training.optimization import (
     step_schedule,
 )
 from uniformer_pose.training.random_state import seed_by_process
-from uniformer_pose.training.sharding import shard
 from uniformer_pose.training.step_loss import CompileStep, StepLoss
 
 
@@ -127,12 +125,6 @@ class PoseModule(pl.LightningModule):
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._collapse.add(loss, self.codec, batch["keypoints_in_crop"], batch["visibility"])
         return self.guard.guarded(loss)
-
-    def configure_model(self) -> None:
-        """Spread the network over the processes, where the strategy is one that does; called more than once."""
-        mesh = self._device_mesh
-        if mesh is not None and not isinstance(self.network, FSDPModule):
-            shard(self.network, mesh["data_parallel"])
 
     def on_train_start(self) -> None:
         """Train with what the configuration says, whatever a checkpoint brought, and say with what."""
@@ -406,8 +398,9 @@ class PoseModule(pl.LightningModule):
         require_same_keypoints(checkpoint.get(RECORD_KEY), self.model.skeleton)
         self.guard.skipped = int(checkpoint.get("skipped_steps", 0))
         trainer: Any = self.trainer
-        if trainer.training and not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):
-            checkpoint["state_dict"] = checkpoint.get("current_model_state", checkpoint["state_dict"])
+        averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
+        if trainer.training and not averages and "current_model_state" in checkpoint:
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
 
     @property
     def data(self) -> PersonCrops:
