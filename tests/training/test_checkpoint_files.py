@@ -135,7 +135,7 @@ def test_the_newest_checkpoint_is_the_one_with_the_most_training_whatever_the_fi
     standing(tmp_path / "interrupted.ckpt", epoch=1, step=9, batch=4)
     standing(tmp_path / "periodic.ckpt", epoch=1, step=10, batch=5)
     standing(tmp_path / "best.ckpt", epoch=1, step=10, batch=5, evaluated=3)
-    assert newest_whole_checkpoint(tmp_path) == tmp_path / "best.ckpt"
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / "periodic.ckpt"  # which writes the best and the last again
 
     standing(tmp_path / "last.ckpt", epoch=2, step=10, batch=5, evaluated=3)
     os.utime(tmp_path / "last.ckpt", (0, 0))

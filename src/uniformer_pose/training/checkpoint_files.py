@@ -126,16 +126,23 @@ class _DelayedFailure:
 def newest_whole_checkpoint(folder: Path, announce: Callable[[str], object] = rank_zero_warn) -> Path | None:
     """The checkpoint in ``folder`` from which the most training is left behind; None if there is none.
 
-    The training's own progress decides, not the files' times, which copying changes. Files that are damaged are
-    passed over, and ``announce`` is told of each.
+    The training's own progress decides, not the files' times, which copying changes. ``best.ckpt`` comes after others
+    of its step: a kill between the two saves at an epoch's end leaves it complete and ``last.ckpt`` out of date, and
+    only from the checkpoint before the evaluation are both written again. Files that are damaged are passed over, and
+    ``announce`` is told of each.
     """
+
+    def preference(entry: tuple[tuple[int, ...], Path]) -> tuple[object, ...]:
+        progress, path = entry
+        return (progress[1], path.name != "best.ckpt", progress)
+
     standing: list[tuple[tuple[int, ...], Path]] = []
     for path in sorted(folder.glob("*.ckpt")):
         try:
             standing.append((progress_of(path), path))
         except InputError as error:
             announce(f"passed over: {error}")
-    for _progress, path in sorted(standing, reverse=True):
+    for _progress, path in sorted(standing, key=preference, reverse=True):
         try:
             require_resumable(path)
         except InputError as error:
