@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 # Read when OpenCV is loaded; its own limit lets a PNG of 50 kB take 2 GB and a minute. As data.images.MOST_PIXELS.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(250_000_000))
 # Read when torch loads libgomp, whose threads else look 300,000 times whether they may go on before they sleep. A
-# training step of the demo on two cores, alone / beside one busy process / beside two: 0.13 / 0.46 / 4 s so, and
-# 0.15 / 0.33 / 0.7 s with this. Not where a person has chosen.
+# training step of the demo on two cores, alone / beside one busy process / beside a test run too: 0.13 / 0.46 / 4 s,
+# and 0.15 / 0.33 / 0.7 s with this. Not where a person has chosen.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
