@@ -16,7 +16,6 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from benchmark import BenchmarkConfig
 from check_data import CheckDataConfig
 from demo import DemoConfig
 from eval import EvalConfig
@@ -61,7 +60,7 @@ def _config_folder() -> Iterator[None]:
 def composed(*arguments: str, name: str = "train") -> DictConfig:
     """What the entry point ``name`` gets for a command line."""
     refuse_unknown_choices(arguments, GROUPS)
-    run_dir = ["++run_dir=runs/here"] if name in ("train", "eval", "reproduce", "benchmark", "check_data") else []
+    run_dir = ["++run_dir=runs/here"] if name in ("train", "eval", "reproduce", "check_data") else []
     return compose(name, overrides=[*accept_any_argument(arguments, GROUPS), *run_dir])
 
 
@@ -272,7 +271,6 @@ ENTRY_POINTS: dict[str, tuple[type, list[str]]] = {
     "demo": (DemoConfig, []),
     "export": (ExportConfig, [NOWHERE]),
     "reproduce": (ReproduceConfig, []),
-    "benchmark": (BenchmarkConfig, ["what=step"]),
     "check_data": (CheckDataConfig, ["data=coco_256x192"]),
     "prepare": (PrepareConfig, ["data=coco_256x192"]),
     "replay": (ReplayConfig, ["dump=x"]),
@@ -299,9 +297,6 @@ ENTRY_POINTS: dict[str, tuple[type, list[str]]] = {
         ("demo detector.keep.width=3", "leave it out"),
         ("reproduce trainer.precision=16-mixed", "precision=..."),
         ("reproduce data.photometric=null", "augmentation"),
-        ("benchmark model.num_keypoints=3", "data.skeleton"),
-        ("benchmark optimizer.lr=0.5", "learning_rate"),
-        ("benchmark trainer.logger=true", "leave it out"),
         ("prepare data.seed=1", "seed=..."),
     ],
 )
@@ -378,7 +373,6 @@ def test_what_an_entry_point_does_not_read_may_stand_in_a_shared_file_but_not_be
         "demo port=70000",
         "demo limits.megapixels=0",
         "reproduce tolerance=-1",
-        "benchmark rounds=0",
         "check_data workers=0",
         "check_data max_examples=-1",
         "prepare workers=-1",

@@ -59,7 +59,6 @@ def test_every_setting_of_the_readme_is_accepted(setting: str) -> None:
         "reproduce",
         "predict",
         "prepare",
-        "benchmark",
         "replay",
         "check_data",
         "demo",

@@ -414,7 +414,7 @@ def from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
 def _after_gelu(layer: nn.Module, hidden: Tensor, *, recompute: bool | None) -> Tensor:
     """``layer(gelu(hidden))``; with ``recompute`` the GELU's result is computed again in the backward pass, not kept.
 
-    None: on a GPU, where memory is short; a processor would spend 8 % of a step on it (``src/benchmark.py what=step``).
+    None: on a GPU, where memory is short; a processor would spend 8 % of a step on it.
     It is the largest tensor of a block beside ``hidden``, and cheap: the same operation on the same numbers, so
     gradients stay what they were. The compiler decides by itself what to keep.
     """
