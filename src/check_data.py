@@ -56,11 +56,11 @@ def check_data(config: dict[str, Any]) -> bool:
     from uniformer_pose.data.checking.dataset_check import check_dataset
     from uniformer_pose.data.checking.text_report import text_report
     from uniformer_pose.pictures.dataset_sheet import choose_people, save_dataset_sheet
+    from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
-    from uniformer_pose.work_progress import work_progress
 
     skeleton = load_skeleton(data["skeleton"])
-    with work_progress("images") as on_progress:
+    with progress_bar("images") as on_progress:
         report = check_dataset(
             split_files(data, config["splits"]),
             skeleton,

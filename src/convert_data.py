@@ -98,8 +98,8 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
     from uniformer_pose.data.conversion.points_table import read_points_table
     from uniformer_pose.data.conversion.source import ConversionSettings
     from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
+    from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
-    from uniformer_pose.work_progress import work_progress
 
     to, paths = Path(settings["to"]).expanduser(), _paths(settings)
     name = _config_name(settings["name"] or to.resolve().name)
@@ -112,7 +112,7 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
     skeleton = None if settings["skeleton"] is None else load_skeleton(settings["skeleton"])
     asked: dict[str, Any] = {**paths, **{key: settings[key] for key in READER_KEYS}}
     dataset = readers[source_format](source, ConversionSettings(name=name, skeleton=skeleton, **asked))
-    with work_progress("images") as on_progress:
+    with progress_bar("images") as on_progress:
         summary = write_dataset(
             dataset,
             to,

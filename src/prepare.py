@@ -52,8 +52,8 @@ def prepare(config: dict[str, Any]) -> bool:
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.coco_annotations import read_ground_truth
     from uniformer_pose.data.prepared.preparation import prepare_images
+    from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
-    from uniformer_pose.work_progress import work_progress
 
     root = Path(data["root"]).expanduser()
     annotations, images = root / data["train_annotations"], root / data["train_images"]
@@ -69,7 +69,7 @@ def prepare(config: dict[str, Any]) -> bool:
     print(people.summary())
     folder = root / "prepared" if config["to"] is None else Path(config["to"]).expanduser()
     started = time.monotonic()
-    with work_progress("images") as on_progress:
+    with progress_bar("images") as on_progress:
         result = prepare_images(
             people,
             folder,

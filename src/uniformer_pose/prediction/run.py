@@ -28,8 +28,8 @@ from uniformer_pose.prediction.pictures import ReadPicture, posed_pictures, upri
 from uniformer_pose.prediction.sources import SourceItem, number_in_name
 from uniformer_pose.prediction.videos import VideoSettings, frame_poses, open_video, pose_video
 from uniformer_pose.prediction.writers import TABLES, PosedPicture, write_coco_results
+from uniformer_pose.progress import progress_bar
 from uniformer_pose.skeleton import Skeleton
-from uniformer_pose.work_progress import work_progress
 
 Image = npt.NDArray[np.uint8]
 Show = Callable[[Image], None]
@@ -74,7 +74,7 @@ class PoseRun:
         if not items:
             return failed
         targets = {item.name: self._target(item, _drawn_picture_name(item.name)) for item in items}
-        with work_progress("pictures") as progress:
+        with progress_bar("pictures") as progress:
             all_posed = posed_pictures(items, self.find_boxes, self.estimator, flip_test=self.flip_test, read=self.read)
             for done, posed in enumerate(all_posed, start=1):
                 name = posed.item.name

@@ -21,8 +21,8 @@ from uniformer_pose.prediction.people import People
 from uniformer_pose.prediction.smoothing import KeypointSmoother
 from uniformer_pose.prediction.sources import SourceItem
 from uniformer_pose.prediction.tracking import Tracker
+from uniformer_pose.progress import progress_bar
 from uniformer_pose.skeleton import Skeleton
-from uniformer_pose.work_progress import work_progress
 
 if TYPE_CHECKING:
     from uniformer_pose.prediction.video import Frame, VideoReader
@@ -98,7 +98,7 @@ def pose_video(
         if run.frames:
             reader.start_at(run.frames, after_seconds=run.seconds)
         stack.enter_context(run)
-        progress = stack.enter_context(work_progress(f"frames of {name}"))
+        progress = stack.enter_context(progress_bar(f"frames of {name}"))
         groups = _read_ahead(_groups(reader), stack)
         try:
             for group in groups:
