@@ -50,7 +50,7 @@ def prepare(config: dict[str, Any]) -> bool:
     if data is None or data.get("codec") is None:  # none was chosen, or one that only changes another
         raise InputError("data is required: give data=<one of conf/data>, such as data=coco_256x192")
     # Imported here because a misspelt key should not have to wait for the libraries.
-    from uniformer_pose.data.coco_annotations import read_ground_truth
+    from uniformer_pose.data.coco import read_ground_truth
     from uniformer_pose.data.prepared.preparation import prepare_images
     from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton

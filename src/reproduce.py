@@ -123,7 +123,7 @@ def _chosen(models: str | list[str], known: dict[str, PublishedModel]) -> list[P
 
 def _require_data(data: dict[str, Any], where_to_get: dict[str, str]) -> None:
     """Raise InputError for all of the data that is missing, at once, before an hour is spent on the rest."""
-    from uniformer_pose.data.coco_annotations import read_detections, read_ground_truth
+    from uniformer_pose.data.coco import read_detections, read_ground_truth
     from uniformer_pose.skeleton import load_skeleton
 
     root = Path(data["root"]).expanduser()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from uniformer_pose.data.coco_annotations import PersonInstances, read_detections, read_ground_truth
+from uniformer_pose.data.coco import PersonInstances, read_detections, read_ground_truth
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uniformer_pose.data import annotation_cache, coco_annotations
+from uniformer_pose.data import annotation_cache, coco
 from uniformer_pose.data.annotation_cache import digest_of, remembered_arrays
-from uniformer_pose.data.coco_annotations import PersonInstances, read_detections, read_ground_truth
+from uniformer_pose.data.coco import PersonInstances, read_detections, read_ground_truth
 from uniformer_pose.errors import InputError
 
 
@@ -21,7 +21,7 @@ from uniformer_pose.errors import InputError
 def cache(tmp_path, monkeypatch):
     """A cache folder of the test's own, in which the smallest file is worth an entry."""
     monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(coco_annotations, "WORTH_KEEPING", 0)
+    monkeypatch.setattr(coco, "WORTH_KEEPING", 0)
     return tmp_path / "cache" / "annotations"
 
 
@@ -29,13 +29,13 @@ def cache(tmp_path, monkeypatch):
 def parsed(monkeypatch):
     """How many files have been parsed so far."""
     files: list[Path] = []
-    original = coco_annotations._needed_fields
+    original = coco._needed_fields
 
     def counted(data, file, fields):
         files.append(file)
         return original(data, file, fields)
 
-    monkeypatch.setattr(coco_annotations, "_needed_fields", counted)
+    monkeypatch.setattr(coco, "_needed_fields", counted)
     return files
 
 
@@ -88,9 +88,9 @@ def test_other_settings_have_an_index_of_their_own(tiny_coco):
 
 def test_changed_rules_of_reading_have_an_index_of_their_own(tiny_coco, parsed, monkeypatch, tmp_path):
     tiny_coco.read()
-    other = tmp_path / "coco_annotations.py"
+    other = tmp_path / "coco.py"
     other.write_text("the rules of tomorrow")
-    monkeypatch.setattr(coco_annotations, "__file__", str(other))
+    monkeypatch.setattr(coco, "__file__", str(other))
     tiny_coco.read()
     assert len(parsed) == 2
 
@@ -116,7 +116,7 @@ def test_a_defective_file_leaves_no_index_and_is_refused_each_time(tiny_coco, ca
 
 
 def test_small_files_are_read_without_an_index(tiny_coco, cache, monkeypatch):
-    monkeypatch.setattr(coco_annotations, "WORTH_KEEPING", 10_000_000)
+    monkeypatch.setattr(coco, "WORTH_KEEPING", 10_000_000)
     assert len(tiny_coco.read()) == 4
     assert not cache.exists()
 
@@ -309,7 +309,7 @@ def test_the_fast_parser_reads_every_number_and_text_as_pythons_does(tmp_path):
         f'{{"images": [{{"id": [{",".join(NUMBERS + floats + rounded)}], "file_name": "\\u00e9\\n\\ud83d\\ude00"}}]}}'
     )
     (expected,) = json.loads(text)["images"]
-    (found,) = coco_annotations._needed_fields(text.encode(), tmp_path, coco_annotations._AnnotationFields)["images"]
+    (found,) = coco._needed_fields(text.encode(), tmp_path, coco._AnnotationFields)["images"]
     assert [*map(repr, found["id"])] == [*map(repr, expected["id"])]
     assert found["file_name"] == expected["file_name"]
 

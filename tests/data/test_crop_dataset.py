@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from uniformer_pose.data import crop_dataset
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.coco_annotations import read_detections, read_ground_truth
+from uniformer_pose.data.coco import read_detections, read_ground_truth
 from uniformer_pose.data.crop_dataset import (
     EvaluationImages,
     TrainingCrops,

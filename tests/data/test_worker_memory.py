@@ -14,7 +14,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.coco_annotations import PersonInstances
+from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_dataset import TrainingCrops, use_one_opencv_thread
 from uniformer_pose.data.sampling import EpochSampler
 from uniformer_pose.skeleton import load_skeleton

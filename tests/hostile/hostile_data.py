@@ -21,7 +21,7 @@ from watching import Attempt
 
 from uniformer_pose.data.checking.dataset_check import SplitFiles, check_dataset
 from uniformer_pose.data.checking.image_check import examine_image, read_header
-from uniformer_pose.data.coco_annotations import PersonInstances, read_detections, read_ground_truth
+from uniformer_pose.data.coco import PersonInstances, read_detections, read_ground_truth
 from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
 from uniformer_pose.data.conversion.dataset_writer import write_dataset
 from uniformer_pose.data.conversion.points_table import read_points_table

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from uniformer_pose.data.coco_annotations import PersonInstances
+from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.pictures.dataset_sheet import choose_people, save_dataset_sheet
 from uniformer_pose.skeleton import load_skeleton
 

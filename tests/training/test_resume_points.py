@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 from resumable_training import PEOPLE_PER_IMAGE, differences, log_of, train
 
-from uniformer_pose.data.coco_annotations import read_ground_truth
+from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.data.prepared.preparation import prepare_images
 
 

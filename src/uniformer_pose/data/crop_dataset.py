@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.coco_annotations import PersonInstances
+from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry, fit_boxes, upright_matrices, warp
 from uniformer_pose.data.images import ImageFiles, ImageSource
 from uniformer_pose.data.photometric import PhotometricAugmentation

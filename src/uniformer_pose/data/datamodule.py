@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from uniformer_pose.config_check import check_value, find_signature
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.coco_annotations import (
+from uniformer_pose.data.coco import (
     AreaSource,
     ImageOrientation,
     PersonInstances,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from uniformer_pose.data.coco_annotations import ImageOrientation, PersonInstances
+from uniformer_pose.data.coco import ImageOrientation, PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.exif import TURNED_BY_A_QUARTER, exif_orientation, turned
 from uniformer_pose.errors import InputError

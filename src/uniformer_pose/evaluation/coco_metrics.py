@@ -5,7 +5,7 @@ The numbers are those of pycocotools, which every paper reports: computed by it,
 checked first:
 
 - predictions: NaN (pycocotools would score it AP 1.0), repeats (each costs AP), images that the file lacks;
-- annotations: read as for training (``data.coco_annotations``), with areas that fit their boxes.
+- annotations: read as for training (``data.coco``), with areas that fit their boxes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from uniformer_pose.data.coco_annotations import (
+from uniformer_pose.data.coco import (
     DEFAULT_PERSON_CATEGORY,
     AreaSource,
     category_names,

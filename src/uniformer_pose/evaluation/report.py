@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from uniformer_pose.data.coco_annotations import AREA_OF_BOX
+from uniformer_pose.data.coco import AREA_OF_BOX
 from uniformer_pose.evaluation.breakdown import keypoint_table, metrics_by_keypoint, metrics_by_size, size_table
 from uniformer_pose.evaluation.coco_metrics import (
     METRIC_NAMES,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco_annotations import PersonInstances
+from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image_of
 from uniformer_pose.pictures.drawing import Array, Image, draw_poses, save_picture

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco_annotations import (
+from uniformer_pose.data.coco import (
     ImageOrientation,
     counted_categories,
     read_json,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from uniformer_pose.data.coco_annotations import PersonInstances
+from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.saved_model import RECORD_KEY, saved_record

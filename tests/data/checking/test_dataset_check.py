@@ -21,7 +21,7 @@ from uniformer_pose.data.checking import dataset_check
 from uniformer_pose.data.checking.dataset_check import SplitFiles, check_dataset
 from uniformer_pose.data.checking.defects import DEFECT_KINDS
 from uniformer_pose.data.checking.text_report import text_report
-from uniformer_pose.data.coco_annotations import read_ground_truth
+from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
 from uniformer_pose.skeleton import load_skeleton

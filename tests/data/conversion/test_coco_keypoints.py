@@ -231,7 +231,7 @@ def test_an_entry_that_cannot_be_converted_is_named(cats: Callable[..., Path], d
 def test_the_people_of_coco_are_the_same_after_conversion(
     shared_folder: Path, tmp_path: Path, write: Callable[..., Any]
 ) -> None:
-    from uniformer_pose.data.coco_annotations import read_ground_truth
+    from uniformer_pose.data.coco import read_ground_truth
 
     root = shared_folder / "coco_mini"
     train, val = (root / f"annotations/person_keypoints_{split}2017.json" for split in ("train", "val"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from uniformer_pose.data.coco_annotations import read_ground_truth
+from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
 from uniformer_pose.data.conversion.plain_values import Repairs, plain_id, plain_number, usable_box, usable_keypoints
 from uniformer_pose.data.conversion.source import ConversionSettings

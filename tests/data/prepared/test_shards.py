@@ -7,7 +7,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.coco_annotations import read_ground_truth
+from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.data.crop_dataset import TrainingCrops
 from uniformer_pose.data.prepared.preparation import prepare_images
 from uniformer_pose.data.prepared.shards import PreparedImages

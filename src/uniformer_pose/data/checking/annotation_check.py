@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from uniformer_pose.data.checking.defects import Example, Findings, Severity, refusals
 from uniformer_pose.data.checking.left_right import left_right_suspicions
-from uniformer_pose.data.coco_annotations import (
+from uniformer_pose.data.coco import (
     LARGEST_NUMBER,
     AreaSource,
     ImageEntries,

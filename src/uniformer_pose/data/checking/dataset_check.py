@@ -14,7 +14,7 @@ from uniformer_pose.data.checking.annotation_check import CheckedPeople, check_a
 from uniformer_pose.data.checking.defects import Findings
 from uniformer_pose.data.checking.detection_check import check_detections
 from uniformer_pose.data.checking.image_check import ExaminedImage, examine_images
-from uniformer_pose.data.coco_annotations import (
+from uniformer_pose.data.coco import (
     AreaSource,
     ImageOrientation,
     PersonInstances,

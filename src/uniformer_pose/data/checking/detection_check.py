@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from uniformer_pose.data.checking.annotation_check import CheckedPeople, without_file
 from uniformer_pose.data.checking.defects import Example, Findings, refusals
-from uniformer_pose.data.coco_annotations import (
+from uniformer_pose.data.coco import (
     PersonInstances,
     integers,
     read_boxes,

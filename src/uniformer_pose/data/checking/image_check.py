@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from uniformer_pose.data.coco_annotations import ImageOrientation
+from uniformer_pose.data.coco import ImageOrientation
 from uniformer_pose.data.exif import TURNED_BY_A_QUARTER, exif_orientation
 from uniformer_pose.data.images import DecodedImage, decode_image, read_file
 from uniformer_pose.errors import InputError

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from uniformer_pose.data.coco_annotations import (
+from uniformer_pose.data.coco import (
     DEFAULT_PERSON_CATEGORY,
     ImageOrientation,
     category_names,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.data.checking.image_check import ImageHeader, read_header
-from uniformer_pose.data.coco_annotations import ImageOrientation
+from uniformer_pose.data.coco import ImageOrientation
 from uniformer_pose.data.conversion.plain_values import FloatArray, Repairs, usable_box, usable_keypoints
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton

@@ -26,7 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from uniformer_pose.data.coco_annotations import ImageOrientation, PersonInstances
+from uniformer_pose.data.coco import ImageOrientation, PersonInstances
 from uniformer_pose.data.images import Remark, decode_image, read_file, remark_line
 from uniformer_pose.data.prepared.jpeg_intervals import NotDivisible, divide_jpeg
 from uniformer_pose.data.prepared.jpeg_window import DamagedError, decode_quadrilateral

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco_annotations import PersonInstances
+from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import decode_image
 from uniformer_pose.data.prepared.jpeg_window import DamagedError, decode_quadrilateral

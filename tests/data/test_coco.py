@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from uniformer_pose.data.coco_annotations import counted_categories, read_detections, read_ground_truth, read_json
+from uniformer_pose.data.coco import counted_categories, read_detections, read_ground_truth, read_json
 from uniformer_pose.errors import InputError
 
 COCO_TRAIN = "coco_people_train2017.json"
