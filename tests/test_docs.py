@@ -1,0 +1,134 @@
+"""What README and docs/ tell people to type is accepted; what they say exists, exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from train import checked_train_config
+from uniformer_pose.entry_point import accept_any_argument, config_groups, refuse_unknown_choices
+from uniformer_pose.weights.published_models import published_models
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = {
+    str(path.relative_to(PROJECT)): path.read_text(encoding="utf-8").replace("\\\n", " ")  # long commands on one line
+    for path in (PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md")))
+}
+CONF = PROJECT / "conf"
+GROUPS = config_groups(CONF)
+COMMANDS = sorted(
+    {
+        (script, re.sub(r"<[^>]*>", "x", arguments).strip())
+        for text in PAGES.values()
+        for script, arguments in re.findall(r"(?:python |^ *)src/(\w+)\.py([^`\n#;]*)", text, flags=re.MULTILINE)
+    }
+)
+SETTINGS = sorted(
+    {
+        setting
+        for text in PAGES.values()
+        for setting in re.findall(
+            r"`((?:model|data|trainer|training|evaluation|precision|callbacks|debug|resume)[\w.]*=[^`<\s]+)`", text
+        )
+    }
+)
+MADE_BY_THE_READER = {"horses"}
+
+
+def written_examples(folder: Path) -> None:
+    """The pages' YAML examples, each below the path that the text before it names."""
+    for text in PAGES.values():
+        for path, content in re.findall(r"`(my_conf/[\w/]+\.yaml)`:\n\n```yaml\n(.*?)```", text, flags=re.DOTALL):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped configs, with the pages' examples among them as ``--config-dir`` would put them."""
+    folder = tmp_path_factory.mktemp("conf")
+    written_examples(folder)
+    for path in CONF.rglob("*.yaml"):
+        target = folder / "my_conf" / path.relative_to(CONF)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return folder / "my_conf"
+
+
+def first_of_a_sweep(arguments: list[str]) -> list[str]:
+    swept = "-m" in arguments
+    return [a.partition(",")[0] if swept and "[" not in a else a for a in arguments if a != "-m"]
+
+
+@pytest.mark.parametrize(("script", "line"), COMMANDS)
+def test_every_command_is_accepted(script: str, line: str, conf: Path) -> None:
+    words = first_of_a_sweep(shlex.split(line))
+    if MADE_BY_THE_READER & {word.partition("=")[2] for word in words} or {"--help", "hparams_search"} & {
+        word.partition("=")[0] for word in words
+    }:
+        pytest.skip("made by the command before it" if "--config-dir" in words else "a program of its own")
+    name = words[words.index("--config-name") + 1] if "--config-name" in words else script
+    arguments = [word for word in words if "=" in word and not word.startswith("hydra")]
+    groups = config_groups(conf)
+    refuse_unknown_choices(arguments, groups)
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        if script == "train":
+            config = compose("train", [*accept_any_argument(arguments, groups), "++run_dir=runs/here"])
+            if config["model"]["_target_"] != "my_net.MyNet":  # which exists in docs/your_model.md and its test only
+                checked_train_config(config)
+            return
+        known = {*compose(name), *groups}
+    for argument in arguments:
+        assert argument.partition("=")[0].split(".")[0] in known, argument
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_setting_is_accepted(setting: str) -> None:
+    refuse_unknown_choices([setting], GROUPS)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        checked_train_config(compose("train", [*accept_any_argument([setting], GROUPS), "++run_dir=runs/here"]))
+
+
+def test_every_choice_in_the_table_of_groups_exists_and_none_is_missing() -> None:
+    table = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGES["docs/configure.md"], flags=re.MULTILINE))
+    for group in ("model", "data", "augmentation", "optimizer", "trainer", "callbacks", "logger", "debug"):
+        named = set(re.findall(r"`(\w+)`", table[group]))
+        assert named == GROUPS[group] - {"from_checkpoint"}, group
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_within_the_project_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", PAGES[page]):
+        assert ((PROJECT / page).parent / target).exists(), target
+
+
+def test_the_readme_is_of_two_hundred_lines_at_most() -> None:
+    assert len((PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_results_table_is_that_of_the_published_models() -> None:
+    rows = re.findall(r"^\| UniFormer-([SB]) \| (\d+x\d+) \| (.*) \|$", PAGES["README.md"], flags=re.MULTILINE)
+    written = {
+        f"uniformer_{size.lower()}_coco_{resolution}": [float(cell) for cell in cells.split(" | ")]
+        for size, resolution, cells in rows
+    }
+    published = published_models().pose_models
+    assert written == {name: list(model.results.values()) for name, model in published.items()}
+
+
+def test_there_is_a_recipe_for_every_published_model() -> None:
+    for name in published_models().pose_models:
+        recipe = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert recipe["name"] == name
+
+
+def test_make_targets_exist() -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    for text in PAGES.values():
+        for target in re.findall(r"^make (\w+)|`make (\w+)`", text, flags=re.MULTILINE):
+            assert f"\n{''.join(target)}:" in makefile
