@@ -34,7 +34,7 @@ def easy_people() -> Path:
 def small_model() -> Path:
     """The checkpoint of a UniFormer-XXS for 128x96 crops, COCO's 17 keypoints, AP 0.4 on the images to test on.
 
-    Trained with ``src/train.py`` if it is not there: about a minute on two cores. Delete it to train it anew. Raises
+    Trained with ``src/train.py`` if it is not there: about a minute on two cores. Delete it to train it again. Raises
     RuntimeError with the end of what the training wrote, should it fail.
     """
     checkpoint = _DATA / "small_model.ckpt"
