@@ -55,6 +55,7 @@ def check_data(config: dict[str, Any]) -> bool:
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.checking.dataset_check import check_dataset
     from uniformer_pose.data.checking.text_report import text_report
+    from uniformer_pose.data.crop_geometry import CropSpec
     from uniformer_pose.pictures.dataset_sheet import choose_people, save_dataset_sheet
     from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
@@ -95,10 +96,7 @@ def check_data(config: dict[str, Any]) -> bool:
             skeleton,
             title=f"{split.files.annotations.name}: {len(shown)} of {len(split.people)} people",
             doubts=doubts,
-            height=codec["height"],
-            width=codec["width"],
-            padding=data["box_padding"],
-            unbiased=codec["method"] == "udp",
+            spec=CropSpec(codec["height"], codec["width"], data["box_padding"], codec["method"] == "udp"),
         )
         print(f"pictures  {sheet}")
     return not report.num_errors and not (config["fail_on"] == "remark" and report.num_remarks)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from uniformer_pose.config_check import Node, SetByProgram, check_config
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
@@ -52,6 +53,11 @@ class SavedModel:
     config: dict[str, Any]
     versions: dict[str, str]
     other_network: OtherNetwork | None = None
+
+    @property
+    def crop_spec(self) -> CropSpec:
+        """The crops that the network takes."""
+        return CropSpec(self.codec.height, self.codec.width, self.box_padding, self.codec.unbiased)
 
     @property
     def pose_network(self) -> PoseNetwork | None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,13 +7,13 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
 
-HEIGHT, WIDTH = 256, 192
+SPEC = CropSpec(256, 192)
 BOX = np.array([100.0, 50.0, 60.0, 80.0])  # of the crop's aspect ratio: the extent is the box times 1.25
-UPRIGHT = CropGeometry.from_box(BOX, height=HEIGHT, width=WIDTH)
+UPRIGHT = SPEC.around(BOX)
 NOTHING = {
     "flip_probability": 0.0,
     "half_body_probability": 0.0,
@@ -28,12 +29,9 @@ def keypoints():
     return np.random.default_rng(5).uniform((100, 50), (160, 130), size=(17, 2))
 
 
-def draw(augmentation, skeleton, keypoints, *, count=1, seed=0, visibility=EVERYTHING_LABELLED, **arguments):
+def draw(augmentation, skeleton, keypoints, *, count=1, seed=0, visibility=EVERYTHING_LABELLED, spec=SPEC):
     rng = np.random.default_rng(seed)
-    return [
-        augmentation(rng, BOX, keypoints, visibility, skeleton, **({"height": HEIGHT, "width": WIDTH} | arguments))
-        for _ in range(count)
-    ]
+    return [augmentation(rng, BOX, keypoints, visibility, skeleton, spec) for _ in range(count)]
 
 
 def only(part, **arguments):
@@ -41,25 +39,32 @@ def only(part, **arguments):
 
 
 def values(geometries, name):
-    return np.array([getattr(geometry, name) for geometry in geometries])
+    """One number of each crop; ``center`` and ``extent`` are those along x."""
+    found = np.array([getattr(geometry, name) for geometry in geometries])
+    return found if found.ndim == 1 else found[:, 0]
+
+
+def numbers(geometries):
+    """All that tells crops apart."""
+    return [(g.spec, *g.center, *g.extent, g.rotation_degrees, g.mirrored) for g in geometries]
 
 
 def half_body_extent(keypoints):
     """The crop around points: their extent times 1.5 about their mean, grown to the crop's aspect ratio."""
     width, height = np.ptp(keypoints, axis=0) * 1.5
-    return max(width, height * WIDTH / HEIGHT), max(height, width * HEIGHT / WIDTH)
+    return max(width, height * SPEC.width / SPEC.height), max(height, width * SPEC.height / SPEC.width)
 
 
 def test_with_all_probabilities_at_zero_the_crop_is_that_of_the_box(skeleton, keypoints):
-    assert draw(GeometricAugmentation(**NOTHING), skeleton, keypoints, count=3) == [UPRIGHT] * 3
+    drawn = draw(GeometricAugmentation(**NOTHING), skeleton, keypoints, count=3)
+    assert numbers(drawn) == numbers([UPRIGHT] * 3)
 
 
 @pytest.mark.parametrize("distribution", ["truncated_normal", "original"])
 def test_the_same_generator_state_gives_the_same_crop(skeleton, keypoints, distribution):
     augmentation = GeometricAugmentation(distribution=distribution)
-    first = draw(augmentation, skeleton, keypoints, count=20, seed=7)
-    assert first == draw(augmentation, skeleton, keypoints, count=20, seed=7)
-    assert first != draw(augmentation, skeleton, keypoints, count=20, seed=8)
+    first, again, other = (numbers(draw(augmentation, skeleton, keypoints, count=20, seed=s)) for s in (7, 7, 8))
+    assert first == again != other
 
 
 def test_switching_one_part_off_changes_no_other(skeleton, keypoints):
@@ -67,7 +72,7 @@ def test_switching_one_part_off_changes_no_other(skeleton, keypoints):
     without_flip = draw(
         GeometricAugmentation(half_body_probability=0, flip_probability=0), skeleton, keypoints, count=50
     )
-    for name in ("center_x", "center_y", "extent_width", "rotation_degrees"):
+    for name in ("center", "extent", "rotation_degrees"):
         assert values(full, name).tolist() == values(without_flip, name).tolist()
 
 
@@ -81,8 +86,8 @@ def test_each_part_happens_with_its_probability(skeleton, keypoints, distributio
     )
     assert values(geometries, "mirrored").mean() == pytest.approx(0.5, abs=0.025)
     assert (values(geometries, "rotation_degrees") != 0).mean() == pytest.approx(0.6, abs=0.025)
-    assert (values(geometries, "center_x") != UPRIGHT.center_x).mean() == pytest.approx(0.3, abs=0.025)
-    assert (values(geometries, "extent_width") != UPRIGHT.extent_width).all()
+    assert (values(geometries, "center") != UPRIGHT.center[0]).mean() == pytest.approx(0.3, abs=0.025)
+    assert (values(geometries, "extent") != UPRIGHT.extent[0]).all()
 
 
 @pytest.mark.parametrize(
@@ -106,8 +111,8 @@ def test_rotation_has_the_stated_distribution(skeleton, keypoints, distribution,
 )
 def test_scale_has_the_stated_distribution(skeleton, keypoints, distribution, deviation, share_at_the_ends):
     geometries = draw(only("scale", distribution=distribution), skeleton, keypoints, count=4000)
-    factors = values(geometries, "extent_width") / UPRIGHT.extent_width
-    np.testing.assert_allclose(values(geometries, "extent_height") / UPRIGHT.extent_height, factors)
+    factors = values(geometries, "extent") / UPRIGHT.extent[0]
+    np.testing.assert_allclose([geometry.extent[1] / UPRIGHT.extent[1] for geometry in geometries], factors)
     assert 0.5 <= factors.min() <= factors.max() <= 1.5
     assert factors.std() == pytest.approx(deviation, rel=0.03)
     assert factors.mean() == pytest.approx(1, abs=0.01)
@@ -122,23 +127,18 @@ def test_scale_has_the_stated_distribution(skeleton, keypoints, distribution, de
 def test_shift_is_measured_by_the_box_on_each_axis(skeleton, keypoints, distribution, factor, deviation):
     shift_factor = 0.16 if distribution == "truncated_normal" else 0.2
     augmentation = only("shift", distribution=distribution, shift_factor=shift_factor)
-    geometries = draw(augmentation, skeleton, keypoints, count=4000, padding=1.5)
-    reach_x, reach_y = factor * BOX[2:]
-    shift_x = (values(geometries, "center_x") - UPRIGHT.center_x) / reach_x
-    shift_y = (values(geometries, "center_y") - UPRIGHT.center_y) / reach_y
-    for shift in (shift_x, shift_y):
-        assert np.abs(shift).max() <= 1 + 1e-9
-        assert shift.std() == pytest.approx(deviation, rel=0.03)
-    assert np.corrcoef(shift_x, shift_y)[0, 1] == pytest.approx(0, abs=0.05)
+    geometries = draw(augmentation, skeleton, keypoints, count=4000, spec=CropSpec(256, 192, padding=1.5))
+    shifts = np.array([geometry.center - UPRIGHT.center for geometry in geometries]) / (factor * BOX[2:])
+    assert np.abs(shifts).max() <= 1 + 1e-9
+    assert shifts.std(axis=0) == pytest.approx(deviation, rel=0.03)
+    assert np.corrcoef(shifts.T)[0, 1] == pytest.approx(0, abs=0.05)
 
 
 def test_the_shift_of_a_slim_person_is_measured_before_the_box_grows_to_the_crop(skeleton, keypoints):
     slim = np.array([0.0, 0.0, 10.0, 80.0])
     rng = np.random.default_rng(0)
     centers = [
-        only("shift", shift_factor=1.0)(
-            rng, slim, keypoints, EVERYTHING_LABELLED, skeleton, height=HEIGHT, width=WIDTH
-        ).center_x
+        only("shift", shift_factor=1.0)(rng, slim, keypoints, EVERYTHING_LABELLED, skeleton, SPEC).center[0]
         for _ in range(500)
     ]
     assert 11 < np.abs(np.array(centers) - 5).max() <= 12.5
@@ -146,16 +146,13 @@ def test_the_shift_of_a_slim_person_is_measured_before_the_box_grows_to_the_crop
 
 def test_flip_mirrors_the_crop_and_keeps_its_region(skeleton, keypoints):
     (geometry,) = draw(only("flip"), skeleton, keypoints)
-    assert geometry == CropGeometry(
-        UPRIGHT.center_x, UPRIGHT.center_y, UPRIGHT.extent_width, UPRIGHT.extent_height, HEIGHT, WIDTH, mirrored=True
-    )
+    assert numbers([geometry]) == numbers([replace(UPRIGHT, mirrored=True)])
 
 
 def test_the_convention_and_the_padding_reach_the_crop(skeleton, keypoints):
-    (geometry,) = draw(
-        GeometricAugmentation(**NOTHING), skeleton, keypoints, unbiased=True, padding=2.0, height=64, width=48
-    )
-    assert geometry == CropGeometry.from_box(BOX, height=64, width=48, padding=2.0, unbiased=True)
+    spec = CropSpec(64, 48, padding=2.0, unbiased=True)
+    drawn = draw(GeometricAugmentation(**NOTHING), skeleton, keypoints, spec=spec)
+    assert numbers(drawn) == numbers([spec.around(BOX)])
 
 
 @pytest.mark.parametrize("half", ["upper", "lower"])
@@ -166,14 +163,14 @@ def test_half_body_shows_the_labelled_keypoints_of_one_half(skeleton, keypoints,
     (geometry,) = draw(augmentation, skeleton, keypoints, visibility=visibility)
     names = skeleton.upper_body if half == "upper" else skeleton.lower_body
     shown = keypoints[[i for i in skeleton.indices(names) if visibility[i]]]
-    assert (geometry.center_x, geometry.center_y) == pytest.approx(tuple(shown.mean(axis=0)))
-    assert (geometry.extent_width, geometry.extent_height) == pytest.approx(half_body_extent(shown))
+    assert geometry.center == pytest.approx(shown.mean(axis=0))
+    assert tuple(geometry.extent) == pytest.approx(half_body_extent(shown))
 
 
 def test_the_upper_half_is_preferred_with_its_probability(skeleton, keypoints):
     geometries = draw(only("half_body"), skeleton, keypoints, count=2000)
     upper_center = keypoints[skeleton.indices(skeleton.upper_body)].mean(axis=0)
-    assert np.isclose(values(geometries, "center_x"), upper_center[0]).mean() == pytest.approx(0.7, abs=0.03)
+    assert np.isclose(values(geometries, "center"), upper_center[0]).mean() == pytest.approx(0.7, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +188,7 @@ def test_half_body_needs_enough_keypoints(skeleton, keypoints, upper, lower, sho
     visibility[skeleton.indices(skeleton.upper_body)[:upper]] = 1
     visibility[skeleton.indices(skeleton.lower_body)[:lower]] = 1
     centers = {
-        "box": UPRIGHT.center_x,
+        "box": UPRIGHT.center[0],
         "upper": keypoints[skeleton.indices(skeleton.upper_body)[:upper], 0].mean(),
         "lower": keypoints[skeleton.indices(skeleton.lower_body)[:lower], 0].mean() if lower else np.nan,
     }
@@ -199,7 +196,7 @@ def test_half_body_needs_enough_keypoints(skeleton, keypoints, upper, lower, sho
         augmentation = only("half_body", half_body_upper_probability=prefer_upper)
         (geometry,) = draw(augmentation, skeleton, keypoints, visibility=visibility)
         expected = {None: "box", "either": "upper" if prefer_upper else "lower"}.get(shown, shown)
-        assert geometry.center_x == pytest.approx(centers[expected])
+        assert geometry.center[0] == pytest.approx(centers[expected])
 
 
 def test_the_lower_half_is_taken_where_the_upper_one_has_too_few_keypoints(skeleton, keypoints):
@@ -208,13 +205,13 @@ def test_the_lower_half_is_taken_where_the_upper_one_has_too_few_keypoints(skele
     visibility[0] = 2
     augmentation = only("half_body", half_body_upper_probability=1.0, half_body_min_keypoints=5)
     (geometry,) = draw(augmentation, skeleton, keypoints, visibility=visibility)
-    assert geometry.center_x == pytest.approx(keypoints[skeleton.indices(skeleton.lower_body), 0].mean())
+    assert geometry.center[0] == pytest.approx(keypoints[skeleton.indices(skeleton.lower_body), 0].mean())
 
 
 def test_a_skeleton_without_halves_is_never_halved(keypoints):
     names = tuple(f"point_{number}" for number in range(17))
     plain = Skeleton("plain", names, (0.1,) * 17, ((0, 0, 0),) * 17, (), (), (), ())
-    assert draw(only("half_body"), plain, keypoints, count=5) == [UPRIGHT] * 5
+    assert numbers(draw(only("half_body"), plain, keypoints, count=5)) == numbers([UPRIGHT] * 5)
 
 
 def test_keypoints_in_one_row_give_a_crop_and_in_one_point_the_box(skeleton, keypoints):
@@ -222,9 +219,9 @@ def test_keypoints_in_one_row_give_a_crop_and_in_one_point_the_box(skeleton, key
     row[:, 1] = 70.0
     (geometry,) = draw(only("half_body", half_body_upper_probability=1.0), skeleton, row)
     shown = row[skeleton.indices(skeleton.upper_body)]
-    assert geometry.extent_width == pytest.approx(1.5 * np.ptp(shown[:, 0]))
-    assert geometry.center_y == 70.0
-    assert draw(only("half_body"), skeleton, np.full((17, 2), 70.0)) == [UPRIGHT]
+    assert geometry.extent[0] == pytest.approx(1.5 * np.ptp(shown[:, 0]))
+    assert geometry.center[1] == 70.0
+    assert numbers(draw(only("half_body"), skeleton, np.full((17, 2), 70.0))) == numbers([UPRIGHT])
 
 
 @pytest.fixture
@@ -237,7 +234,7 @@ def original():
 def test_the_originals_draws_are_those_of_its_code(skeleton, keypoints, original):
     """pose_estimation/ of Sense-X/UniFormer: topdown_coco_dataset.py (shift), top_down_transform.py (the rest)."""
     whole = draw(original, skeleton, keypoints, count=6000, visibility=np.zeros(17, dtype=np.uint8))
-    shift_x = (values(whole, "center_x") - UPRIGHT.center_x) / BOX[2]
+    shift_x = (values(whole, "center") - UPRIGHT.center[0]) / BOX[2]
     assert np.abs(shift_x).max() == pytest.approx(0.2, abs=0.002)
     assert (shift_x != 0).mean() == pytest.approx(0.3, abs=0.02)
 
@@ -245,7 +242,7 @@ def test_the_originals_draws_are_those_of_its_code(skeleton, keypoints, original
         keypoints[skeleton.indices(names)].mean(axis=0) for names in (skeleton.upper_body, skeleton.lower_body)
     )
     drawn = draw(original, skeleton, keypoints, count=6000)
-    centers = np.stack([values(drawn, "center_x"), values(drawn, "center_y")], axis=1)
+    centers = np.array([geometry.center for geometry in drawn])
     of_upper, of_lower = (np.isclose(centers, mean, atol=1e-9).all(axis=1) for mean in (upper, lower))
     # Half a body is 0.3 of the visits, is not shifted, and is the upper half where a standard normal is below 0.5.
     assert (of_upper | of_lower).sum() / 6000 == pytest.approx(0.3, abs=0.02)
@@ -255,7 +252,7 @@ def test_the_originals_draws_are_those_of_its_code(skeleton, keypoints, original
 def test_half_body_happens_with_its_probability(skeleton, keypoints):
     augmentation = GeometricAugmentation(**(NOTHING | {"half_body_probability": 0.3}))
     geometries = draw(augmentation, skeleton, keypoints, count=4000)
-    halved = values(geometries, "extent_width") != UPRIGHT.extent_width
+    halved = values(geometries, "extent") != UPRIGHT.extent[0]
     assert halved.mean() == pytest.approx(0.3, abs=0.025)
 
 

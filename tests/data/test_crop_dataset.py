@@ -17,14 +17,14 @@ from uniformer_pose.data.crop_dataset import (
     as_it_is,
     use_one_opencv_thread,
 )
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import read_image
 from uniformer_pose.data.photometric import PhotometricAugmentation
 from uniformer_pose.data.sampling import EpochSampler, pack_images
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import load_skeleton
 
-SIZE = {"height": 64, "width": 48}
+SPEC = CropSpec(64, 48)
 MIRRORED_ONLY = GeometricAugmentation(1.0, 0.0, shift_probability=0, scale_probability=0, rotation_probability=0)
 
 
@@ -36,7 +36,7 @@ def assert_same(one, other):
 
 def augmented(coco, **arguments):
     arguments = {"geometric": GeometricAugmentation(), "photometric": PhotometricAugmentation()} | arguments
-    return TrainingCrops(coco.read(), coco.skeleton, seed=3, **SIZE, **arguments)
+    return TrainingCrops(coco.read(), coco.skeleton, SPEC, seed=3, **arguments)
 
 
 def spoil_image(coco, number):
@@ -48,8 +48,8 @@ def spoil_image(coco, number):
 
 def test_a_training_sample_is_the_crop_of_the_padded_box_and_its_keypoints(tiny_coco):
     people = tiny_coco.read()
-    sample = TrainingCrops(people, tiny_coco.skeleton, **SIZE)[(2, 0)]
-    geometry = CropGeometry.from_box([8, 4, 25, 50], **SIZE)
+    sample = TrainingCrops(people, tiny_coco.skeleton, SPEC)[(2, 0)]
+    geometry = SPEC.around([8, 4, 25, 50])
     image = read_image(people.image_path(1), height=64, width=48)
     assert np.array_equal(sample["crops"], geometry.crop(image))
     keypoints = np.reshape(tiny_coco.annotation(21)["keypoints"], (17, 3))
@@ -66,8 +66,8 @@ def test_a_training_sample_is_the_crop_of_the_padded_box_and_its_keypoints(tiny_
 
 
 def test_padding_and_convention_reach_the_crop(tiny_coco):
-    sample = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, padding=2.0, unbiased=True, **SIZE)[(0, 0)]
-    geometry = CropGeometry.from_box([5, 6, 30, 40], padding=2.0, unbiased=True, **SIZE)
+    sample = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, CropSpec(64, 48, 2.0, unbiased=True))[(0, 0)]
+    geometry = CropSpec(64, 48, 2.0, unbiased=True).around([5, 6, 30, 40])
     expected = geometry.to_crop(np.reshape(tiny_coco.annotation(11)["keypoints"], (17, 3))[:, :2])
     np.testing.assert_allclose(sample["keypoints_in_crop"], expected, atol=1e-4)
 
@@ -78,12 +78,14 @@ def test_a_mirrored_person_has_left_and_right_swapped(tiny_coco):
     keypoints[3 * left_wrist + 2] = 1
     keypoints[3 * right_wrist + 2] = 0
     people = tiny_coco.read()
-    plain = TrainingCrops(people, tiny_coco.skeleton, unbiased=True, **SIZE)[(0, 0)]
-    mirrored = TrainingCrops(people, tiny_coco.skeleton, unbiased=True, geometric=MIRRORED_ONLY, **SIZE)[(0, 0)]
+    plain = TrainingCrops(people, tiny_coco.skeleton, CropSpec(64, 48, unbiased=True))[(0, 0)]
+    mirrored = TrainingCrops(people, tiny_coco.skeleton, CropSpec(64, 48, unbiased=True), geometric=MIRRORED_ONLY)[
+        (0, 0)
+    ]
     # In the unbiased convention a mirrored crop is the plain one read from right to left.
     assert np.abs(mirrored["crops"].astype(int) - plain["crops"][:, ::-1]).max() <= 1
     expected = plain["keypoints_in_crop"][tiny_coco.skeleton.mirror_permutation]
-    expected[:, 0] = SIZE["width"] - 1 - expected[:, 0]
+    expected[:, 0] = SPEC.width - 1 - expected[:, 0]
     np.testing.assert_allclose(mirrored["keypoints_in_crop"], expected, atol=1e-3)
     assert plain["visibility"][[left_wrist, right_wrist]].tolist() == [1, 0]
     assert mirrored["visibility"][[left_wrist, right_wrist]].tolist() == [0, 1]
@@ -103,7 +105,7 @@ def test_keypoints_stay_on_their_pixels_whatever_is_drawn(tiny_coco, skeleton):
     name = tiny_coco.content["images"][0]["file_name"]
     cv2.imwrite(str(tiny_coco.images / name), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
     geometric = GeometricAugmentation(shift_probability=0.5, scale_factor=0.3)
-    data = TrainingCrops(tiny_coco.read(), skeleton, height=256, width=192, geometric=geometric)
+    data = TrainingCrops(tiny_coco.read(), skeleton, CropSpec(256, 192), geometric=geometric)
     seen = set()
     for epoch in range(30):
         sample = data[(0, epoch)]
@@ -127,7 +129,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_only(tiny_coco):
     for index in range(4):
         assert_same(data[(index, 5)], again[(index, 5)])
     assert not np.array_equal(data[(0, 5)]["crops"], data[(0, 6)]["crops"])
-    other = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, seed=4, geometric=GeometricAugmentation(), **SIZE)
+    other = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, SPEC, seed=4, geometric=GeometricAugmentation())
     assert not np.array_equal(data[(0, 5)]["keypoints_in_crop"], other[(0, 5)]["keypoints_in_crop"])
 
 
@@ -174,7 +176,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(tiny_coco):
 def test_a_bad_image_is_an_error_that_names_the_file_and_the_annotation(tiny_coco):
     path = spoil_image(tiny_coco, 1)
     with pytest.raises(InputError, match="cut off") as error:
-        TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, **SIZE)[(2, 0)]
+        TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, SPEC)[(2, 0)]
     message = str(error.value)
     assert message.startswith(f"{path}: the JPEG is cut off after")
     assert message.endswith("(annotation 21 of people.json)")
@@ -183,7 +185,7 @@ def test_a_bad_image_is_an_error_that_names_the_file_and_the_annotation(tiny_coc
 
 def test_a_bad_image_in_a_worker_keeps_its_message(tiny_coco):
     path = spoil_image(tiny_coco, 1)
-    data = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, **SIZE)
+    data = TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, SPEC)
     loader = DataLoader(data, sampler=EpochSampler(len(data), seed=1), num_workers=1)
     with pytest.raises(InputError) as error:
         list(loader)
@@ -234,43 +236,43 @@ def test_skipping_gives_up_before_it_has_tried_every_image(tiny_coco, monkeypatc
 def test_impossible_arguments_are_refused(tiny_coco):
     people = tiny_coco.read()
     with pytest.raises(InputError, match="on_bad_image 'ignore': choose error or skip"):
-        TrainingCrops(people, tiny_coco.skeleton, on_bad_image="ignore", **SIZE)
+        TrainingCrops(people, tiny_coco.skeleton, SPEC, on_bad_image="ignore")
     with pytest.raises(InputError, match="on_bad_image 'ignore': choose error or skip"):
-        EvaluationImages(people, on_bad_image="ignore", **SIZE)
+        EvaluationImages(people, SPEC, on_bad_image="ignore")
     with pytest.raises(InputError, match="seed -1 is negative"):
-        TrainingCrops(people, tiny_coco.skeleton, seed=-1, **SIZE)
+        TrainingCrops(people, tiny_coco.skeleton, SPEC, seed=-1)
     few = replace(people, keypoints_in_image=people.keypoints_in_image[:, :5])
     with pytest.raises(InputError, match=r"was read with 5 keypoints, skeleton coco_17 has 17"):
-        TrainingCrops(few, tiny_coco.skeleton, **SIZE)
+        TrainingCrops(few, tiny_coco.skeleton, SPEC)
 
 
 def test_training_on_nobody_is_refused_with_the_reason(tiny_coco):
     for entry in tiny_coco.content["annotations"]:
         entry["iscrowd"] = 1
     with pytest.raises(InputError, match=r"nobody to train on.*kept 0 of 4 .*left out: 4 crowd"):
-        TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, **SIZE)
+        TrainingCrops(tiny_coco.read(), tiny_coco.skeleton, SPEC)
 
 
 def test_an_image_with_five_boxes_is_decoded_once(tiny_coco, count_reads):
     box = tiny_coco.detections[0]
     tiny_coco.detections = [{**box, "bbox": [5 + i, 6, 30, 40]} for i in range(5)]
     boxes = tiny_coco.read_detections()
-    sample = EvaluationImages(boxes, **SIZE)[0]
+    sample = EvaluationImages(boxes, SPEC)[0]
     assert count_reads() == ["000000000001.jpg"]
     assert sample["crops"].shape == (5, 64, 48, 3)
     image = read_image(boxes.image_path(0), height=60, width=80)
     for i, crop in enumerate(sample["crops"]):
-        geometry = CropGeometry.from_box([5 + i, 6, 30, 40], **SIZE)
+        geometry = SPEC.around([5 + i, 6, 30, 40])
         assert np.array_equal(crop, geometry.crop(image))
-        assert sample["centers_in_image"][i].tolist() == [geometry.center_x, geometry.center_y]
-        assert sample["extents_in_image"][i].tolist() == [geometry.extent_width, geometry.extent_height]
+        assert sample["centers_in_image"][i].tolist() == geometry.center.tolist()
+        assert sample["extents_in_image"][i].tolist() == geometry.extent.tolist()
     assert sample["instance_index"].tolist() == [0, 1, 2, 3, 4]
     assert sample["unreadable_images"].tolist() == []
 
 
 def test_every_detection_is_evaluated_once_whatever_the_batches(tiny_coco, count_reads):
     boxes = tiny_coco.read_detections()
-    data = EvaluationImages(boxes, **SIZE)
+    data = EvaluationImages(boxes, SPEC)
     loader = DataLoader(data, batch_sampler=pack_images(boxes.boxes_per_image, 3), collate_fn=as_it_is)
     batches = list(loader)
     assert [batch["instance_index"].tolist() for batch in batches] == [[0, 1, 2], [3]]
@@ -288,8 +290,8 @@ def test_a_bad_image_in_evaluation_is_an_error_or_a_sample_without_crops(tiny_co
     path = spoil_image(tiny_coco, 0)
     boxes = tiny_coco.read_detections()
     with pytest.raises(InputError, match=r"cut off.*\(detection 0 of detections\.json\)"):
-        EvaluationImages(boxes, **SIZE)[0]
-    data = EvaluationImages(boxes, on_bad_image="skip", **SIZE)
+        EvaluationImages(boxes, SPEC)[0]
+    data = EvaluationImages(boxes, SPEC, on_bad_image="skip")
     batch = data.__getitems__([0, 1])
     assert batch["instance_index"].tolist() == [2]
     assert batch["crops"].shape == (1, 64, 48, 3)
@@ -301,7 +303,7 @@ def test_a_bad_image_in_evaluation_is_an_error_or_a_sample_without_crops(tiny_co
 
 def test_a_batch_from_a_worker_lies_in_shared_memory_and_is_that_of_the_main_process(tiny_coco):
     boxes = tiny_coco.read_detections()
-    data = EvaluationImages(boxes, **SIZE)
+    data = EvaluationImages(boxes, SPEC)
     batches = [[0, 2], [], [1]]
     loader = DataLoader(data, batch_sampler=batches, collate_fn=as_it_is, num_workers=1)
     for images, batch in zip(batches, loader, strict=True):
@@ -312,17 +314,17 @@ def test_a_batch_from_a_worker_lies_in_shared_memory_and_is_that_of_the_main_pro
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_the_crops_of_an_evaluation_are_those_of_each_box_alone(tiny_coco, unbiased):
     boxes = tiny_coco.read_detections()
-    batch = EvaluationImages(boxes, unbiased=unbiased, padding=1.1, **SIZE).__getitems__([0, 1, 2])
+    batch = EvaluationImages(boxes, CropSpec(64, 48, 1.1, unbiased)).__getitems__([0, 1, 2])
     for index, crop in zip(batch["instance_index"], batch["crops"], strict=True):
         image_index = boxes.image_of_instance[index]
         height, width = boxes.image_heights[image_index], boxes.image_widths[image_index]
         image = read_image(boxes.image_path(image_index), height=height, width=width)
-        geometry = CropGeometry.from_box(boxes.boxes_xywh[index], padding=1.1, unbiased=unbiased, **SIZE)
+        geometry = CropSpec(64, 48, 1.1, unbiased).around(boxes.boxes_xywh[index])
         assert np.array_equal(crop, geometry.crop(image))
 
 
 def test_an_image_that_does_not_exist_is_an_index_error(tiny_coco):
-    data = EvaluationImages(tiny_coco.read(), **SIZE)
+    data = EvaluationImages(tiny_coco.read(), SPEC)
     assert len(data) == 3
     with pytest.raises(IndexError):
         data[3]
@@ -349,7 +351,7 @@ def people_of_coco(reference_folder, tmp_path_factory):
 
 def test_real_people_have_their_keypoints_in_the_crop(people_of_coco, skeleton):
     people = people_of_coco
-    data = TrainingCrops(people, skeleton, height=256, width=192)
+    data = TrainingCrops(people, skeleton, CropSpec(256, 192))
     inside = []
     for index in range(0, len(people), 6):
         sample = data[(index, 0)]
@@ -368,7 +370,7 @@ def test_the_crops_of_real_people_are_those_of_the_reference(reference_folder, p
             continue
         index = int(np.flatnonzero(people.instance_ids == case["annotation_id"])[0])
         width, height = case["input_wh"]
-        data = TrainingCrops(people, skeleton, height=height, width=width, unbiased=case["udp"])
+        data = TrainingCrops(people, skeleton, CropSpec(height, width, unbiased=case["udp"]))
         sample = data[(index, 0)]
         labelled = sample["visibility"] > 0
         np.testing.assert_allclose(
@@ -385,7 +387,7 @@ def test_all_real_detections_are_cropped(shared_folder, skeleton):
         shared_folder / "coco_mini/val2017",
         skeleton,
     )
-    data = EvaluationImages(boxes, **SIZE)
+    data = EvaluationImages(boxes, SPEC)
     batch = data.__getitems__(range(len(data)))
     assert batch["crops"].shape == (118, 64, 48, 3)
     assert batch["instance_index"].tolist() == list(range(118))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from uniformer_pose.data.checking.image_check import examine_image
 from uniformer_pose.data.crop_dataset import EvaluationImages
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import decode_photo, read_image, read_photo
 from uniformer_pose.data.prepared.preparation import prepare_images
 from uniformer_pose.errors import InputError
@@ -83,7 +84,7 @@ def test_a_pillow_picture_is_read_by_the_bits_that_it_uses() -> None:
 
 
 def test_training_preparing_and_checking_read_them_alike_and_say_so(tiny_coco) -> None:
-    before = EvaluationImages(tiny_coco.read(), height=64, width=48)[0]["crops"]
+    before = EvaluationImages(tiny_coco.read(), CropSpec(64, 48))[0]["crops"]
     entry = tiny_coco.content["images"][0]
     path = tiny_coco.images / entry["file_name"]
     entry["file_name"] = "deep.png"
@@ -92,7 +93,7 @@ def test_training_preparing_and_checking_read_them_alike_and_say_so(tiny_coco) -
     write(tiny_coco.images / "deep.png", deep)
     people = tiny_coco.read()
     with pytest.warns(UserWarning, match=r"deep.png.* bits"):
-        after = EvaluationImages(people, height=64, width=48)[0]["crops"]
+        after = EvaluationImages(people, CropSpec(64, 48))[0]["crops"]
     assert (before.int() - after.int()).abs().float().mean() < 0.1
     assert any("1 pictures (first deep.png)" in line for line in prepare_images(people, tiny_coco.folder / "p").remarks)
     examined = examine_image(tiny_coco.images / "deep.png", tiny_coco.images, height=60, width=80)

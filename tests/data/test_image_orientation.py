@@ -10,12 +10,13 @@ from torch.utils.data import DataLoader
 from uniformer_pose.data import images
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.crop_dataset import EvaluationImages, TrainingCrops, as_it_is
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import ImageFiles, read_image_of
 from uniformer_pose.data.prepared.preparation import prepare_images
 from uniformer_pose.data.prepared.shards import PreparedImages
 from uniformer_pose.errors import InputError
 
-SIZE = {"height": 64, "width": 48}
+SPEC = CropSpec(64, 48)
 # What a camera stores so that a viewer who turns it by the orientation shows the picture.
 STORES = {
     1: lambda image: image,
@@ -51,8 +52,8 @@ def say(coco, orientation) -> None:
 
 
 def crops_of(people, skeleton, source=None) -> list[np.ndarray]:
-    training = TrainingCrops(people, skeleton, **SIZE, geometric=GeometricAugmentation(), images=source)
-    evaluation = EvaluationImages(people, **SIZE)
+    training = TrainingCrops(people, skeleton, SPEC, geometric=GeometricAugmentation(), images=source)
+    evaluation = EvaluationImages(people, SPEC)
     return [
         *(training[(index, epoch)]["crops"] for index in range(len(people)) for epoch in (0, 1)),
         *(evaluation[index]["crops"].numpy() for index in range(people.num_images)),
@@ -107,14 +108,14 @@ def test_a_picture_whose_size_is_that_of_the_displayed_one_only_is_an_error_that
 ):
     turn_files(tiny_coco, (6, 1, 1), displayed=True)
     people = tiny_coco.read()
-    data = TrainingCrops(people, skeleton, **SIZE, on_bad_image=policy)
+    data = TrainingCrops(people, skeleton, SPEC, on_bad_image=policy)
     if policy == "skip":
         assert data[(0, 0)]["replaced"] == 1
         return
     with pytest.raises(InputError, match=r"80x60 pixels .* 60x80; .*set data.image_orientation=displayed") as error:
         data[(0, 0)]
     assert "\n" not in str(error.value)
-    TrainingCrops(people.with_orientation("displayed"), skeleton, **SIZE)[(0, 0)]
+    TrainingCrops(people.with_orientation("displayed"), skeleton, SPEC)[(0, 0)]
 
 
 def test_a_picture_whose_size_is_that_of_the_stored_one_only_names_the_other_choice(tiny_coco):
@@ -136,7 +137,7 @@ def test_what_is_doubtful_is_said_once_whoever_reads(tiny_coco, tmp_path, monkey
     said = tmp_path / "said.txt"
     monkeypatch.setattr(images, "_warn", lambda line: said.open("a").write(line + "\n"))
     turn_files(tiny_coco, (3, 3, 3), displayed=False)
-    data = EvaluationImages(tiny_coco.read(), **SIZE)
+    data = EvaluationImages(tiny_coco.read(), SPEC)
     for _ in range(2):
         list(DataLoader(data, batch_sampler=[[0], [1], [2]], collate_fn=as_it_is, num_workers=num_workers))
     (line,) = said.read_text().splitlines()

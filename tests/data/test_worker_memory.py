@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_dataset import TrainingCrops, use_one_opencv_thread
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.sampling import EpochSampler
 from uniformer_pose.skeleton import load_skeleton
 
@@ -94,7 +95,7 @@ def others_garbage_is_out_of_the_way():
 def test_a_workers_memory_stays_flat_over_epochs(tmp_path):
     people = many_people_in_one_picture(tmp_path)
     dataset = TrainingCrops(
-        people, load_skeleton("coco_17"), height=32, width=24, geometric=GeometricAugmentation(), seed=0
+        people, load_skeleton("coco_17"), CropSpec(32, 24), geometric=GeometricAugmentation(), seed=0
     )
     memory = list(memory_after_each_epoch(dataset))
     assert max(memory[1:]) - memory[1] < GROWTH_ALLOWED, [round(size / 1e6, 1) for size in memory]
@@ -112,14 +113,14 @@ class CollectedCrops(TrainingCrops):
 def test_a_full_garbage_collection_in_a_worker_copies_nothing_that_is_shared(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.EPOCHS", 2)
     people = many_people_in_one_picture(tmp_path)
-    collected = list(memory_after_each_epoch(CollectedCrops(people, load_skeleton("coco_17"), height=32, width=24)))
+    collected = list(memory_after_each_epoch(CollectedCrops(people, load_skeleton("coco_17"), CropSpec(32, 24))))
     monkeypatch.setattr(gc, "freeze", lambda: None)
-    copied = list(memory_after_each_epoch(CollectedCrops(people, load_skeleton("coco_17"), height=32, width=24)))
+    copied = list(memory_after_each_epoch(CollectedCrops(people, load_skeleton("coco_17"), CropSpec(32, 24))))
     assert copied[-1] - collected[-1] > 5e6, (collected, copied)
 
 
 def test_the_measurement_sees_a_leak(tmp_path):
     people = many_people_in_one_picture(tmp_path)
-    dataset = KeptCrops(people, load_skeleton("coco_17"), height=32, width=24, seed=0)
+    dataset = KeptCrops(people, load_skeleton("coco_17"), CropSpec(32, 24), seed=0)
     memory = list(memory_after_each_epoch(dataset))
     assert max(memory[1:]) - memory[1] > GROWTH_ALLOWED, [round(size / 1e6, 1) for size in memory]

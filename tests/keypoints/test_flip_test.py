@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.keypoints.flip_test import flip_test, mirror_heatmaps
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec, Method
 from uniformer_pose.skeleton import load_skeleton
@@ -46,7 +46,7 @@ def test_target_of_the_mirrored_crop_mirrored_back_equals_the_plain_target(metho
     # Reversing w columns takes that to x / 4 - 1: one cell short, which the shift makes up for. With the
     # unbiased geometry it lies at width - 1 - x, and reversing takes it back exactly.
     codec = HeatmapCodec(128, 96, 2.0, method)
-    geometry = CropGeometry(70.0, 90.0, 105.0, 140.0, 128, 96, unbiased=codec.unbiased)
+    geometry = CropSpec(128, 96, 1.25, codec.unbiased).around([28.0, 34.0, 84.0, 112.0])
     rng = np.random.default_rng(0)
     # Whole numbers plus 0.3 keep the nearest cell the same on both sides: no msra centre lies half-way.
     keypoints_in_crop = rng.integers(0, [95, 127], (4, SKELETON.num_keypoints, 2)) + 0.3

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec, Method, find_peaks
 
@@ -81,9 +81,8 @@ def test_decoded_keypoints_and_scores_equal_the_reference(
 def test_udp_decoding_gives_the_references_point_in_the_image(reference_folder: Path) -> None:
     case = reference_case(reference_folder, "256x192", "udp")
     keypoints, _ = codec_for((256, 192), "udp").decode(case["predicted_heatmaps"])
-    geometry = CropGeometry.from_box([31, 47, 60, 110], height=256, width=192, unbiased=True)
-    extent = np.array([geometry.extent_width, geometry.extent_height])
-    center = np.array([geometry.center_x, geometry.center_y])
+    geometry = CropSpec(256, 192, unbiased=True).around([31, 47, 60, 110])
+    extent, center = geometry.extent, geometry.center
     expected = case["decoded_keypoints"].numpy() / [192, 256] * extent + center - extent / 2
     np.testing.assert_allclose(geometry.to_image(keypoints.numpy()), expected, atol=0.01)
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from uniformer_pose.data.coco import PersonInstances
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.pictures.dataset_sheet import choose_people, save_dataset_sheet
 from uniformer_pose.skeleton import load_skeleton
 
-SETTINGS: dict[str, Any] = {"title": "t", "height": 64, "width": 48, "padding": 1.25, "unbiased": False}
+SETTINGS: dict[str, Any] = {"title": "t", "spec": CropSpec(64, 48)}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from models import small_model
 from PIL import Image
 
 from uniformer_pose import PoseEstimator
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.model.network import PoseNetwork
 from weights_by_name import weights_by_name
@@ -134,7 +134,7 @@ def test_threads_may_share_an_estimator(estimator: PoseEstimator) -> None:
 def test_udp_models_map_back_by_their_own_convention() -> None:
     estimator = PoseEstimator(small_model(method="udp"), device="cpu")
     keypoints_in_crop, _ = estimator.codec.decode(torch.from_numpy(estimator.heatmaps(PICTURES[0], BOXES[0][0]))[None])
-    geometry = CropGeometry.from_box(BOXES[0][0], height=64, width=64, padding=1.25, unbiased=True)
+    geometry = CropSpec(64, 64, unbiased=True).around(BOXES[0][0])
     expected = geometry.to_image(keypoints_in_crop[0].numpy())
     np.testing.assert_allclose(estimator(PICTURES[0], BOXES[0][:1]).keypoints[0], expected, atol=1e-3)
 

@@ -3,7 +3,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import read_image
 from uniformer_pose.training import callbacks
 from uniformer_pose.training.callbacks import Pictures, evaluation_sheet
@@ -77,7 +77,7 @@ def test_a_sheet_shows_each_person_on_the_picture_it_is_in(tiny, sheets):
     for person, crop in enumerate(sheets[0]["crops"]):
         path = tiny.folder / "images" / f"{truth.image_ids[person]}.png"
         image = read_image(path, height=64, width=cv2.imread(str(path)).shape[1])
-        geometry = CropGeometry.from_box(truth.boxes_xywh[person], height=64, width=64, padding=1.25)
+        geometry = CropSpec(64, 64).around(truth.boxes_xywh[person])
         np.testing.assert_array_equal(crop, geometry.crop(image))
         in_crop = geometry.to_crop(truth.keypoints_in_image[person])
         np.testing.assert_allclose(sheets[0]["truth"][person], in_crop)
@@ -94,7 +94,7 @@ def test_a_sheet_spreads_few_people_over_all(tiny, sheets):
     first, last = sheets[0]["truth"]
     truth = module.evaluation.ground_truth
     for shown, person in ((first, 0), (last, 5)):
-        geometry = CropGeometry.from_box(truth.boxes_xywh[person], height=64, width=64, padding=1.25)
+        geometry = CropSpec(64, 64).around(truth.boxes_xywh[person])
         np.testing.assert_allclose(shown, geometry.to_crop(truth.keypoints_in_image[person]))
 
 

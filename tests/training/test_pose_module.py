@@ -11,7 +11,6 @@ from torch import nn
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.crop_dataset import EvaluationImages
-from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation import coco_metrics
@@ -352,13 +351,7 @@ class KnowsTheTruth(nn.Module):
                 height=people.image_heights[image_index],
                 width=people.image_widths[image_index],
             )
-            geometry = CropGeometry.from_box(
-                people.boxes_xywh[index],
-                height=data.codec.height,
-                width=data.codec.width,
-                padding=data.box_padding,
-                unbiased=data.codec.unbiased,
-            )
+            geometry = data.crop_spec.around(people.boxes_xywh[index])
             crop = torch.from_numpy(geometry.crop(image))[None]
             keypoints = torch.from_numpy(geometry.to_crop(people.keypoints_in_image[index]))[None]
             visibility = torch.from_numpy(people.visibility[index])[None]

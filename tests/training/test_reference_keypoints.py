@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from uniformer_pose.data.crop_geometry import CropGeometry, crop_to_image
 from uniformer_pose.data.images import read_image
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
@@ -42,24 +41,15 @@ def test_keypoints_in_images_are_those_of_mmpose(
     reference = json.loads((numbers_folder / "image_keypoints_uniformer_s_256x192.json").read_text())
     module = PoseModule(model, EvaluationProtocol(flip_test=mode == "flip_test")).eval()
     people: list[dict[str, Any]] = reference["people"]
-    geometries = [
-        CropGeometry.from_box(person["bbox_xywh"], height=CODEC.height, width=CODEC.width) for person in people
-    ]
+    geometries = model.crop_spec.around([person["bbox_xywh"] for person in people])
     crops = []
-    for person, geometry in zip(people, geometries, strict=True):
+    for index, person in enumerate(people):
         path = pictures_folder / person["file_name"]
         height, width = cv2.imread(str(path)).shape[:2]
-        crops.append(geometry.crop(read_image(path, height=height, width=width)))
+        crops.append(geometries[index].crop(read_image(path, height=height, width=width)))
     with torch.inference_mode():
         keypoints_in_crop, scores = module.predict_crops(torch.from_numpy(np.stack(crops)))
-    keypoints_in_image = crop_to_image(
-        keypoints_in_crop.numpy(),
-        np.array([(geometry.center_x, geometry.center_y) for geometry in geometries]),
-        np.array([(geometry.extent_width, geometry.extent_height) for geometry in geometries]),
-        height=CODEC.height,
-        width=CODEC.width,
-        unbiased=False,
-    )
+    keypoints_in_image = geometries.to_image(keypoints_in_crop.numpy())
     expected = np.array([person[mode]["keypoints_xy"] for person in people])
     near = np.linalg.norm(keypoints_in_image - expected, axis=-1) < 0.01
     assert near.mean() >= REQUIRED_SHARE

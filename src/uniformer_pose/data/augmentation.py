@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
 
@@ -110,11 +110,7 @@ class GeometricAugmentation:
         keypoints_in_image: npt.NDArray[np.floating],
         visibility: npt.NDArray[np.integer],
         skeleton: Skeleton,
-        *,
-        height: int,
-        width: int,
-        padding: float = 1.25,
-        unbiased: bool = False,
+        spec: CropSpec,
     ) -> CropGeometry:
         """The drawn crop around one person; keypoints (K, 2) and box in image pixels, visibility (K,).
 
@@ -127,7 +123,8 @@ class GeometricAugmentation:
 
         original = self.distribution == "original"
         box = np.asarray(box_xywh, dtype=np.float64)
-        shift_unit = 1.0 if original else padding
+        shift_unit = 1.0 if original else spec.padding
+        shown = spec
         if half_body < self.half_body_probability:
             half_box = self._half_body_box(
                 keypoints_in_image,
@@ -136,9 +133,9 @@ class GeometricAugmentation:
                 prefer_upper=upper_half < self.half_body_upper_probability,
             )
             if half_box is not None:
-                box, padding = half_box, self.half_body_padding
-                shift_unit = 0.0 if original else padding
-        geometry = CropGeometry.from_box(box, height=height, width=width, padding=padding, unbiased=unbiased)
+                box, shown = half_box, replace(spec, padding=self.half_body_padding)
+                shift_unit = 0.0 if original else shown.padding
+        geometry = shown.around(box)
 
         # In both sources the shift is measured before the box grows to the crop's aspect ratio.
         shift_reach = self.shift_factor * shift_unit if shift < self.shift_probability else 0.0
@@ -146,10 +143,9 @@ class GeometricAugmentation:
         angle = self.rotation_degrees * rotation_size if rotation < self.rotation_probability else 0.0
         return replace(
             geometry,
-            center_x=geometry.center_x + shift_x * shift_reach * float(box[2]),
-            center_y=geometry.center_y + shift_y * shift_reach * float(box[3]),
-            extent_width=geometry.extent_width * factor,
-            extent_height=geometry.extent_height * factor,
+            spec=spec,
+            center=geometry.center + np.array([shift_x, shift_y]) * shift_reach * box[2:],
+            extent=geometry.extent * factor,
             rotation_degrees=angle,
             mirrored=flip < self.flip_probability,
         )

@@ -7,6 +7,7 @@ traffic of floats.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco import PersonInstances
-from uniformer_pose.data.crop_geometry import CropGeometry, fit_boxes, upright_matrices, warp
+from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
 from uniformer_pose.data.images import ImageFiles, ImageSource
 from uniformer_pose.data.photometric import PhotometricAugmentation
 from uniformer_pose.data.worker_failures import begin_reading, end_reading
@@ -82,11 +83,8 @@ class TrainingCrops(Dataset[TrainingSample]):
         self,
         instances: PersonInstances,
         skeleton: Skeleton,
+        spec: CropSpec,
         *,
-        height: int,
-        width: int,
-        padding: float = 1.25,
-        unbiased: bool = False,
         seed: int = 0,
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
@@ -106,10 +104,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         _check_policy(on_bad_image)
         self.instances = instances
         self.skeleton = skeleton
-        self.height = height
-        self.width = width
-        self.padding = padding
-        self.unbiased = unbiased
+        self.spec = spec
         self.seed = seed
         self.geometric = geometric
         self.photometric = photometric
@@ -144,19 +139,14 @@ class TrainingCrops(Dataset[TrainingSample]):
     def _choose_geometry(self, rng: np.random.Generator, index: int) -> CropGeometry:
         box = self.instances.boxes_xywh[index]
         if self.geometric is None:
-            return CropGeometry.from_box(
-                box, height=self.height, width=self.width, padding=self.padding, unbiased=self.unbiased
-            )
+            return self.spec.around(box)
         return self.geometric(
             rng,
             box,
             self.instances.keypoints_in_image[index],
             self.instances.visibility[index],
             self.skeleton,
-            height=self.height,
-            width=self.width,
-            padding=self.padding,
-            unbiased=self.unbiased,
+            self.spec,
         )
 
     def _first_good(
@@ -197,22 +187,16 @@ class EvaluationImages(Dataset[EvaluationBatch]):
     def __init__(
         self,
         instances: PersonInstances,
+        spec: CropSpec,
         *,
-        height: int,
-        width: int,
-        padding: float = 1.25,
-        unbiased: bool = False,
         on_bad_image: BadImagePolicy = "error",
         images: ImageFiles | None = None,
     ) -> None:
         _check_policy(on_bad_image)
         self.instances = instances
         self.images = ImageFiles(instances) if images is None else images
-        self.height = height
-        self.width = width
-        self.unbiased = unbiased
         self.on_bad_image = on_bad_image
-        self._centers, self._extents = fit_boxes(instances.boxes_xywh, height=height, width=width, padding=padding)
+        self._crops = spec.around(instances.boxes_xywh)
         self._by_image = np.argsort(instances.image_of_instance, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(instances.boxes_per_image)])
 
@@ -229,7 +213,7 @@ class EvaluationImages(Dataset[EvaluationBatch]):
             if not 0 <= image_index < len(self):
                 raise IndexError(f"image {image_index} of {len(self)}")
         of_image = [self._by_image[self._starts[image] : self._starts[image + 1]] for image in image_indices]
-        crops = _batch_memory(sum(map(len, of_image)), self.height, self.width)
+        crops = _batch_memory(sum(map(len, of_image)), self._crops.spec)
         # Every crop is made where the batch will have it; that copies nothing afterwards.
         places = crops.numpy()
         kept: list[npt.NDArray[np.intp]] = []
@@ -245,23 +229,15 @@ class EvaluationImages(Dataset[EvaluationBatch]):
                 unreadable.append(image_index)
                 end_reading()
                 continue
-            matrices = upright_matrices(
-                self._centers[indices],
-                self._extents[indices],
-                height=self.height,
-                width=self.width,
-                unbiased=self.unbiased,
-            )
-            for matrix in matrices:
-                warp(image, matrix, into=places[filled])
-                filled += 1
+            self._crops[indices].crop(image, into=places[filled : filled + len(indices)])
+            filled += len(indices)
             kept.append(indices)
         end_reading()
         instance_index = np.concatenate([*kept, np.zeros(0, dtype=np.intp)]).astype(np.int64)
         return {
             "crops": crops[:filled],
-            "centers_in_image": torch.from_numpy(self._centers[instance_index]),
-            "extents_in_image": torch.from_numpy(self._extents[instance_index]),
+            "centers_in_image": torch.from_numpy(self._crops.center[instance_index]),
+            "extents_in_image": torch.from_numpy(self._crops.extent[instance_index]),
             "instance_index": torch.from_numpy(instance_index),
             "unreadable_images": torch.tensor(unreadable, dtype=torch.int64),
         }
@@ -272,13 +248,14 @@ def as_it_is(batch: EvaluationBatch) -> EvaluationBatch:
     return batch
 
 
-def _batch_memory(num_crops: int, height: int, width: int) -> torch.Tensor:
+def _batch_memory(num_crops: int, spec: CropSpec) -> torch.Tensor:
     """(n, height, width, 3) uint8, not filled; in a DataLoader's worker, in memory that the main process sees too."""
+    shape = (num_crops, spec.height, spec.width, 3)
     if get_worker_info() is None or num_crops == 0:
-        return torch.empty((num_crops, height, width, 3), dtype=torch.uint8)
+        return torch.empty(shape, dtype=torch.uint8)
     # As torch's own collation does it: otherwise each batch would be copied there once more.
-    shared = torch.UntypedStorage._new_shared(num_crops * height * width * 3)  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(shared).view(num_crops, height, width, 3)
+    shared = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
 
 
 def use_one_opencv_thread(_worker_id: int) -> None:

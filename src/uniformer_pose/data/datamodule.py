@@ -29,6 +29,7 @@ from uniformer_pose.data.crop_dataset import (
     as_it_is,
     use_one_opencv_thread,
 )
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import ImageFiles, ImageSource
 from uniformer_pose.data.photometric import PhotometricAugmentation
 from uniformer_pose.data.prepared.shards import PreparedImages
@@ -131,6 +132,11 @@ class PersonCrops(pl.LightningDataModule):
         self._train_images_read: ImageSource | None = None
         self._next_epoch, self._next_batch = 0, 0
         self._resumed: dict[str, int] = {}
+
+    @property
+    def crop_spec(self) -> CropSpec:
+        """The crops that batches hold."""
+        return CropSpec(self.codec.height, self.codec.width, self.box_padding, self.codec.unbiased)
 
     @property
     def val_annotation_file(self) -> Path:
@@ -242,10 +248,7 @@ class PersonCrops(pl.LightningDataModule):
         dataset = TrainingCrops(
             _read(self.train_people),
             self.skeleton,
-            height=self.codec.height,
-            width=self.codec.width,
-            padding=self.box_padding,
-            unbiased=self.codec.unbiased,
+            self.crop_spec,
             seed=self.seed,
             geometric=self.geometric,
             photometric=self.photometric,
@@ -266,10 +269,7 @@ class PersonCrops(pl.LightningDataModule):
         people = _read(self.val_people)
         dataset = EvaluationImages(
             people,
-            height=self.codec.height,
-            width=self.codec.width,
-            padding=self.box_padding,
-            unbiased=self.codec.unbiased,
+            self.crop_spec,
             on_bad_image=self.on_bad_image,
             images=self._val_images_read,
         )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.data.coco import PersonInstances
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
 from uniformer_pose.data.images import read_image_of
 from uniformer_pose.pictures.drawing import Array, Image, draw_poses, save_picture
 from uniformer_pose.pictures.sheets import BACKGROUND, POOR, TEXT, arrange, panel
@@ -30,15 +30,12 @@ def save_dataset_sheet(
     *,
     title: str,
     doubts: Sequence[str | None],
-    height: int,
-    width: int,
-    padding: float,
-    unbiased: bool,
+    spec: CropSpec,
     columns: int = 4,
 ) -> None:
     """Write a PNG of the ``chosen`` people (indices into ``people``), whose images can be read.
 
-    On the left the picture, on the right the upright crop of ``height`` x ``width``, both with box and keypoints:
+    On the left the picture, on the right the upright crop that ``spec`` says, both with box and keypoints:
     filled where visible, rings where hidden. A person's entry in ``doubts`` stands in the caption, in red.
     """
     panels = []
@@ -46,7 +43,7 @@ def save_dataset_sheet(
         image_index = int(people.image_of_instance[index])
         image = read_image_of(people, image_index).pixels
         box = people.boxes_xywh[index]
-        geometry = CropGeometry.from_box(box, height=height, width=width, padding=padding, unbiased=unbiased)
+        geometry = spec.around(box)
         keypoints, visibility = people.keypoints_in_image[index].astype(np.float64), people.visibility[index]
         corners = np.array([box[:2], box[:2] + box[2:]])
         to_panel, picture = _fitted(image)
@@ -64,8 +61,8 @@ def save_dataset_sheet(
 def _crop(
     geometry: CropGeometry, image: Image, keypoints: Array, corners: Array, visibility: Array, skeleton: Skeleton
 ) -> Image:
-    scale = _HEIGHT / geometry.height
-    size = (max(1, round(geometry.width * scale)), _HEIGHT)
+    scale = _HEIGHT / geometry.spec.height
+    size = (max(1, round(geometry.spec.width * scale)), _HEIGHT)
     enlarged = np.asarray(cv2.resize(geometry.crop(image), size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     points = geometry.to_crop(np.asarray(keypoints, dtype=np.float64))
     box = geometry.to_crop(np.asarray(corners, dtype=np.float64))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from uniformer_pose.data.crop_geometry import CropGeometry, crop_to_image, fit_boxes
+from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import eight_bits, read_photo
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError, InputError
@@ -146,29 +146,19 @@ class PoseEstimator:
             _checked_boxes(number, box, score, picture)
             for number, (box, score, picture) in enumerate(zip(given, scores, pictures, strict=True))
         ]
-        fitted = [
-            fit_boxes(box, height=self.codec.height, width=self.codec.width, padding=self.model.box_padding)
-            for box, _ in checked
-        ]
+        fitted = [self.model.crop_spec.around(box) for box, _ in checked]
         keypoints, keypoint_scores = self._poses(pictures, fitted, flip_test)
         people, start = [], 0
-        for (box, score), (centers, extents) in zip(checked, fitted, strict=True):
+        for (box, score), crops in zip(checked, fitted, strict=True):
             rows = slice(start, start + len(box))
             start = rows.stop
             people.append(
                 People(
-                    keypoints=crop_to_image(
-                        keypoints[rows],
-                        centers,
-                        extents,
-                        height=self.codec.height,
-                        width=self.codec.width,
-                        unbiased=self.codec.unbiased,
-                    ),
+                    keypoints=crops.to_image(keypoints[rows]),
                     scores=keypoint_scores[rows],
                     boxes=box,
                     box_scores=score,
-                    areas=extents.prod(axis=1),
+                    areas=crops.extent.prod(axis=1),
                     skeleton=self.skeleton,
                 )
             )
@@ -178,12 +168,12 @@ class PoseEstimator:
         """(K, H/4, W/4) heatmaps of one person, to look at: those that the keypoints are read from."""
         picture = as_pixels(image)
         boxes, _ = _checked_boxes(0, None if box is None else np.reshape(np.asarray(box), (1, 4)), None, picture)
-        fitted = fit_boxes(boxes, height=self.codec.height, width=self.codec.width, padding=self.model.box_padding)
+        crops = self.model.crop_spec.around(boxes).crop(picture)
         with torch.inference_mode():
-            return self._heatmaps(self._crops(picture, *fitted), flip_test)[0].double().cpu().numpy()
+            return self._heatmaps(crops, flip_test)[0].double().cpu().numpy()
 
     def _poses(
-        self, pictures: Sequence[Image], fitted: Sequence[tuple[FloatArray, FloatArray]], flip_test: bool
+        self, pictures: Sequence[Image], fitted: Sequence[CropGeometry], flip_test: bool
     ) -> tuple[FloatArray, FloatArray]:
         """(N, K, 2) keypoints in crop pixels and (N, K) scores of all boxes of all pictures, one after the other."""
         waiting: list[npt.NDArray[np.uint8]] = []
@@ -193,10 +183,10 @@ class PoseEstimator:
             with torch.inference_mode():
                 decoded.append(self.codec.decode(self._heatmaps(crops, flip_test)))
 
-        for picture, (centers, extents) in zip(pictures, fitted, strict=True):
-            for first in range(0, len(centers), self.batch_size):  # never more crops in memory than two batches
+        for picture, crops in zip(pictures, fitted, strict=True):
+            for first in range(0, len(crops.center), self.batch_size):  # never more crops in memory than two batches
                 rows = slice(first, first + self.batch_size)
-                waiting.extend(self._crops(picture, centers[rows], extents[rows]))
+                waiting.extend(crops[rows].crop(picture))
                 while len(waiting) >= self.batch_size:
                     run(np.stack(waiting[: self.batch_size]))
                     del waiting[: self.batch_size]
@@ -210,23 +200,6 @@ class PoseEstimator:
         if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
             raise DivergedError("the network gives NaN or infinity; try precision=fp32, or other weights")
         return keypoints, scores
-
-    def _crops(self, picture: Image, centers: FloatArray, extents: FloatArray) -> npt.NDArray[np.uint8]:
-        crops = np.empty((len(centers), self.codec.height, self.codec.width, 3), dtype=np.uint8)
-        for crop, (center_x, center_y), (extent_width, extent_height) in zip(
-            crops, centers.tolist(), extents.tolist(), strict=True
-        ):
-            geometry = CropGeometry(
-                center_x,
-                center_y,
-                extent_width,
-                extent_height,
-                self.codec.height,
-                self.codec.width,
-                unbiased=self.codec.unbiased,
-            )
-            crop[:] = geometry.crop(picture)
-        return crops
 
     def _heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool) -> torch.Tensor:
         reduced = _REDUCED.get(self.precision)

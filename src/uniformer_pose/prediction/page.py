@@ -24,7 +24,6 @@ from gradio_image_annotation import image_annotator
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from uniformer_pose.data.crop_geometry import crop_to_image, fit_boxes
 from uniformer_pose.data.images import read_photo
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.pictures.heatmap import lay_heatmaps_over
@@ -123,12 +122,10 @@ class PosePage:
 
     def _cells_to_image(self, boxes: PersonBoxes) -> npt.NDArray[np.float64]:
         """(P, 2, 3) affine maps from heatmap cells to image pixels."""
-        codec = self.estimator.codec
-        size = {"height": codec.height, "width": codec.width}
-        centers, extents = fit_boxes(boxes.boxes_xywh, **size, padding=self.estimator.model.box_padding)
-        wide, tall = codec.cell_size
+        crops = self.estimator.model.crop_spec.around(boxes.boxes_xywh)
+        wide, tall = self.estimator.codec.cell_size
         corners = np.broadcast_to([[0, 0], [wide, 0], [0, tall]], (len(boxes), 3, 2))
-        origin, right, below = crop_to_image(corners, centers, extents, **size, unbiased=codec.unbiased).swapaxes(0, 1)
+        origin, right, below = crops.to_image(corners).swapaxes(0, 1)
         return np.stack([right - origin, below - origin, origin], axis=2)
 
     def blocks(self, *, notes: str, examples: SyntheticSettings, score_threshold: float) -> Any:

@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import read_image_of
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import keypoint_similarities
@@ -122,12 +121,7 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
         best = candidates[int(oks.argmax())]
         image_index = index_of_image[int(truth.image_ids[person])]
         image = read_image_of(people, image_index).pixels
-        geometry = CropGeometry.from_box(
-            truth.boxes_xywh[person],
-            height=module.codec.height,
-            width=module.codec.width,
-            padding=module.model.box_padding,
-        )
+        geometry = module.model.crop_spec.around(truth.boxes_xywh[person])
         crops.append(geometry.crop(image))
         true_keypoints.append(geometry.to_crop(truth.keypoints_in_image[person]))
         predicted.append(geometry.to_crop(poses.keypoints_in_image[best]))

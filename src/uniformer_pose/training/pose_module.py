@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from uniformer_pose.data.crop_geometry import crop_to_image
+from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError
@@ -335,14 +335,8 @@ class PoseModule(pl.LightningModule):
             raise RuntimeError(f"{missing} of {expected} evaluation boxes were not predicted")
         if len(index) == 0:
             return PosePredictions.empty(self.model.skeleton.num_keypoints)
-        keypoints_in_image = crop_to_image(
-            poses["keypoints_in_crop"][first],
-            poses["centers_in_image"][first],
-            poses["extents_in_image"][first],
-            height=self.codec.height,
-            width=self.codec.width,
-            unbiased=self.codec.unbiased,
-        )
+        crops = CropGeometry(self.model.crop_spec, poses["centers_in_image"][first], poses["extents_in_image"][first])
+        keypoints_in_image = crops.to_image(poses["keypoints_in_crop"][first])
         scores = poses["scores"][first]
         bad = ~(np.isfinite(keypoints_in_image).all((1, 2)) & np.isfinite(scores).all(1))
         if bad.any():

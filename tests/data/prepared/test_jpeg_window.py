@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
 from uniformer_pose.data.prepared.jpeg_intervals import divide_jpeg
 from uniformer_pose.data.prepared.jpeg_window import DamagedError, decode_quadrilateral
 
@@ -36,7 +36,11 @@ def test_a_crop_through_the_window_has_the_pixels_of_a_crop_of_the_whole_picture
     for _ in range(40):
         center, extent = rng.uniform((-20, -20), (width + 20, height + 20)), rng.uniform(3, 200)
         geometry = CropGeometry(
-            *center, extent * 0.75, extent, 64, 48, rng.uniform(-180, 180), unbiased, bool(rng.integers(2))
+            CropSpec(64, 48, unbiased=unbiased),
+            center,
+            np.array([extent * 0.75, extent]),
+            rng.uniform(-180, 180),
+            bool(rng.integers(2)),
         )
         window = window_of(divided, geometry.to_image(rectangle(0, 0, 47, 63)), height, width)
         canvas = rng.integers(0, 256, whole.shape, dtype=np.uint8)  # what was there before must not matter

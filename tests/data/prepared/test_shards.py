@@ -9,12 +9,13 @@ from torch.utils.data import DataLoader
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.data.crop_dataset import TrainingCrops
+from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.prepared.preparation import prepare_images
 from uniformer_pose.data.prepared.shards import PreparedImages
 from uniformer_pose.data.sampling import EpochSampler
 from uniformer_pose.errors import InputError
 
-SIZE = {"height": 64, "width": 48}
+SPEC = CropSpec(64, 48)
 
 
 @pytest.fixture
@@ -25,10 +26,10 @@ def prepared(tiny_coco, tmp_path):
     return people, tmp_path / "prepared"
 
 
-def crops_of(people, skeleton, folder=None, **arguments):
+def crops_of(people, skeleton, folder=None, spec=SPEC, **arguments):
     images = None if folder is None else PreparedImages(folder, people)
-    arguments = {"geometric": GeometricAugmentation(), "images": images, **SIZE} | arguments
-    return TrainingCrops(people, skeleton, seed=3, **arguments)
+    arguments = {"geometric": GeometricAugmentation(), "images": images} | arguments
+    return TrainingCrops(people, skeleton, spec, seed=3, **arguments)
 
 
 def assert_same_samples(one, other, epochs):
@@ -39,7 +40,10 @@ def assert_same_samples(one, other, epochs):
                 assert np.array_equal(first[name], second[name]), (index, epoch, name)
 
 
-@pytest.mark.parametrize("settings", [{}, {"unbiased": True}, {"padding": 2.5}, {"geometric": None}, {"width": 128}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"spec": CropSpec(64, 128)}, {"spec": CropSpec(64, 48, 2.5, unbiased=True)}, {"geometric": None}],
+)
 def test_prepared_crops_are_those_of_the_files_for_every_draw(prepared, skeleton, settings):
     people, folder = prepared
     one, other = crops_of(people, skeleton, **settings), crops_of(people, skeleton, folder, **settings)
@@ -62,7 +66,7 @@ def test_crops_of_real_photographs_are_those_of_their_files(shared_folder, skele
     result = prepare_images(people, tmp_path / "p", workers=0, uncompressed_gb=0)
     assert not result.whole
     assert result.bytes < 1.08 * result.source_bytes
-    size = {"height": 256, "width": 192}
+    size = {"spec": CropSpec(256, 192)}
     one, other = crops_of(people, skeleton, **size), crops_of(people, skeleton, tmp_path / "p", **size)
     assert_same_samples(one, other, range(4))
 

@@ -106,7 +106,7 @@ class PreparedImages:
             image = decode_image(name, data, height=height, width=width, orientation=self._orientation).pixels
             return geometry.crop(image)
         scan_start = int(self._stored.scan_starts[image_index])
-        last_x, last_y = geometry.width - 1, geometry.height - 1
+        last_x, last_y = geometry.spec.width - 1, geometry.spec.height - 1
         corners = geometry.to_image([[0, 0], [last_x, 0], [last_x, last_y], [0, last_y]])
         if table_start == UNCOMPRESSED:
             image = self._canvas(height, width)
