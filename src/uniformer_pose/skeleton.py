@@ -6,11 +6,11 @@ of the same form, named by its path.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ _WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")  # of snake
 _NO_SIDE = re.compile("bright|copyright|upright|outright|fright|wright|cleft|leftover")  # words that begin so
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _SERIES = 7  # letters from l to r: so many names that differ in one letter are a series and not sides
-_NEAR = 0.8  # of difflib: one letter too many, or two that changed places, but not ear for paw
 
 
 @dataclass(frozen=True)
@@ -51,26 +50,25 @@ class Skeleton:
     def __post_init__(self) -> None:
         if not self.keypoint_names:
             raise InputError(f"skeleton {self.name!r} has no keypoints; list at least one")
-        for field in ("left_right_pairs", "limbs", "upper_body", "lower_body"):
-            entries = getattr(self, field)
-            for name in (n for entry in entries for n in ((entry,) if isinstance(entry, str) else entry)):
+        in_pairs = list(chain.from_iterable(self.left_right_pairs))
+        named = {"left_right_pairs": in_pairs, "limbs": chain.from_iterable(self.limbs)}
+        for field, names in {**named, "upper_body": self.upper_body, "lower_body": self.lower_body}.items():
+            for name in names:
                 if name not in self.keypoint_names:
-                    known = ", ".join(self.keypoint_names)
                     raise InputError(
                         f"skeleton {self.name!r:.80}: {field} names {name!r:.80}, which is none of its keypoints "
-                        f"({known})"
+                        f"({', '.join(self.keypoint_names)})"
                     )
-        in_pairs = [name for pair in self.left_right_pairs for name in pair]
-        repeated = sorted({name for name in in_pairs if in_pairs.count(name) > 1})
+        repeated = [name for name, count in Counter(in_pairs).items() if count > 1]
         if repeated:
             # Mirroring twice must give every keypoint back, so no keypoint may have two partners or be its own.
             raise InputError(
-                f"skeleton {self.name!r}: {', '.join(repeated)} stands more than once in left_right_pairs; "
+                f"skeleton {self.name!r}: {', '.join(sorted(repeated))} stands more than once in left_right_pairs; "
                 "a keypoint has one mirror partner or none"
             )
-        halves = sorted(self.upper_body + self.lower_body)
-        if halves and halves != sorted(self.keypoint_names):
-            odd = sorted({n for n in self.keypoint_names if halves.count(n) != 1})
+        halves = self.upper_body + self.lower_body
+        odd = sorted(name for name in self.keypoint_names if halves.count(name) != 1)
+        if halves and odd:
             raise InputError(
                 f"skeleton {self.name!r}: upper_body and lower_body together must hold every keypoint once; "
                 f"check {', '.join(odd)}, or leave both empty"
@@ -96,15 +94,12 @@ class Skeleton:
         partners = dict([*self.left_right_pairs, *(pair[::-1] for pair in self.left_right_pairs)])
         pairs, lone = mirror_pairs(self.keypoint_names)
         expected = dict([*pairs, *(pair[::-1] for pair in pairs)])
-        free = {plain_name(name): name for name in self.keypoint_names if name not in partners}
         named = []
         for name in self.keypoint_names:
             other = partners.get(name)
             if other is None and (name in lone or name in expected):
-                plain = [other for other in _other_side(name) if other not in free]
-                near = [guess for other in plain for guess in difflib.get_close_matches(other, free, cutoff=_NEAR)]
-                named.append(name + (f" (is {free[near[0]]} its partner?)" if near else ""))
-            elif other is not None and name in expected and expected[name] != other:
+                named.append(name)
+            elif other is not None and expected.get(name, other) != other:
                 named.append(f"{name} (paired with {other} instead of {expected[name]})")
         if not named:
             return None
@@ -192,20 +187,18 @@ class Skeleton:
             raise InputError(f"{source}: a skeleton holds exactly {', '.join(_FIELDS)}; found {found}")
         try:
             keypoints = {str(name): dict(entry) for name, entry in fields["keypoints"].items()}
-            for name, entry in keypoints.items():
-                if set(entry) != {"sigma", "colour"} or len(entry["colour"]) != 3:
-                    raise InputError(
-                        f"{source}: keypoint {name!r} needs a sigma and a colour of three numbers, and nothing else"
-                    )
+            if any(set(entry) != {"sigma", "colour"} or len(entry["colour"]) != 3 for entry in keypoints.values()):
+                raise InputError(f"{source}: a keypoint needs a sigma and a colour of three numbers, and nothing else")
+            colours = [entry["colour"] for entry in keypoints.values()]
             return cls(
                 name=str(fields["name"]),
                 keypoint_names=tuple(keypoints),
                 sigmas=tuple(float(entry["sigma"]) for entry in keypoints.values()),
-                colours=tuple(_colour(entry["colour"]) for entry in keypoints.values()),
-                left_right_pairs=tuple(_pair(pair) for pair in fields["left_right_pairs"]),
+                colours=tuple((int(red), int(green), int(blue)) for red, green, blue in colours),
+                left_right_pairs=tuple((str(left), str(right)) for left, right in fields["left_right_pairs"]),
                 upper_body=tuple(map(str, fields["upper_body"])),
                 lower_body=tuple(map(str, fields["lower_body"])),
-                limbs=tuple(_pair(limb) for limb in fields["limbs"]),
+                limbs=tuple((str(first), str(second)) for first, second in fields["limbs"]),
             )
         except InputError:
             raise
@@ -303,13 +296,3 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
     except InputError as error:
         line = str(error)
         raise InputError(line if line.startswith(str(path)) else f"{path}: {line}") from error
-
-
-def _pair(names: Sequence[str]) -> tuple[str, str]:
-    first, second = names
-    return str(first), str(second)
-
-
-def _colour(rgb: Sequence[int]) -> tuple[int, int, int]:
-    red, green, blue = (int(channel) for channel in rgb)
-    return red, green, blue

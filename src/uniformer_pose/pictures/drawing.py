@@ -5,14 +5,13 @@ Images are (H, W, 3) uint8 RGB. Points are (x, y) in pixels of that image, whole
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.errors import InputError
+from uniformer_pose.files import write_whole
 from uniformer_pose.skeleton import Skeleton
 
 Image = npt.NDArray[np.uint8]
@@ -69,10 +68,7 @@ def stroke_width(points_in_image: Array, *, height: int, width: int) -> int:
 
 
 def save_picture(path: str | Path, image: Image) -> None:
-    """Write an RGB image as JPEG where the name ends so, else as PNG; whole or not at all.
-
-    Folders are made, an older file is replaced. Raises ``InputError`` where the file cannot be written.
-    """
+    """Write an RGB image as JPEG where the name ends so, else as PNG; whole, or InputError where that is impossible."""
     path = Path(path)
     is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
     encoded, content = cv2.imencode(
@@ -82,20 +78,8 @@ def save_picture(path: str | Path, image: Image) -> None:
     )
     if not encoded:
         raise ValueError(f"no picture can be made of an array of shape {image.shape} and type {image.dtype}")
-    # In the same folder: os.replace is atomic only within a file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content.tobytes())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the picture {path} ({error.strerror or error}); "
-            "give a folder that can be written to and has space left"
-        ) from error
+    with write_whole(path, advice="give a folder that can be written to and has space left") as part:
+        part.write_bytes(content.tobytes())
 
 
 def _draw_person(canvas: Image, points: Array, drawable: Array, hollow: Array, skeleton: Skeleton) -> None:
@@ -106,27 +90,13 @@ def _draw_person(canvas: Image, points: Array, drawable: Array, hollow: Array, s
     limbs = [(a, b) for a, b in skeleton.limb_indices.tolist() if drawable[a] and drawable[b]]
     for rim in (True, False):
         for first, second in limbs:
-            colour = _RIM if rim else skeleton.colours[first]
-            cv2.line(
-                canvas,
-                fixed_point[first],
-                fixed_point[second],
-                colour,
-                stroke + 2 * rim,
-                cv2.LINE_AA,
-                _SUBPIXEL_BITS,
-            )
-    for keypoint in np.flatnonzero(drawable).tolist():
-        _draw_keypoint(canvas, fixed_point[keypoint], skeleton.colours[keypoint], stroke, ring=bool(hollow[keypoint]))
-
-
-def _draw_keypoint(
-    canvas: Image, fixed_point: list[int], colour: tuple[int, int, int], stroke: int, *, ring: bool
-) -> None:
+            ends, colour = (fixed_point[first], fixed_point[second]), _RIM if rim else skeleton.colours[first]
+            cv2.line(canvas, *ends, colour, stroke + 2 * rim, cv2.LINE_AA, _SUBPIXEL_BITS)
     radius = stroke + 1.5
-    discs = [(radius + 1, _RIM), (radius, colour)]
-    if ring:
-        discs.append((radius - max(1, stroke // 2), _RING_FILLING))
-    for disc_radius, disc_colour in discs:
-        fixed_radius = round(disc_radius * 2**_SUBPIXEL_BITS)
-        cv2.circle(canvas, fixed_point, fixed_radius, disc_colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
+    for keypoint in np.flatnonzero(drawable).tolist():
+        discs = [(radius + 1, _RIM), (radius, skeleton.colours[keypoint])]
+        if hollow[keypoint]:
+            discs.append((radius - max(1, stroke // 2), _RING_FILLING))
+        for disc_radius, colour in discs:
+            fixed_radius = round(disc_radius * 2**_SUBPIXEL_BITS)
+            cv2.circle(canvas, fixed_point[keypoint], fixed_radius, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)

@@ -40,23 +40,20 @@ def training_sheet(
     """One RGB picture of what a batch teaches: crops with keypoints (left), and with target heatmaps (right).
 
     Visible keypoints are filled, hidden ones are rings. The heatmaps of all keypoints are summed, each in its
-    keypoint's colour, so that a left joint taught as a right one shows. ``cell_size`` is the codec's. At most
-    ``max_people`` are shown.
+    keypoint's colour, so that a left joint taught as a right one shows. ``cell_size`` is the codec's.
     """
-    labelled = np.asarray(visibility)
     panels = []
     for person in range(min(len(crops), max_people)):
-        crop, points = _enlarge(crops[person], keypoints_in_crop[person])
-        seen = labelled[person][None]
-        pictures = [
-            draw_poses(crop, points[None], seen, skeleton, score_threshold=0, hollow=seen == 1),
-            lay_heatmaps_over(
-                crop, target_heatmaps[person], skeleton.colours, _cells_to_sheet(cell_size, _scale(crops.shape[1]))
-            ),
-        ]
+        crop, scale = _enlarged(crops[person])
+        seen = np.asarray(visibility)[person]
+        annotated = _annotated(crop, scale, keypoints_in_crop[person], seen, skeleton)
+        # Cell i stands at crop pixel i * step, not in the middle of a block of pixels.
+        shift = (scale - 1) / 2
+        cells_to_sheet = np.array([[cell_size[0] * scale, 0, shift], [0, cell_size[1] * scale, shift]])
+        overlaid = lay_heatmaps_over(crop, target_heatmaps[person], skeleton.colours, cells_to_sheet)
         caption = f"{int((seen == 2).sum())} visible, {int((seen == 1).sum())} hidden of {skeleton.num_keypoints}"
-        panels.append(panel(pictures, caption, TEXT))
-    return arrange(panels, f"training targets, {_share(panels, crops)}", columns)
+        panels.append(panel(annotated, overlaid, caption))
+    return arrange(panels, f"training targets, {len(panels)} of {len(crops)} people", columns)
 
 
 def prediction_sheet(
@@ -75,62 +72,48 @@ def prediction_sheet(
 ) -> Image:
     """One RGB picture of predictions (right) beside ground truth (left), people in the order given.
 
-    ``oks`` (B,) and ``scores`` (B,) are written above each person, in a colour that grades the OKS: green
-    from 0.75, yellow from 0.5, red below; NaN, where nothing is labelled, is written as a dash. Predicted
-    keypoints are drawn where their score is above the threshold. At most ``max_people`` are shown.
+    ``oks`` (B,) and ``scores`` (B,) are written above each person, in a colour that grades the OKS: green from 0.75,
+    yellow from 0.5, red below; NaN, where nothing is labelled, is written as a dash. Predicted keypoints
+    are drawn where their score is above the threshold.
     """
-    labelled = np.asarray(visibility)
     panels = []
     for person in range(min(len(crops), max_people)):
-        crop, truth = _enlarge(crops[person], true_keypoints_in_crop[person])
-        _, predicted = _enlarge(crops[person], predicted_keypoints_in_crop[person])
-        seen = labelled[person][None]
-        confidence = np.asarray(keypoint_scores)[person][None]
-        pictures = [
-            draw_poses(crop, truth[None], seen, skeleton, score_threshold=0, hollow=seen == 1),
-            draw_poses(crop, predicted[None], confidence, skeleton, score_threshold=score_threshold),
-        ]
-        similarity = float(oks[person])
+        crop, scale = _enlarged(crops[person])
+        truth = _annotated(crop, scale, true_keypoints_in_crop[person], np.asarray(visibility)[person], skeleton)
+        points = enlarged_points(predicted_keypoints_in_crop[person], scale)
+        confidence = np.asarray(keypoint_scores)[person]
+        predicted = draw_poses(crop, points[None], confidence[None], skeleton, score_threshold=score_threshold)
+        similarity, score = float(oks[person]), float(scores[person])
         colour = _GOOD if similarity >= 0.75 else _FAIR if similarity >= 0.5 else POOR
-        caption = f"OKS {_number(similarity)}  score {_number(float(scores[person]))}"
-        panels.append(panel(pictures, caption, TEXT if np.isnan(similarity) else colour))
-    return arrange(panels, f"ground truth | prediction, {_share(panels, crops)}", columns)
+        told = ("-" if np.isnan(value) else f"{value:.2f}" for value in (similarity, score))
+        caption = "OKS {}  score {}".format(*told)
+        panels.append(panel(truth, predicted, caption, TEXT if np.isnan(similarity) else colour))
+    return arrange(panels, f"ground truth | prediction, {len(panels)} of {len(crops)} people", columns)
 
 
-def _share(panels: Sequence[Image], crops: Image) -> str:
-    return f"{len(panels)} of {len(crops)} people"
+def enlarged_points(points: Array, scale: float) -> npt.NDArray[np.float64]:
+    """(..., 2) points of a picture that was enlarged by ``scale``; pixel centres stay pixel centres."""
+    return (np.asarray(points, dtype=np.float64) + 0.5) * scale - 0.5
 
 
-def _number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.2f}"
+def _annotated(crop: Image, scale: float, keypoints: Array, seen: Array, skeleton: Skeleton) -> Image:
+    """An enlarged crop with keypoints (K, 2) of the original: filled where visible (K,), rings where hidden."""
+    points = enlarged_points(keypoints, scale)[None]
+    return draw_poses(crop, points, seen[None], skeleton, score_threshold=0, hollow=np.asarray(seen == 1)[None])
 
 
-def _scale(height: int) -> float:
-    return float(np.clip(height, _LOWEST, _HIGHEST)) / height
-
-
-def _enlarge(crop: Image, keypoints_in_crop: Array) -> tuple[Image, npt.NDArray[np.float64]]:
-    """Crop and keypoints at the size of the sheet; pixel centres stay pixel centres."""
+def _enlarged(crop: Image) -> tuple[Image, float]:
+    """A crop at the size of the sheet, and how much larger that is."""
     height, width = crop.shape[:2]
-    scale = _scale(height)
+    scale = float(np.clip(height, _LOWEST, _HIGHEST)) / height
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    enlarged = np.asarray(cv2.resize(np.ascontiguousarray(crop), size, interpolation=interpolation), np.uint8)
-    return enlarged, (np.asarray(keypoints_in_crop, dtype=np.float64) + 0.5) * scale - 0.5
+    return np.asarray(cv2.resize(np.ascontiguousarray(crop), size, interpolation=interpolation), np.uint8), scale
 
 
-def _cells_to_sheet(cell_size: tuple[float, float], scale: float) -> npt.NDArray[np.float64]:
-    """(2, 3) affine map from heatmap cells to pixels of the crop enlarged by ``scale``."""
-    # Cell i stands at crop pixel i * step, not in the middle of a block of pixels.
-    shift = (scale - 1) / 2
-    return np.array([[cell_size[0] * scale, 0, shift], [0, cell_size[1] * scale, shift]])
-
-
-def panel(pictures: Sequence[Image], caption: str, colour: tuple[int, int, int]) -> Image:
+def panel(left: Image, right: Image, caption: str, colour: tuple[int, int, int] = TEXT) -> Image:
     """Two pictures of one height side by side, under a caption of that colour."""
-    left, right = pictures
-    seam = np.full((len(left), 2, 3), _STRIP, dtype=np.uint8)
-    body = np.hstack([left, seam, right])
+    body = np.hstack([left, np.full((len(left), 2, 3), _STRIP, dtype=np.uint8), right])
     return np.vstack([_strip(body.shape[1], caption, colour, _STRIP), body])
 
 
@@ -144,19 +127,18 @@ def _strip(width: int, text: str, colour: tuple[int, int, int], background: tupl
     return strip
 
 
-def arrange(panels: Sequence[Image], title: str, columns: int) -> Image:
+def arrange(panels: Sequence[Image], title: str, columns: int = 4) -> Image:
     """Panels of one size in rows, under a title; a sheet without panels is its title."""
-    columns = max(1, min(columns, len(panels)))
     if not panels:
         return _strip(2 * _LOWEST, title, TEXT, BACKGROUND)
+    columns = max(1, min(columns, len(panels)))
     panel_height, panel_width = panels[0].shape[:2]
     rows = -(-len(panels) // columns)
     height, width = _CAPTION_HEIGHT + rows * (panel_height + _GAP), _GAP + columns * (panel_width + _GAP)
     sheet = np.full((height, width, 3), BACKGROUND, dtype=np.uint8)
     sheet[:_CAPTION_HEIGHT] = _strip(width, title, TEXT, BACKGROUND)
     for index, part in enumerate(panels):
-        row, column = divmod(index, columns)
-        top = _CAPTION_HEIGHT + row * (panel_height + _GAP)
-        left = _GAP + column * (panel_width + _GAP)
+        top = _CAPTION_HEIGHT + index // columns * (panel_height + _GAP)
+        left = _GAP + index % columns * (panel_width + _GAP)
         sheet[top : top + panel_height, left : left + panel_width] = part
     return sheet
