@@ -23,7 +23,6 @@ from export import ExportConfig
 from make_synthetic import Settings
 from predict import PredictConfig
 from prepare import PrepareConfig
-from replay import ReplayConfig
 from reproduce import ReproduceConfig
 from train import TrainConfig, checked_train_config
 from uniformer_pose.config_check import check_arguments, check_config
@@ -273,7 +272,6 @@ ENTRY_POINTS: dict[str, tuple[type, list[str]]] = {
     "reproduce": (ReproduceConfig, []),
     "check_data": (CheckDataConfig, ["data=coco_256x192"]),
     "prepare": (PrepareConfig, ["data=coco_256x192"]),
-    "replay": (ReplayConfig, ["dump=x"]),
 }
 
 
@@ -377,7 +375,6 @@ def test_what_an_entry_point_does_not_read_may_stand_in_a_shared_file_but_not_be
         "check_data max_examples=-1",
         "prepare workers=-1",
         "prepare images_per_shard=0",
-        "replay process=-1",
     ],
 )
 def test_a_value_out_of_its_range_is_refused_before_any_work(command: str) -> None:

@@ -28,9 +28,8 @@ from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
 from uniformer_pose.ranges import Count, CountOrNone, Positive, Share
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
-from uniformer_pose.training.collapse import CollapseWatch
 from uniformer_pose.training.last_evaluation import evaluate_the_end
-from uniformer_pose.training.non_finite import NonFiniteGuard, NonFinitePolicy
+from uniformer_pose.training.non_finite import StopOnNonFinite
 from uniformer_pose.training.optimization import (
     apply_settings,
     fused_where_possible,
@@ -47,8 +46,7 @@ class PoseModule(pl.LightningModule):
 
     ``model`` holds the network and what goes with it. ``optimizer`` is called with the parameters and ``lr``: the rate
     stated for 256 images, scaled by the true global batch (devices x batch x accumulation). ``milestones`` are
-    epochs; ``warmup_steps`` optimizer steps. ``compile_step``: see ``StepLoss``. ``on_non_finite`` and
-    ``most_skipped_steps``: see ``NonFiniteGuard``.
+    epochs; ``warmup_steps`` optimizer steps. ``compile_step``: see ``StepLoss``.
 
     ``inference_network``, where it is set, computes the heatmaps of evaluations instead of the network: for weights
     that no longer change.
@@ -65,8 +63,6 @@ class PoseModule(pl.LightningModule):
         milestones: Sequence[Count] = (170, 200),
         decay_factor: Positive = 0.1,
         compile_step: CompileStep = False,
-        on_non_finite: NonFinitePolicy = "stop",
-        most_skipped_steps: CountOrNone = 100,
     ) -> None:
         super().__init__()
         self.model = model
@@ -89,8 +85,6 @@ class PoseModule(pl.LightningModule):
         self._decoded: list[dict[str, Tensor]] = []
         self._unreadable: list[Tensor] = []
         self._stopwatch: Stopwatch | None = None
-        self.guard = NonFiniteGuard(on_non_finite, most_skipped_steps)
-        self._collapse = CollapseWatch()
         # No buffer: DDP would overwrite each process's with that of the first, at every step.
         self._replaced: Tensor | None = None
 
@@ -99,6 +93,10 @@ class PoseModule(pl.LightningModule):
         _ = self.data.ground_truth
 
     # ---------------------------------------------------------------- training
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Whoever trains this model, numbers that are not finite never reach its weights."""
+        return [StopOnNonFinite()]
 
     def on_fit_start(self) -> None:
         """Forget what an earlier training of this object left."""
@@ -122,13 +120,10 @@ class PoseModule(pl.LightningModule):
             self._replaced = replaced if self._replaced is None else self._replaced + replaced
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/pck", accuracy, prog_bar=True)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._collapse.add(loss, self.codec, batch["keypoints_in_crop"], batch["visibility"])
-        return self.guard.guarded(loss)
+        return loss
 
     def on_train_start(self) -> None:
         """Train with what the configuration says, whatever a checkpoint brought, and say with what."""
-        self.guard.start(self.network)  # what the network holds now is what a first bad step must not spoil
         optimizer = self.trainer.optimizers[0]
         scheduler = cast(LambdaLR, self.trainer.lr_scheduler_configs[0].scheduler)  # as configure_optimizers made it
         accumulation = self.trainer.accumulate_grad_batches
@@ -146,28 +141,13 @@ class PoseModule(pl.LightningModule):
             + (f", by its schedule {group['lr']:.3g} at step {step}" if step else "")
         )
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Keep gradients that are not finite from the weights."""
-        self.guard.before_update(self, optimizer)
-
-    def on_train_batch_start(self, batch: dict[str, Tensor], _batch_index: int) -> None:
+    def on_train_batch_start(self, _batch: dict[str, Tensor], _batch_index: int) -> None:
         """Log the learning rate of the step to come, if Lightning is going to log that step."""
-        self.guard.batch_begins(self, batch)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    def on_train_batch_end(self, _outputs: Any, _batch: Any, _batch_index: int) -> None:
-        """Ask the loss scaler how it fares, as often as anything is logged."""
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.guard.report_scaler(self)
-
     def on_train_epoch_end(self) -> None:
-        """A diverged epoch must not reach the checkpoints, and people who could not be read are not kept silent."""
-        self.guard.settle(self)
-        self.guard.report_scaler(self)
-        collapsed = self._collapse.verdict(past_warmup=self.global_step > self.warmup_steps)
-        if collapsed is not None:
-            rank_zero_warn(f"epoch {self.current_epoch}: {collapsed}")
+        """People who could not be read are not kept silent."""
         if self._replaced is None:
             return
         replaced = int(self.trainer.strategy.reduce(self._replaced, reduce_op="sum"))
@@ -220,7 +200,6 @@ class PoseModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last pass."""
-        self.guard.settle(self)  # an evaluation in mid-epoch
         self._decoded.clear()
         self._unreadable.clear()
         self.evaluation = None
@@ -370,7 +349,6 @@ class PoseModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model from the file alone; never write weights that are not finite."""
-        self.guard.settle(self)
         broken = [
             name
             for name, tensor in checkpoint["state_dict"].items()
@@ -382,15 +360,10 @@ class PoseModule(pl.LightningModule):
                 "continue from an older one with a lower training.learning_rate_per_256"
             )
         checkpoint[RECORD_KEY] = saved_record(self.model)
-        checkpoint["skipped_steps"] = self.guard.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The limit on skipped steps counts those of the whole training; its keypoints must be these.
-
-        Where the weights are not averaged any more, those behind the average go on being trained.
-        """
+        """Its keypoints must be these; without averages, the weights behind the average go on being trained."""
         require_same_keypoints(checkpoint.get(RECORD_KEY), self.model.skeleton)
-        self.guard.skipped = int(checkpoint.get("skipped_steps", 0))
         trainer: Any = self.trainer
         averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
         if trainer.training and not averages and "current_model_state" in checkpoint:
