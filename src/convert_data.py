@@ -14,7 +14,7 @@ from typing import Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_check import check_config
+from uniformer_pose.config import check_config
 from uniformer_pose.entry_point import config_groups, plain_config, prepare_command_line, report_input_errors
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import check_crop_size

@@ -22,7 +22,7 @@ from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
 from predict import box_finder, detector_file_as_choice
-from uniformer_pose.config_check import Node
+from uniformer_pose.config import Node
 from uniformer_pose.config_parts import Detector, Precision
 from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors, users_mistake
 from uniformer_pose.errors import InputError

@@ -9,28 +9,47 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Literal
 
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uniformer_pose.config_check import AlsoReads, SetByProgram, check_arguments
-from uniformer_pose.entry_point import plain_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic import write_synthetic_dataset
 
-Settings = Annotated[dict[str, Any], AlsoReads(skeleton=str), SetByProgram(on_progress="leave it out")]
+
+@dataclass
+class MakeSyntheticConfig:
+    """The keys of conf/make_synthetic.yaml."""
+
+    root: str
+    num_train_images: int
+    num_val_images: int
+    image_height: int
+    image_width: int
+    people_per_image: tuple[int, int]
+    person_height: tuple[float, float]
+    close_up_share: float
+    crowd_share: float
+    striped_side: Literal["left", "right", "random"]
+    poses: Literal["any", "frontal"]
+    jpeg_quality: int
+    seed: int
+    skeleton: str
+    workers: int
+    overwrite: bool
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="make_synthetic")
 def main(config: DictConfig) -> None:
     """Write the dataset that conf/make_synthetic.yaml and the command line describe."""
     with report_input_errors():
-        settings = plain_config(config)
-        check_arguments(settings, "uniformer_pose.synthetic.dataset.write_synthetic_dataset", Settings)
+        settings = checked_config(config, MakeSyntheticConfig)
     root = settings.pop("root")
     started = time.monotonic()
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uniformer_pose.config_check import Node
+from uniformer_pose.config import Node
 from uniformer_pose.config_parts import EvaluationTrainer, MatmulPrecision, Precision, ReproductionData
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 from uniformer_pose.errors import InputError

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uniformer_pose.config_check import Node, SetByProgram
+from uniformer_pose.config import Keys, Node
 from uniformer_pose.config_parts import Augmentation, MatmulPrecision, Model, Optimizer, Precision, TrainingData
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 from uniformer_pose.errors import InputError
@@ -29,6 +29,8 @@ from uniformer_pose.run_directory import (
 )
 from uniformer_pose.training.resume import finished_as_asked
 
+_OF_OTHER_GROUPS = {"model": "model", "protocol": "evaluation", "optimizer": "optimizer"}
+
 
 @dataclass
 class TrainConfig:
@@ -38,14 +40,17 @@ class TrainConfig:
     data: TrainingData
     optimizer: Optimizer
     training: Annotated[
-        Node, SetByProgram(model="give model=...", protocol="give evaluation=...", optimizer="give optimizer=...")
+        Node,
+        Keys(set_by_program={name: f"give {to}=..." for name, to in _OF_OTHER_GROUPS.items()}),
     ]
     trainer: Annotated[
         Node,
-        SetByProgram(
-            precision="give precision=...",
-            callbacks="give callbacks.<name>={_target_: ...}",
-            logger="give logger=... or logger.<name>={_target_: ...}",
+        Keys(
+            set_by_program={
+                "precision": "give precision=...",
+                "callbacks": "give callbacks.<name>={_target_: ...}",
+                "logger": "give logger=... or logger.<name>={_target_: ...}",
+            }
         ),
     ]
     callbacks: dict[str, Node | None]

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pytest
 from annotated_types import Ge, Lt
 
-from uniformer_pose.config_check import (
-    AlsoReads,
-    Node,
-    SetByProgram,
-    SomeArgumentsOf,
-    check_arguments,
-    check_config,
-    find_signature,
-)
+from uniformer_pose.config import Keys, Node, check_config, find_signature
 from uniformer_pose.errors import InputError
 from uniformer_pose.nearest_name import did_you_mean
 
@@ -69,7 +61,11 @@ class Folders:
 @dataclass
 class TopLevel:
     model: Annotated[
-        Node, AlsoReads(pretrained=str | None), SetByProgram(legacy="give legacies=...", frozen="leave it out")
+        Node,
+        Keys(
+            also_read={"pretrained": str | None},
+            set_by_program={"legacy": "give legacies=...", "frozen": "leave it out"},
+        ),
     ]
     seed: Annotated[int, Ge(0)] = 0
     ckpt_path: str | None = None
@@ -78,7 +74,7 @@ class TopLevel:
     callbacks: dict[str, Node | None] = field(default_factory=dict)
     folders: Folders | None = None
     data: dict[str, Any] | None = None
-    some: Annotated[dict[str, Any], SomeArgumentsOf(f"{HERE}.Backbone")] = field(default_factory=dict)
+    some: Annotated[dict[str, Any], Keys(some_of=f"{HERE}.Backbone")] = field(default_factory=dict)
 
 
 def model(target: str = f"{HERE}.Backbone", **arguments: Any) -> dict[str, Any]:
@@ -103,13 +99,13 @@ def says(text: str, words: str) -> bool:
     [
         ({"sede": 1}, "sede=1: seed?"),
         ({"zzz": None}, "zzz=null: allowed: callbacks, ckpt_path, trainer"),
-        ({"seed": "5"}, "seed='5': int"),
+        ({"seed": "5"}, "seed='5': integer"),
         ({"seed": True}, "seed=true: int"),
         ({"seed": 1.0}, "seed=1.0: int"),
         ({"seed": None}, "seed=null: int"),
         ({"seed": -1}, "seed=-1: equal 0"),
         ({"seed": "???"}, "required: seed=..."),
-        ({"ckpt_path": 3}, "ckpt_path=3: str null"),
+        ({"ckpt_path": 3}, "ckpt_path=3: string null"),
         ({"mode": "maximum"}, "mode='maximum': 'max' 'min'"),
         ({"trainer": "gpu"}, "trainer='gpu': _target_ null"),
         ({"callbacks": {"best": {"monitor": "AP"}}}, "callbacks.best={'monitor': _target_"),
@@ -136,28 +132,28 @@ def test_a_top_level_key_without_a_default_is_required() -> None:
         ({"_partial_": 1}, "model._partial_=1: true false"),
         ({"_convert_": "some"}, "model._convert_='some': 'none' 'all'"),
         ({"_target_": 3}, "model._target_=3: str"),
-        ({"depths": 3}, "model.depths=3: list_of_int"),
+        ({"depths": 3}, "model.depths=3: list"),
         ({"depths": "3458"}, "model.depths='3458': list"),
         ({"depths": [5, 8, "20", 7]}, "model.depths[2]='20': int"),
-        ({"rate": "0.1"}, "model.rate='0.1': float"),
-        ({"rate": True}, "model.rate=true: float"),
+        ({"rate": "0.1"}, "model.rate='0.1': number"),
+        ({"rate": True}, "model.rate=true: number"),
         ({"rate": 1.0}, "model.rate=1.0: less 1"),
         ({"rate": float("nan")}, "model.rate=nan:"),
         ({"attention": "local"}, "model.attention='local': 'global' 'window'"),
-        ({"pair": [1]}, "model.pair=[1]: [int, float]"),
-        ({"pair": [1, 2, 3]}, "model.pair=[1, [int, float]"),
+        ({"pair": [1]}, "model.pair=[1]: longer list"),
+        ({"pair": [1, 2, 3]}, "model.pair=[1, shorter list"),
         ({"pair": [1.5, 2]}, "model.pair[0]=1.5: int"),
         ({"widths": {"stem": "64"}}, "model.widths.stem='64': int"),
-        ({"widths": [64]}, "model.widths=[64]: mapping null"),
+        ({"widths": [64]}, "model.widths=[64]: dictionary null"),
         ({"label": 7}, "model.label=7: str"),
         ({"label": None}, "model.label=null: str"),
         ({"neck": "small"}, "model.neck='small': _target_ Backbone null"),
         ({"neck": [model(), "small"]}, "model.neck[1]='small': _target_ Backbone"),
         ({"activation": "relu"}, "model.activation='relu': _target_ Callable"),
-        ({"neck": model(rate="x")}, "model.neck.rate='x': float"),
+        ({"neck": model(rate="x")}, "model.neck.rate='x': number"),
         ({"unannotated": [{"deeper": model(rats=1)}]}, "model.unannotated[0].deeper.rats=1: rate?"),
         ({"depths": "x" * 200}, "model.depths='xxx ...:"),
-        ({"pretrained": 3}, "model.pretrained=3: str null"),
+        ({"pretrained": 3}, "model.pretrained=3: string null"),
         ({"pretraind": "x"}, "model.pretraind='x': pretrained?"),
         ({"neck": model(pretrained="x")}, "model.neck.pretrained='x':"),
         ({"_target_": f"{HERE}.make_head"}, "model.channels required:"),
@@ -288,7 +284,7 @@ def test_lightning_and_torch_targets_are_accepted_and_left_as_they_were() -> Non
         ("rate", {"logging_interval": "day"}, "data.rate.logging_interval='day': 'step' 'epoch' null"),
         ("wandb", {"offline": "yes"}, "data.wandb.offline='yes': true false"),
         ("csv", {"flush_logs": 1}, "data.csv.flush_logs=1: flush_logs_every_n_steps?"),
-        ("optimizer", {"lr": "abc"}, "data.optimizer.lr='abc': float"),
+        ("optimizer", {"lr": "abc"}, "data.optimizer.lr='abc': number"),
         ("optimizer", {"weight_decay": -1}, "data.optimizer.weight_decay=-1: 0"),
         ("optimizer", {"betas": [0.9, 1.0]}, "data.optimizer.betas[1]=1.0: less"),
         ("optimizer", {"weigth_decay": 0.1}, "data.optimizer.weigth_decay=0.1: weight_decay?"),
@@ -300,21 +296,14 @@ def test_one_mistake_in_a_real_configuration_is_found(name: str, change: dict[st
 
 def test_a_mapping_of_some_arguments_of_a_known_target_is_checked_but_for_those_not_given() -> None:
     check_config({"model": model(), "some": {"depths": None, "rate": 0.5}}, TopLevel)
-    assert says(refusal(some={"rate": "x"}), "some.rate='x': float")
+    assert says(refusal(some={"rate": "x"}), "some.rate='x': number")
     assert says(refusal(some={"rat": 1}), "some.rat=1: rate?")
     assert says(refusal(some=model(f"{HERE}.make_head", channels="x")), "some.channels='x': int")
 
 
-def test_arguments_of_a_function_are_checked_without_a_key_before_them() -> None:
-    hint = Annotated[dict[str, Any], AlsoReads(name=str), SetByProgram(progress="leave it out")]
-    check_arguments({"channels": 1, "more": 2}, f"{HERE}.make_head", hint)
-    with pytest.raises(InputError, match=r"^name=3: must be str \(and 2 more\)$"):
-        check_arguments({"channels": "???", "name": 3, "progress": 1}, f"{HERE}.make_head", hint)
-
-
 def test_the_first_of_several_problems_is_told_and_the_others_counted() -> None:
-    assert refusal(seed="x", mode="y", sede=1) == "seed='x': must be int (and 2 more)"
-    assert refusal(model=model(depths=3, rate="x")) == "model.depths=3: must be a list of int (and 1 more)"
+    assert refusal(seed="x", mode="y", sede=1) == "seed='x': must be a valid integer (and 2 more)"
+    assert refusal(model=model(depths=3, rate="x")) == "model.depths=3: must be a list (and 1 more)"
 
 
 def test_the_arguments_of_a_detector_are_those_of_its_constructor() -> None:

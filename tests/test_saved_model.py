@@ -318,7 +318,7 @@ def test_a_target_in_the_record_is_never_called(path, tmp_path, entry):
             {"_target_": "uniformer_pose.data.datamodule.PersonCrops", "root": {"_target_": "os.system"}},
             "data.root is a mapping, not a value; give data.root=<value>",
         ),
-        ({"root": 5}, "data.root=5: must be str"),
+        ({"root": 5}, "data.root=5: must be a valid string"),
         ({"geometric": {"_target_": "os.system"}}, "data.geometric is a mapping"),
     ],
 )

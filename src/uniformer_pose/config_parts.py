@@ -2,59 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from uniformer_pose.config_check import AlsoReads, IgnoredHere, Node, SetByProgram, SomeArgumentsOf
+from uniformer_pose.config import Keys, Node
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
 Engine = Literal["auto", "eager", "folded", "openvino"]
 
+_PERSON_CROPS = "uniformer_pose.data.datamodule.PersonCrops"
+_FOR_TRAINING = "it is for training, and nothing is trained here"
+_OF_THE_MODEL = dict.fromkeys(("mean", "std", "box_padding"), "it stays as the model was trained")
+_OF_THE_MODEL |= {"batch_size": "give data.eval_batch_size=..."}
+_SET_IN_DATA = Keys(
+    set_by_program={"seed": "give seed=..."}
+    | {name: f"give augmentation.{name}...=..." for name in ("geometric", "photometric")}
+)
+
 Model = Annotated[
     Node,
-    AlsoReads(pretrained=str | None, pretrained_head=bool),
-    SetByProgram(num_keypoints="give a data.skeleton=... of so many keypoints"),
+    Keys(
+        also_read={"pretrained": str | None, "pretrained_head": bool},
+        set_by_program={"num_keypoints": "give a data.skeleton=... of so many keypoints"},
+    ),
 ]
-Optimizer = Annotated[Node, SetByProgram(lr="give training.learning_rate_per_256=...", params="leave it out")]
-_SET_IN_DATA = SetByProgram(
-    seed="give seed=...",
-    geometric="give augmentation.geometric...=...",
-    photometric="give augmentation.photometric...=...",
-)
+Optimizer = Annotated[
+    Node, Keys(set_by_program={"lr": "give training.learning_rate_per_256=...", "params": "leave it out"})
+]
 TrainingData = Annotated[Node, _SET_IN_DATA]
-PartOfData = Annotated[dict[str, Any], SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops"), _SET_IN_DATA]
-
-_FOR_TRAINING = "it is for training, and nothing is trained here"
-_OF_THE_MODEL = "it stays as the model was trained"
+PartOfData = Annotated[dict[str, Any], replace(_SET_IN_DATA, some_of=_PERSON_CROPS)]
 EvaluationData = Annotated[
     dict[str, Any],
-    SomeArgumentsOf("uniformer_pose.data.datamodule.PersonCrops"),
-    SetByProgram(seed=_FOR_TRAINING, geometric=_FOR_TRAINING, photometric=_FOR_TRAINING),
-    IgnoredHere(
-        mean=_OF_THE_MODEL,
-        std=_OF_THE_MODEL,
-        box_padding=_OF_THE_MODEL,
-        batch_size="give data.eval_batch_size=...",
+    Keys(
+        set_by_program=dict.fromkeys(("seed", "geometric", "photometric"), _FOR_TRAINING),
+        ignored=_OF_THE_MODEL,
+        some_of=_PERSON_CROPS,
     ),
 ]
-ReproductionData = Annotated[
-    TrainingData,
-    IgnoredHere(
-        codec=_OF_THE_MODEL,
-        mean=_OF_THE_MODEL,
-        std=_OF_THE_MODEL,
-        box_padding=_OF_THE_MODEL,
-        batch_size="give data.eval_batch_size=...",
-    ),
-]
+ReproductionData = Annotated[Node, replace(_SET_IN_DATA, ignored={"codec": _OF_THE_MODEL["mean"], **_OF_THE_MODEL})]
 EvaluationTrainer = Annotated[
     Node,
-    SetByProgram(
-        precision="give precision=...",
-        callbacks="leave it out",
-        logger="leave it out",
-        enable_checkpointing="leave it out",
+    Keys(
+        set_by_program={
+            "precision": "give precision=...",
+            **dict.fromkeys(("callbacks", "logger", "enable_checkpointing"), "leave it out"),
+        }
     ),
 ]
 
@@ -71,5 +64,5 @@ class Augmentation:
 class Detector:
     """The keys of conf/detector: a detector, and which of its boxes are kept."""
 
-    keep: Annotated[Node, SetByProgram(found="leave it out", height="leave it out", width="leave it out")]
+    keep: Annotated[Node, Keys(set_by_program=dict.fromkeys(("found", "height", "width"), "leave it out"))]
     model: Node | None

@@ -20,13 +20,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from uniformer_pose.config_check import check_config, check_value
-from uniformer_pose.errors import InputError, RunFailedError
+from uniformer_pose.config import check_config, check_value
+from uniformer_pose.errors import InputError, RunFailedError, is_refusal_of_library, place_in_users_code
 from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.overrides import given_values, override, parse_override
 from uniformer_pose.ranges import RunName
 from uniformer_pose.secrets_in_config import refuse_secrets
-from uniformer_pose.targets import is_refusal_of_library, place_in_users_code
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl

@@ -1,5 +1,11 @@
 """The exceptions whose message is one line for the user: unusable input, and a training that diverged."""
 
+from __future__ import annotations
+
+import importlib
+import traceback
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Something the user provided cannot be used.
@@ -35,3 +41,23 @@ def one_line(error: BaseException) -> str:
     text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     text = printable(" ".join(text.split()))
     return text if len(text) <= 300 else text[:300] + " ..."
+
+
+def place_in_users_code(error: BaseException) -> str:
+    """`` (file, line)`` of an error that came out of the user's own code; "" if it came out of packages alone."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_installed(frame.filename)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def is_refusal_of_library(error: BaseException) -> bool:
+    """Whether another library's code refuses the arguments that it was given."""
+    refused = isinstance(error, TypeError | ValueError) or type(error).__name__ == "MisconfigurationException"
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return refused and all(_is_installed(file) and not file.startswith(_OURS) for file in files)
+
+
+_OURS = str(Path(__file__).parent)
+
+
+def _is_installed(file: str) -> bool:
+    return any(part in file for part in ("<frozen", "site-packages", "dist-packages", _OURS, importlib.__path__[0]))

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from uniformer_pose.config_check import Node, SetByProgram, check_config
+from uniformer_pose.config import Keys, Node, check_config
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
@@ -185,7 +185,7 @@ def _require_usable(model: SavedModel) -> None:
 
 @dataclass
 class _Stored:
-    data: Annotated[Node, SetByProgram(**dict.fromkeys(("codec", "skeleton", "mean", "std", "box_padding"), _OWN))]
+    data: Annotated[Node, Keys(set_by_program=dict.fromkeys(("codec", "skeleton", "mean", "std", "box_padding"), _OWN))]
 
 
 _ONLY_FOR_TRAINING = {"max_images", "prepared", "on_bad_image"}

@@ -17,7 +17,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models._api import WeightsEnum
 
 from loopback_server import Page, running_server
-from uniformer_pose.config_check import find_signature
+from uniformer_pose.config import find_signature
 from uniformer_pose.errors import InputError
 from uniformer_pose.prediction import torchvision_detector
 from uniformer_pose.prediction.torchvision_detector import TorchvisionDetector

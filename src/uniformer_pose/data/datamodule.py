@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
-from uniformer_pose.config_check import check_value, find_signature
+from uniformer_pose.config import check_value, find_signature
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco import (
     AreaSource,

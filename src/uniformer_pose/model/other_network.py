@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from uniformer_pose.config import find_target
 from uniformer_pose.errors import InputError, one_line
-from uniformer_pose.targets import find_target
 
 NetworkClass = str | Callable[..., nn.Module]
 """A class (or function) that makes a network, or its import path, ``my_package.MyNet``."""
