@@ -9,7 +9,7 @@ from uniformer_pose.config import Keys, Node
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
-Engine = Literal["auto", "eager", "folded", "openvino"]
+Engine = Literal["auto", "eager", "openvino"]
 
 _PERSON_CROPS = "uniformer_pose.data.datamodule.PersonCrops"
 _FOR_TRAINING = "it is for training, and nothing is trained here"

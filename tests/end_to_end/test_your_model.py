@@ -165,8 +165,6 @@ def test_what_is_saved_is_loaded_and_exported_alike(tmp_path: Path, target: str,
     assert str(path) in line
     with pytest.raises(InputError, match=r"format=mmpose.*safetensors"):
         write_released_layout(loaded, tmp_path / "x.pth", "mmpose")
-    with pytest.raises(InputError, match=r"engine=folded.*eager"):
-        PoseEstimator(loaded, engine="folded")
 
 
 @pytest.mark.parametrize(

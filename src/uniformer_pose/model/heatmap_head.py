@@ -11,12 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from uniformer_pose.errors import InputError
-
-# Three doublings take the backbone's stride 32 to the heatmaps' stride 4.
-_DOUBLINGS = 3
 _INIT_STD = 0.001
-
 
 PER_KEYPOINT = ("final_layer.weight", "final_layer.bias")
 """The head's entries whose first axis is the keypoints."""
@@ -25,19 +20,12 @@ PER_KEYPOINT = ("final_layer.weight", "final_layer.bias")
 class HeatmapHead(nn.Module):
     """Features -> heatmaps of eight times their height and width, one per keypoint.
 
-    Three times transposed convolution (doubles the map), BatchNorm, ReLU; then one 1x1 convolution. Heatmap
-    values are not bounded; targets lie in [0, 1].
-    Raises InputError for other than three ``deconv_channels`` or a number below 1.
+    Transposed convolution (doubles the map), BatchNorm, ReLU for each of ``deconv_channels``; then one 1x1
+    convolution. Heatmap values are not bounded; targets lie in [0, 1].
     """
 
     def __init__(self, in_channels: int, num_keypoints: int, deconv_channels: Sequence[int] = (256, 256, 256)) -> None:
         super().__init__()
-        if len(deconv_channels) != _DOUBLINGS or min(deconv_channels) < 1:
-            raise InputError(
-                f"deconv_channels={list(deconv_channels)}: give {_DOUBLINGS} whole numbers, each at least 1"
-            )
-        if num_keypoints < 1:
-            raise InputError(f"num_keypoints={num_keypoints}: must be at least 1; take it from the skeleton")
         layers: list[nn.Module] = []
         for channels_in, channels_out in zip((in_channels, *deconv_channels), deconv_channels, strict=False):
             layers += [

@@ -18,26 +18,23 @@ Axes: B batch, C channels, H W height and width of the map at hand.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Literal, Self, get_args
+from typing import Self
 
 import torch
 import torch.nn.functional as F
+from timm.layers import drop_path
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.model.arguments import NetworkArguments
 
 STRIDE = 32
 """Input pixels per feature cell: the patch embeddings divide by 4, 2, 2 and 2."""
-
-Stage3Attention = Literal["global", "window", "hybrid"]
-Stem = Literal["patch", "convolution"]
-LayerScaleBlocks = Literal["attention", "all"]
 
 # In hybrid mode every fourth block of stage 3 sees the whole map, the others their window (original code).
 _HYBRID_GLOBAL_EVERY = 4
@@ -50,130 +47,53 @@ class UniFormer(nn.Module):
     """Normalised RGB images -> features at a 32nd of their height and width.
 
     Stages 1 and 2 are convolution blocks with BatchNorm, stages 3 and 4 attention blocks with LayerNorm.
-
-    - ``drop_path_rate``: stochastic depth of the last block; it grows linearly from 0 at the first.
-    - ``head_dim``: channels per attention head. It leaves no trace in the weights' shapes: the released pose
-      and ImageNet weights need 64, but S-dagger's and the token-labelled ones of S, S-dagger and B 32, unless
-      their name says otherwise.
-    - ``stage3_attention``: ``global`` over the whole map, ``window`` within ``window_size`` square windows,
-      ``hybrid`` windows with every fourth block global.
-    - ``checkpointed_blocks``: per stage, how many of its first blocks recompute their activations in the
-      backward pass instead of keeping them: less memory for one more forward pass of those blocks.
-    - ``layer_norm_eps``: of the attention blocks' LayerNorms; 1e-6 in the original, 1e-5 in MMPose's port.
-    - ``frozen_batchnorm``: running statistics and affine weights of the BatchNorms stay as they are, in train
-      mode too.
-    - ``stem``: how each stage begins: ``patch`` cuts the map into patches that do not overlap (S and B),
-      ``convolution`` halves it with overlapping 3x3 convolutions, twice at the image (S-dagger).
-    - ``layer_scale``: what the learnt per-channel scale of each residual branch starts from (Touvron et al.,
-      arXiv 2103.17239); 1e-6 in the original. None: no such scale.
-    - ``layer_scale_blocks``: which blocks have that scale: ``attention`` those of stages 3 and 4 (B with layer
-      scale), ``all`` every block (L).
-
-    Raises InputError for numbers that do not fit together.
     """
 
-    def __init__(
-        self,
-        depths: Sequence[int],
-        embed_dims: Sequence[int] = (64, 128, 320, 512),
-        head_dim: int = 64,
-        mlp_ratio: float = 4.0,
-        drop_path_rate: float = 0.0,
-        stage3_attention: Stage3Attention = "global",
-        window_size: int = 14,
-        checkpointed_blocks: Sequence[int] = (0, 0, 0, 0),
-        layer_norm_eps: float = 1e-6,
-        frozen_batchnorm: bool = False,
-        stem: Stem = "patch",
-        layer_scale: float | None = None,
-        layer_scale_blocks: LayerScaleBlocks = "attention",
-    ) -> None:
+    def __init__(self, arguments: NetworkArguments) -> None:
         super().__init__()
-        _check_per_stage("depths", depths, at_least=1)
-        _check_per_stage("embed_dims", embed_dims, at_least=1)
-        _check_per_stage("checkpointed_blocks", checkpointed_blocks, at_least=0)
-        for stage, (count, depth) in enumerate(zip(checkpointed_blocks, depths, strict=True), start=1):
-            if count > depth:
-                raise InputError(
-                    f"checkpointed_blocks={list(checkpointed_blocks)}: stage {stage} has only {depth} "
-                    f"blocks; give at most depths={list(depths)}"
-                )
-        if head_dim < 1 or any(dim % head_dim for dim in embed_dims[2:]):
-            raise InputError(
-                f"embed_dims={list(embed_dims)}: the attention stages 3 and 4 need multiples of "
-                f"head_dim={head_dim}; change one of the two"
-            )
-        if not mlp_ratio > 0:
-            raise InputError(f"mlp_ratio={mlp_ratio}: must be above 0; the released models have 4")
-        if not 0 <= drop_path_rate < 1:
-            raise InputError(f"drop_path_rate={drop_path_rate}: must be at least 0 and below 1")
-        _check_choice("stage3_attention", stage3_attention, get_args(Stage3Attention))
-        _check_choice("stem", stem, get_args(Stem))
-        _check_choice("layer_scale_blocks", layer_scale_blocks, get_args(LayerScaleBlocks))
-        if stem == "convolution" and embed_dims[0] % 2:
-            raise InputError(
-                f"embed_dims={list(embed_dims)}: stem=convolution needs an even first number, half of which its "
-                "first convolution has"
-            )
-        if layer_scale is not None and not 0 < layer_scale < math.inf:
-            raise InputError(
-                f"layer_scale={layer_scale}: must be above 0, or null for none; the original code has 1e-6"
-            )
-        if window_size < 1:
-            raise InputError(f"window_size={window_size}: must be at least 1; the original code has 14")
-        if not layer_norm_eps > 0:
-            raise InputError(f"layer_norm_eps={layer_norm_eps}: must be above 0; the original code has 1e-6")
+        self.checkpointed_blocks = tuple(arguments.checkpointed_blocks)
+        self.frozen_batchnorm = arguments.frozen_batchnorm
+        depths, dims = arguments.depths, arguments.embed_dims
+        rates = iter(torch.linspace(0, arguments.drop_path_rate, sum(depths), device="cpu").tolist())
 
-        self.checkpointed_blocks = tuple(checkpointed_blocks)
-        self.frozen_batchnorm = frozen_batchnorm
-        drop_rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
+        def convolution_stage(stage: int) -> nn.ModuleList:
+            return nn.ModuleList(ConvolutionBlock(dims[stage], next(rates), arguments) for _ in range(depths[stage]))
 
-        def first_embedding(dim: int) -> PatchEmbedding | ConvolutionEmbedding:
-            return PatchEmbedding(3, dim, patch_size=4) if stem == "patch" else ConvolutionEmbedding(3, dim // 2, dim)
+        def attention_stage(stage: int, windows: Sequence[int | None]) -> nn.ModuleList:
+            return nn.ModuleList(AttentionBlock(dims[stage], next(rates), size, arguments) for size in windows)
 
-        def next_embedding(dim_before: int, dim: int) -> PatchEmbedding | ConvolutionEmbedding:
-            if stem == "patch":
-                return PatchEmbedding(dim_before, dim, patch_size=2)
-            return ConvolutionEmbedding(dim_before, dim)
+        self.patch_embed1 = _first_embedding(arguments)
+        self.blocks1 = convolution_stage(0)
+        self.patch_embed2 = _embedding(dims[0], dims[1], arguments)
+        self.blocks2 = convolution_stage(1)
+        self.patch_embed3 = _embedding(dims[1], dims[2], arguments)
+        self.blocks3 = attention_stage(2, _windows_of_stage3(arguments))
+        self.patch_embed4 = _embedding(dims[2], dims[3], arguments)
+        self.blocks4 = attention_stage(3, [None] * depths[3])
+        self.norm4 = nn.LayerNorm(dims[3], eps=_LAST_NORM_EPS)
 
-        def convolution_stage(dim: int, depth: int) -> nn.ModuleList:
-            scale = layer_scale if layer_scale_blocks == "all" else None
-            return nn.ModuleList(ConvolutionBlock(dim, mlp_ratio, next(drop_rates), scale) for _ in range(depth))
-
-        def attention_stage(dim: int, window_sizes: Sequence[int | None]) -> nn.ModuleList:
-            return nn.ModuleList(
-                AttentionBlock(dim, head_dim, mlp_ratio, next(drop_rates), layer_norm_eps, size, layer_scale)
-                for size in window_sizes
-            )
-
-        stage3_window_sizes = [
-            None if _is_global(stage3_attention, index) else window_size for index in range(depths[2])
-        ]
-        self.patch_embed1 = first_embedding(embed_dims[0])
-        self.blocks1 = convolution_stage(embed_dims[0], depths[0])
-        self.patch_embed2 = next_embedding(embed_dims[0], embed_dims[1])
-        self.blocks2 = convolution_stage(embed_dims[1], depths[1])
-        self.patch_embed3 = next_embedding(embed_dims[1], embed_dims[2])
-        self.blocks3 = attention_stage(embed_dims[2], stage3_window_sizes)
-        self.patch_embed4 = next_embedding(embed_dims[2], embed_dims[3])
-        self.blocks4 = attention_stage(embed_dims[3], [None] * depths[3])
-        self.norm4 = nn.LayerNorm(embed_dims[3], eps=_LAST_NORM_EPS)
-
-        for blocks, checkpointed in zip(
-            (self.blocks1, self.blocks2, self.blocks3, self.blocks4), checkpointed_blocks, strict=True
-        ):
+        for (_, blocks), checkpointed in zip(self._stages, self.checkpointed_blocks, strict=True):
             for block in blocks[:checkpointed]:  # they recompute everything already
                 if isinstance(block, ConvolutionBlock | AttentionBlock):
                     block.mlp.recompute_gelu = False
         for module in self.modules():
-            # Convolutions keep PyTorch's default, as in the original.
+            # Convolutions keep PyTorch's default, as in the original. Not timm's trunc_normal_, whose draws differ.
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        if frozen_batchnorm:
+        if self.frozen_batchnorm:
             for norm in _batchnorms(self):
                 norm.requires_grad_(False)
             self.train()
+
+    @property
+    def _stages(self) -> tuple[tuple[nn.Module, nn.ModuleList], ...]:
+        return (
+            (self.patch_embed1, self.blocks1),
+            (self.patch_embed2, self.blocks2),
+            (self.patch_embed3, self.blocks3),
+            (self.patch_embed4, self.blocks4),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> features (B, embed_dims[3], H/32, W/32); InputError if that is uneven."""
@@ -183,14 +103,8 @@ class UniFormer(nn.Module):
                 f"images of height {height} and width {width}: both must be multiples of {STRIDE}; "
                 "resize or crop to such a size"
             )
-        stages = (
-            (self.patch_embed1, self.blocks1),
-            (self.patch_embed2, self.blocks2),
-            (self.patch_embed3, self.blocks3),
-            (self.patch_embed4, self.blocks4),
-        )
         x = images
-        for (patch_embed, blocks), checkpointed in zip(stages, self.checkpointed_blocks, strict=True):
+        for (patch_embed, blocks), checkpointed in zip(self._stages, self.checkpointed_blocks, strict=True):
             x = patch_embed(x)
             for index, block in enumerate(blocks):
                 keep_activations = index >= checkpointed or not torch.is_grad_enabled()
@@ -249,13 +163,13 @@ class ConvolutionBlock(nn.Module):
     """Position encoding, local aggregation and MLP, each added on; convolutions throughout.
 
     The paper's block with local token affinity: the affinity is a learnt 5x5 depthwise convolution, hence the
-    released name ``attn``. ``layer_scale``: initial scale of the last two branches, None for no scale.
+    released name ``attn``.
     """
 
     gamma_1: nn.Parameter | None
     gamma_2: nn.Parameter | None
 
-    def __init__(self, dim: int, mlp_ratio: float, drop_path_rate: float, layer_scale: float | None = None) -> None:
+    def __init__(self, dim: int, drop_path_rate: float, arguments: NetworkArguments) -> None:
         super().__init__()
         self.drop_path_rate = drop_path_rate
         self.pos_embed = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
@@ -264,8 +178,10 @@ class ConvolutionBlock(nn.Module):
         self.attn = nn.Conv2d(dim, dim, kernel_size=5, padding=2, groups=dim)
         self.conv2 = nn.Conv2d(dim, dim, kernel_size=1)
         self.norm2 = nn.BatchNorm2d(dim)
-        self.mlp = ConvolutionMLP(dim, int(dim * mlp_ratio))
-        self.gamma_1, self.gamma_2 = _layer_scales((1, dim, 1, 1), layer_scale)
+        hidden = int(dim * arguments.mlp_ratio)
+        self.mlp = MLP(nn.Conv2d(dim, hidden, kernel_size=1), nn.Conv2d(hidden, dim, kernel_size=1))
+        scale = arguments.layer_scale if arguments.layer_scale_blocks == "all" else None
+        self.gamma_1, self.gamma_2 = _layer_scale((1, dim, 1, 1), scale), _layer_scale((1, dim, 1, 1), scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) -> same shape."""
@@ -274,39 +190,30 @@ class ConvolutionBlock(nn.Module):
         return x + self._branch(self.mlp(self.norm2(x)), self.gamma_2)
 
     def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
-        scaled = branch if scale is None else scale * branch
-        return drop_path(scaled, self.drop_path_rate) if self.training else scaled
+        return _scaled_or_dropped(branch, scale, self.drop_path_rate, training=self.training)
 
 
 class AttentionBlock(nn.Module):
     """Position encoding by a 3x3 depthwise convolution, self-attention and MLP, each added on.
 
     ``window_size`` None attends over the whole map, a number within square windows of that many cells.
-    ``layer_scale``: initial scale of the last two branches, None for no scale.
     """
 
     gamma_1: nn.Parameter | None
     gamma_2: nn.Parameter | None
 
-    def __init__(
-        self,
-        dim: int,
-        head_dim: int,
-        mlp_ratio: float,
-        drop_path_rate: float,
-        layer_norm_eps: float,
-        window_size: int | None,
-        layer_scale: float | None = None,
-    ) -> None:
+    def __init__(self, dim: int, drop_path_rate: float, window_size: int | None, arguments: NetworkArguments) -> None:
         super().__init__()
         self.drop_path_rate = drop_path_rate
         self.window_size = window_size
         self.pos_embed = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
-        self.norm1 = nn.LayerNorm(dim, eps=layer_norm_eps)
-        self.attn = SelfAttention(dim, head_dim)
-        self.norm2 = nn.LayerNorm(dim, eps=layer_norm_eps)
-        self.mlp = LinearMLP(dim, int(dim * mlp_ratio))
-        self.gamma_1, self.gamma_2 = _layer_scales((dim,), layer_scale)
+        self.norm1 = nn.LayerNorm(dim, eps=arguments.layer_norm_eps)
+        self.attn = SelfAttention(dim, arguments.head_dim)
+        self.norm2 = nn.LayerNorm(dim, eps=arguments.layer_norm_eps)
+        hidden = int(dim * arguments.mlp_ratio)
+        self.mlp = MLP(nn.Linear(dim, hidden), nn.Linear(hidden, dim))
+        scale = arguments.layer_scale
+        self.gamma_1, self.gamma_2 = _layer_scale((dim,), scale), _layer_scale((dim,), scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) -> same shape."""
@@ -328,8 +235,7 @@ class AttentionBlock(nn.Module):
         return attended.view(cells.shape)
 
     def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
-        scaled = branch if scale is None else scale * branch
-        return drop_path(scaled, self.drop_path_rate) if self.training else scaled
+        return _scaled_or_dropped(branch, scale, self.drop_path_rate, training=self.training)
 
 
 class SelfAttention(nn.Module):
@@ -351,45 +257,32 @@ class SelfAttention(nn.Module):
         return mixed
 
 
-class ConvolutionMLP(nn.Module):
-    """Two 1x1 convolutions with an exact GELU between."""
+class MLP(nn.Module):
+    """Two layers with an exact GELU between: 1x1 convolutions for maps, linear layers for cells.
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    The GELU's result is the largest tensor of a block beside its input, and cheap. On a GPU, where memory is short, it
+    is computed again in the backward pass and not kept: the same operation on the same numbers, so gradients stay what
+    they were. A processor would spend 8 % of a step on it, and the compiler decides by itself what to keep.
+    """
+
+    def __init__(self, fc1: nn.Module, fc2: nn.Module) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(dim, hidden, kernel_size=1)
-        self.fc2 = nn.Conv2d(hidden, dim, kernel_size=1)
+        self.fc1, self.fc2 = fc1, fc2
         self.recompute_gelu: bool | None = None  # on a GPU
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) -> same shape."""
-        mixed: Tensor = _after_gelu(self.fc2, self.fc1(x), recompute=self.recompute_gelu)
+        """Map (B, C, H, W) or cells (..., C) -> same shape."""
+        hidden = self.fc1(x)
+        recompute = hidden.device.type != "cpu" if self.recompute_gelu is None else self.recompute_gelu
+        if recompute and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # The generators' states are not kept: nothing is drawn here, and on a GPU that would cost a copy.
+            mixed: Tensor = checkpoint(self._after_gelu, hidden, use_reentrant=False, preserve_rng_state=False)
+            return mixed
+        return self._after_gelu(hidden)
+
+    def _after_gelu(self, hidden: Tensor) -> Tensor:
+        mixed: Tensor = self.fc2(F.gelu(hidden))
         return mixed
-
-
-class LinearMLP(nn.Module):
-    """Two linear layers with an exact GELU between."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
-        self.recompute_gelu: bool | None = None  # on a GPU
-
-    def forward(self, cells: Tensor) -> Tensor:
-        """Cells (..., C) -> same shape."""
-        mixed: Tensor = _after_gelu(self.fc2, self.fc1(cells), recompute=self.recompute_gelu)
-        return mixed
-
-
-def drop_path(branch: Tensor, rate: float) -> Tensor:
-    """A residual branch (B, ...), samples zeroed at probability ``rate``, the others scaled by 1/(1-rate).
-
-    Stochastic depth (Huang et al., ECCV 2016); the scale keeps the expected value, so eval mode needs none.
-    """
-    if rate == 0:
-        return branch
-    kept = branch.new_empty((branch.shape[0],) + (1,) * (branch.dim() - 1)).bernoulli_(1 - rate)
-    return branch * (kept / (1 - rate))
 
 
 def to_windows(cells: Tensor, window_size: int) -> tuple[Tensor, int, int]:
@@ -411,44 +304,39 @@ def from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
     return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def _after_gelu(layer: nn.Module, hidden: Tensor, *, recompute: bool | None) -> Tensor:
-    """``layer(gelu(hidden))``; with ``recompute`` the GELU's result is computed again in the backward pass, not kept.
-
-    None: on a GPU, where memory is short; a processor would spend 8 % of a step on it.
-    It is the largest tensor of a block beside ``hidden``, and cheap: the same operation on the same numbers, so
-    gradients stay what they were. The compiler decides by itself what to keep.
-    """
-    if recompute is None:
-        recompute = hidden.device.type != "cpu"
-    if not recompute or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        plain: Tensor = layer(F.gelu(hidden))
-        return plain
-    activated, source = F.gelu(hidden), hidden.detach()
-    address, count = activated.data_ptr(), activated.numel()
-
-    def pack(tensor: Tensor) -> Tensor | torch.Size:
-        return tensor.shape if tensor.data_ptr() == address and tensor.numel() == count else tensor
-
-    def unpack(kept: Tensor | torch.Size) -> Tensor:
-        return F.gelu(source).view(kept) if isinstance(kept, torch.Size) else kept
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        mixed: Tensor = layer(activated)
-    return mixed
+def _first_embedding(arguments: NetworkArguments) -> PatchEmbedding | ConvolutionEmbedding:
+    dim = arguments.embed_dims[0]
+    if arguments.stem == "patch":
+        return PatchEmbedding(3, dim, patch_size=4)
+    return ConvolutionEmbedding(3, dim // 2, dim)
 
 
-def _is_global(stage3_attention: Stage3Attention, block_index: int) -> bool:
-    if stage3_attention == "hybrid":
-        return (block_index + 1) % _HYBRID_GLOBAL_EVERY == 0
-    return stage3_attention == "global"
+def _embedding(dim_before: int, dim: int, arguments: NetworkArguments) -> PatchEmbedding | ConvolutionEmbedding:
+    if arguments.stem == "patch":
+        return PatchEmbedding(dim_before, dim, patch_size=2)
+    return ConvolutionEmbedding(dim_before, dim)
 
 
-def _layer_scales(
-    shape: tuple[int, ...], initial: float | None
-) -> tuple[nn.Parameter, nn.Parameter] | tuple[None, None]:
-    if initial is None:
-        return None, None
-    return nn.Parameter(torch.full(shape, float(initial))), nn.Parameter(torch.full(shape, float(initial)))
+def _windows_of_stage3(arguments: NetworkArguments) -> list[int | None]:
+    """Per block the side of its windows, None for a block that sees the whole map."""
+    if arguments.stage3_attention == "global":
+        return [None] * arguments.depths[2]
+    sees_all = [
+        arguments.stage3_attention == "hybrid" and (index + 1) % _HYBRID_GLOBAL_EVERY == 0
+        for index in range(arguments.depths[2])
+    ]
+    return [None if whole else arguments.window_size for whole in sees_all]
+
+
+def _layer_scale(shape: tuple[int, ...], initial: float | None) -> nn.Parameter | None:
+    return None if initial is None else nn.Parameter(torch.full(shape, float(initial)))
+
+
+def _scaled_or_dropped(branch: Tensor, scale: Tensor | None, rate: float, *, training: bool) -> Tensor:
+    """A residual branch (B, ...) by its learnt scale, and by stochastic depth (Huang et al., ECCV 2016)."""
+    scaled = branch if scale is None else scale * branch
+    dropped: Tensor = drop_path(scaled, rate, training)
+    return dropped
 
 
 def _layer_norm_of_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -489,13 +377,3 @@ def _running_statistics_untouched(block: nn.Module) -> Iterator[None]:
 
 def _batchnorms(module: nn.Module) -> list[_BatchNorm]:
     return [part for part in module.modules() if isinstance(part, _BatchNorm)]
-
-
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name}={value!r}: must be one of {', '.join(allowed)}")
-
-
-def _check_per_stage(name: str, values: Sequence[int], *, at_least: int) -> None:
-    if len(values) != 4 or any(value < at_least for value in values):
-        raise InputError(f"{name}={list(values)}: give four whole numbers, one per stage, each at least {at_least}")
