@@ -299,7 +299,7 @@ def test_a_loss_that_becomes_nan_stops_the_training_and_spares_the_checkpoints(t
     with pytest.raises(DivergedError) as raised:
         trainer.fit(tiny.module(), datamodule=tiny.data())
 
-    assert "the loss or a gradient became NaN or infinite in epoch 1 at step 4; the weights are" in str(raised.value)
+    assert "in epoch 1 at step 4, with" in str(raised.value)
     assert "\n" not in str(raised.value)
     written = {path.stem: torch.load(path, weights_only=True) for path in (tiny.folder / "checkpoints").iterdir()}
     assert set(written) == ({"best", "last"} if check_val_every_n_epoch == 1 else {"last"})
