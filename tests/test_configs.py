@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -376,6 +378,21 @@ def test_a_value_out_of_its_range_is_refused_before_any_work(command: str) -> No
         checked_config(composed(*required, argument, name=name), schema)
     assert str(caught.value).startswith(argument.partition("=")[0])
     assert "\n" not in str(caught.value)
+
+
+def facts(value: Any, key: str) -> set[tuple[str, str]]:
+    if isinstance(value, dict):
+        return {fact for name, child in value.items() if name != "defaults" for fact in facts(child, f"{key}.{name}")}
+    return {(key, str(value))}
+
+
+def test_no_two_files_say_the_same() -> None:
+    said = {}
+    for file in CONF.rglob("*.yaml"):
+        text, group = file.read_text(), file.parent.relative_to(CONF).as_posix()
+        said[file] = facts(yaml.safe_load(text) or {}, "." if "@package _global_" in text else group)
+    for one, other in itertools.combinations(said, 2):
+        assert len(said[one] & said[other]) <= 3, (one, other)  # a crop size is three
 
 
 def test_no_logger_and_no_augmentation_are_choices() -> None:
