@@ -81,7 +81,7 @@ def annotations(chance: random.Random, folder: Path) -> Attempt:
     file = _written(folder / "annotations.json", data)
 
     def run() -> None:
-        people = read_ground_truth(file, folder, coco_17(), clip_boxes=chance.random() < 0.5)
+        people = read_ground_truth(file, folder, coco_17())
         _require_sound(people, len(json.loads(data.decode("utf-8-sig", errors="replace"))["annotations"]))
 
     return Attempt(what, (file.name,), run)
@@ -94,7 +94,7 @@ def detections(chance: random.Random, folder: Path) -> Attempt:
     file = _written(folder / "detections.json", data)
 
     def run() -> None:
-        people = read_detections(file, known, folder, coco_17(), score_threshold=0.0)
+        people = read_detections(file, known, folder, coco_17())
         _require_sound(people, len(json.loads(data.decode("utf-8-sig", errors="replace"))))
 
     return Attempt(what, (file.name,), run)

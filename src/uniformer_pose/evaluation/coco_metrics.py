@@ -24,22 +24,9 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from uniformer_pose.data.coco import (
-    DEFAULT_PERSON_CATEGORY,
-    AreaSource,
-    category_names,
-    counted_annotations,
-    counts_or,
-    implausible_areas,
-    integers,
-    list_of,
-    read_annotated_people,
-    read_areas,
-    read_boxes,
-    read_image_ids,
-    read_keypoints,
-    require_counted,
-)
+from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY, category_names, require_counted
+from uniformer_pose.data.coco import AreaSource, annotations_of, areas_of, implausible_areas
+from uniformer_pose.data.coco_json import AnnotationFile, read_annotation_file
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_matching import ALL_AREAS, People, Poses, precision_recall
 from uniformer_pose.evaluation.oks import oks_nms, pose_scores, soft_oks_nms
@@ -113,12 +100,12 @@ class CocoGroundTruth:
         fit their boxes, and of counts that contradict the keypoints.
         """
         file = Path(annotation_file)
-        return cls.of(read_annotated_people(file), file, skeleton, categories=categories, area=area)
+        return cls.of(read_annotation_file(file), file, skeleton, categories=categories, area=area)
 
     @classmethod
     def of(
         cls,
-        content: dict[str, Any],
+        content: AnnotationFile,
         file: Path,
         skeleton: Skeleton | None = None,
         *,
@@ -127,32 +114,28 @@ class CocoGroundTruth:
     ) -> CocoGroundTruth:
         """Ground truth of ``load`` from what the file holds; ``file`` names it in messages."""
         skeleton = skeleton or load_skeleton("coco_17")
-        image_ids = read_image_ids(list_of(content, "images", file), file)
-        found = counted_annotations(content, file, skeleton, image_ids, categories)
-        unlabelled = {"keypoints": [0] * (3 * skeleton.num_keypoints)}
-        with_keypoints = [
-            unlabelled if crowd and "keypoints" not in record else record
-            for record, crowd in zip(found.records, found.is_crowd.tolist(), strict=True)
-        ]
-        keypoints = read_keypoints(with_keypoints, skeleton, file, found.name)
-        boxes = read_boxes(found.records, file, found.name)
-        counted = (keypoints[..., 2] > 0).sum(axis=1)
+        found = annotations_of(content, file, skeleton, categories)
+        counted = (found.keypoints[..., 2] > 0).sum(axis=1)
+        declared = [record.num_keypoints for record in found.records]
         loaded = cls(
             file=file,
             skeleton=skeleton,
             category_id=next(iter(found.categories)),
-            listed_image_ids=np.sort(image_ids),
+            listed_image_ids=np.sort(found.image_ids),
             ids=found.ids,
-            image_ids=image_ids[found.image_of_record],
-            boxes_xywh=boxes,
-            areas=read_areas(found.records, boxes, area, file, found.name),
-            keypoints_in_image=keypoints[..., :2],
-            visibility=keypoints[..., 2],
-            labelled_counts=counts_or(counted, found.records, "num_keypoints", file, found.name),
+            image_ids=found.image_ids[found.image_of_record],
+            boxes_xywh=found.boxes_xywh,
+            areas=areas_of(found.records, found.boxes_xywh, area, file),
+            keypoints_in_image=found.keypoints[..., :2],
+            visibility=found.keypoints[..., 2],
+            labelled_counts=np.array(
+                [n if said is None else int(said) for said, n in zip(declared, counted.tolist(), strict=True)],
+                dtype=np.int64,
+            ),
             is_crowd=found.is_crowd,
             categories=found.categories,
             area=area,
-            images_in_file=len(image_ids),
+            images_in_file=len(found.image_ids),
         )
         loaded._warn_of_doubts(counted)
         return loaded
@@ -384,7 +367,10 @@ def _of_counted_categories(
     ground_truth: CocoGroundTruth, results: Sequence[Mapping[str, Any]]
 ) -> Sequence[Mapping[str, Any]]:
     source = Path("COCO results")
-    ids = integers(results, "category_id", source, lambda i: f"result number {i}")
+    for number, result in enumerate(results):
+        if type(result.get("category_id")) is not int:
+            raise InputError(f"{source}: result number {number} has no whole number for 'category_id'; correct it")
+    ids = np.array([result["category_id"] for result in results], dtype=np.int64)
     require_counted(ids, ground_truth.categories, source, ground_truth.file, "results")
     counted = np.isin(ids, list(ground_truth.categories))
     if not counted.all():

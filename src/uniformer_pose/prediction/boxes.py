@@ -17,12 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco import (
-    ImageOrientation,
-    counted_categories,
-    read_json,
-    stated_orientation,
-)
+from uniformer_pose.data.categories import counted_categories, listed_categories
+from uniformer_pose.data.coco_json import ImageOrientation, read_json, stated_orientation
 from uniformer_pose.errors import InputError
 from uniformer_pose.prediction.detection import Detector, KeptBoxes, PersonBoxes, detected_people
 from uniformer_pose.prediction.sources import number_in_name
@@ -182,7 +178,10 @@ def boxes_of_file(path: str | Path, *, categories: Sequence[str | int] | None = 
         raise InputError(f"{path}: holds neither COCO annotations nor a list of detections")
     annotations: dict[str, Any] = content if isinstance(content, dict) else {}
     images, entries = ({}, content) if isinstance(content, list) else _images_and_entries(path, content)
-    counted = counted_categories(annotations, path, None, categories, option="boxes_category")
+    listed = listed_categories(annotations, path)
+    used = [entry["category_id"] for entry in entries if isinstance(entry, dict) and "category_id" in entry]
+    used_ids = [number for number in used if type(number) is int] if content is annotations else []
+    counted = counted_categories(listed, used_ids, path, None, categories, option="boxes_category")
     left_out: Counter[str] = Counter()
     others: Counter[Any] = Counter()
     found: dict[str | int, list[tuple[list[float], float]]] = {image["file_name"]: [] for image in images.values()}
@@ -208,7 +207,7 @@ def boxes_of_file(path: str | Path, *, categories: Sequence[str | int] | None = 
         file=path,
         pictures={key: _listed(rows, *said.get(key, (key, {}))) for key, rows in found.items()},
         categories=counted,
-        orientation=stated_orientation(annotations, path),
+        orientation=stated_orientation(annotations.get("info"), path),
         assumed="stored" if content is annotations else "displayed",
         left_out=left_out,
     )

@@ -15,22 +15,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.checking.defects import Example, Findings, Severity, refusals
+from uniformer_pose.data.categories import category_names, counted_categories, listed_categories
+from uniformer_pose.data.checking.defects import Example, Findings, Severity
 from uniformer_pose.data.checking.left_right import left_right_suspicions
 from uniformer_pose.data.coco import (
-    LARGEST_NUMBER,
     AreaSource,
     ImageEntries,
     PersonInstances,
-    category_names,
-    counted_categories,
-    entries,
+    clipped_boxes,
     ground_truth_of,
     images_of,
     implausible_areas,
-    integers,
-    read_boxes,
-    read_keypoints,
+)
+from uniformer_pose.data.coco_json import (
+    LARGEST_NUMBER,
+    AnnotationFile,
+    AnnotationRecord,
+    CategoryRecord,
+    ImageRecord,
+    Problems,
+    boxes_of,
+    each_record,
+    image_problem,
+    keypoints_of,
 )
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
@@ -77,27 +84,33 @@ def check_annotations(
     Raises InputError where the file has no list of images: then it is no annotation file.
     """
     checked = CheckedPeople()
-    image_records = entries(content, "images", file)
-    sound_images = _sound_images(image_records, file, findings)
+    image_records = content.get("images")
+    if not isinstance(image_records, list) or not image_records:
+        raise InputError(f"{file}: has no list 'images' with at least one entry; give a COCO keypoint file")
+    sound_images = _sound_images(image_records, findings)
     checked.counts["images"] = len(image_records)
     if sound_images:
         checked.images = images_of(sound_images, file)
+    records = content.get("annotations")
+    records = records if isinstance(records, list) else []
     try:
-        checked.categories = counted_categories(content, file, skeleton, categories)
+        listed = listed_categories(content, file)
+        used = (entry.get("category_id") for entry in records if isinstance(entry, dict))
+        used_ids = [number for number in used if type(number) is int]
+        checked.categories = counted_categories(listed, used_ids, file, skeleton, categories)
     except InputError as error:
         findings.add("category_keypoints_differ", without_file(error, file))
         return checked
     if len(checked.categories) > 1:
         findings.add("several_categories", category_names(checked.categories))
-    records = content.get("annotations")
-    if not isinstance(records, list) or not records:
+    if not records:
         findings.add("no_people", f"{file.name} has no annotations")
         return checked
     checked.counts["annotations"] = len(records)
-    people = _people(records, image_records, checked, content, file, findings)
+    people = _people(records, image_records, listed, checked, findings)
     if people and checked.images is not None:
-        usable = _check_people(people, checked.images, checked, file, skeleton, findings, scored=scored, area=area)
-        sound = {**content, "images": sound_images, "annotations": usable}
+        usable = _check_people(people, checked.images, checked, skeleton, findings, scored=scored, area=area)
+        sound = AnnotationFile(sound_images, usable, listed, content.get("info"))
         if usable:
             checked.people = ground_truth_of(sound, file, image_folder, skeleton, categories=categories)
     if checked.people is None or not len(checked.people):
@@ -116,75 +129,79 @@ def without_file(error: InputError | str, file: Path) -> str:
     return str(error).removeprefix(f"{file}: ")
 
 
-def _sound_images(records: Sequence[Any], file: Path, findings: Findings) -> list[Any]:
+def _sound_images(records: Sequence[Any], findings: Findings) -> list[ImageRecord]:
     """The image entries that the reader can use, ids unique; the others are counted."""
-    refused = refusals(lambda chunk, start: images_of(chunk, file, first_number=start + 1), records)
-    for index, message in refused.items():
-        record = records[index] if isinstance(records[index], dict) else {}
-        name = record.get("file_name")
-        kind = "file_name_leaves_folder" if "leaves the image folder" in message else "image_entry_invalid"
-        findings.add(kind, without_file(message, file), file_name=name if isinstance(name, str) else None)
-    sound: dict[int, Any] = {}
+    typed, problems = each_record(records, ImageRecord)
+    for index, record in enumerate(typed):
+        problem = None if record is None else image_problem(record)
+        if problem is not None:
+            problems[index] = problem
+    for index, problem in problems.items():
+        entry = records[index] if isinstance(records[index], dict) else {}
+        name, image_id = entry.get("file_name"), entry.get("id")
+        kind = "file_name_leaves_folder" if "leaves the image folder" in problem else "image_entry_invalid"
+        words = f"image {image_id}" if type(image_id) is int else f"image number {index + 1}"
+        findings.add(kind, f"{words} {problem}", file_name=name if isinstance(name, str) else None)
+    sound: dict[int, ImageRecord] = {}
     names: dict[PurePosixPath, int] = {}
-    for record in (record for index, record in enumerate(records) if index not in refused):
-        image_id, name = record["id"], record["file_name"]
-        if image_id in sound:
-            detail = f"image id {image_id} is also that of {sound[image_id]['file_name']}"
+    for record in (record for index, record in enumerate(typed) if record is not None and index not in problems):
+        name = str(record.file_name)
+        if record.id in sound:
+            detail = f"image id {record.id} is also that of {sound[record.id].file_name}"
             findings.add("image_id_repeated", detail, file_name=name)
             continue
-        sound[image_id] = record
-        first = names.setdefault(PurePosixPath(name), image_id)
-        if first != image_id:
-            findings.add("file_name_repeated", f"image {image_id} has the file of image {first}", file_name=name)
+        sound[record.id] = record
+        first = names.setdefault(PurePosixPath(name), record.id)
+        if first != record.id:
+            findings.add("file_name_repeated", f"image {record.id} has the file of image {first}", file_name=name)
     return list(sound.values())
+
+
+_KINDS_OF_FIELDS = {"bbox": "box_malformed", "keypoints": "keypoints_not_finite", "area": "area_missing"}
 
 
 def _people(
     records: Sequence[Any],
     image_records: Sequence[Any],
+    categories: Sequence[CategoryRecord],
     checked: CheckedPeople,
-    content: dict[str, Any],
-    file: Path,
     findings: Findings,
-) -> list[dict[str, Any]]:
+) -> list[AnnotationRecord]:
     """The annotations of people, without crowds, whose ids, image and category are sound; the others are counted."""
-
-    def fields(chunk: Sequence[Any], start: int) -> None:
-        integers(chunk, "id", file, lambda i: f"annotation number {start + i + 1}")
-        for name in ("image_id", "category_id"):
-            integers(chunk, name, file, lambda i: f"annotation {chunk[i]['id']}")
-
-    refused = refusals(fields, records)
-    for index, message in refused.items():
+    typed, problems = each_record(records, AnnotationRecord)
+    for index, problem in problems.items():
         record = records[index] if isinstance(records[index], dict) else {}
         known_id = record.get("id") if type(record.get("id")) is int else None
-        findings.add("annotation_entry_invalid", without_file(message, file), annotation_id=known_id)
+        words = f"annotation number {index + 1}" if known_id is None else f"annotation {known_id}"
+        field_name = next((name for name in _KINDS_OF_FIELDS if f"in '{name}'" in problem), "")
+        kind = _KINDS_OF_FIELDS.get(field_name, "annotation_entry_invalid")
+        if known_id is not None and known_id <= 0:
+            kind = "annotation_id_not_positive"
+        findings.add(kind, f"{words} {problem}", annotation_id=known_id)
 
     usable_images = set() if checked.images is None else set(checked.images.ids.tolist())
     listed_images = _whole_ids(image_records)
-    listed_categories = _whole_ids(content.get("categories") or [])
+    listed_categories = {entry.id for entry in categories}
     seen: set[int] = set()
-    people: list[dict[str, Any]] = []
+    people: list[AnnotationRecord] = []
     crowd = in_unusable_images = 0
-    for record in (record for index, record in enumerate(records) if index not in refused):
-        annotation_id, image_id = record["id"], record["image_id"]
+    for record in (record for record in typed if record is not None):
+        annotation_id, image_id = record.id, record.image_id
         repeated = annotation_id in seen
         seen.add(annotation_id)
-        if annotation_id <= 0:
-            kind, detail = "annotation_id_not_positive", f"annotation id {annotation_id}"
-        elif repeated:
+        if repeated:
             kind, detail = "annotation_id_repeated", f"annotation id {annotation_id} again, in image {image_id}"
         elif image_id not in listed_images:
             kind, detail = "annotation_of_unknown_image", f"annotation {annotation_id} is in image {image_id}"
-        elif record["category_id"] not in checked.categories:
+        elif record.category_id not in checked.categories:
             kind = "annotation_of_other_category"
-            if record["category_id"] not in listed_categories:
+            if record.category_id not in listed_categories:
                 kind = "annotation_of_unknown_category"
-            detail = f"annotation {annotation_id} is of category {record['category_id']}"
+            detail = f"annotation {annotation_id} is of category {record.category_id}"
         elif image_id not in usable_images:
             in_unusable_images += 1
             continue
-        elif record.get("iscrowd"):
+        elif record.iscrowd:
             crowd += 1
             continue
         else:
@@ -198,49 +215,36 @@ def _people(
 
 
 def _check_people(
-    records: list[dict[str, Any]],
+    records: list[AnnotationRecord],
     images: ImageEntries,
     checked: CheckedPeople,
-    file: Path,
     skeleton: Skeleton,
     findings: Findings,
     *,
     scored: bool,
     area: AreaSource,
-) -> list[dict[str, Any]]:
+) -> list[AnnotationRecord]:
     """Count the defects of the people's boxes and keypoints; returns those whose box and keypoints can be read."""
-    ids = np.array([record["id"] for record in records], dtype=np.int64)
+    ids = np.array([record.id for record in records], dtype=np.int64)
     places = {image_id: place for place, image_id in enumerate(images.ids.tolist())}
-    image_of_record = np.array([places[record["image_id"]] for record in records], dtype=np.int64)
+    image_of_record = np.array([places[record.image_id] for record in records], dtype=np.int64)
 
     def example(index: int, detail: str) -> Example:
         return Example(
             f"annotation {ids[index]} {detail}", str(images.file_names[image_of_record[index]]), int(ids[index])
         )
 
-    def read(
-        field_name: str, reader: Callable[[Sequence[Any], Callable[[int], str]], FloatArray], shape: tuple[int, ...]
-    ) -> tuple[FloatArray, BoolArray]:
+    def read(field_name: str, values: FloatArray, problems: Problems) -> tuple[FloatArray, BoolArray]:
         """One field of all people, NaN where refused, and where it was not."""
-        refused = refusals(lambda chunk, start: reader(chunk, lambda i: f"annotation {ids[start + i]}"), records)
-        for index, message in refused.items():
-            kind = _kind_of_field(field_name, records[index], shape)
-            findings.add(
-                kind,
-                without_file(message, file),
-                file_name=str(images.file_names[image_of_record[index]]),
-                annotation_id=int(ids[index]),
-            )
+        for index, problem in problems.items():
+            kind = _kind_of_field(field_name, problem)
+            found = example(index, problem)
+            findings.add(kind, found.detail, file_name=found.file_name, annotation_id=found.annotation_id)
             checked.suspects.setdefault(int(ids[index]), kind)
-        readable = np.array([index not in refused for index in range(len(records))], dtype=np.bool_)
-        values = np.full((len(records), *shape), np.nan)
-        values[readable] = reader([record for record, good in zip(records, readable, strict=True) if good], str)
-        return values, readable
+        return values, np.array([index not in problems for index in range(len(records))], dtype=np.bool_)
 
-    boxes, has_box = read("bbox", lambda chunk, name: read_boxes(chunk, file, name), (4,))
-    keypoints, has_keypoints = read(
-        "keypoints", lambda chunk, name: read_keypoints(chunk, skeleton, file, name), (skeleton.num_keypoints, 3)
-    )
+    boxes, has_box = read("bbox", *boxes_of(records))
+    keypoints, has_keypoints = read("keypoints", *keypoints_of(records, skeleton))
 
     def count(
         kind: str, condition: BoolArray, detail: Callable[[int], str], *, severity: Severity | None = None
@@ -290,7 +294,7 @@ def _check_boxes(
     """Count boxes without area, outside and partly outside; returns which of them the reader would keep."""
     flat = has_box & (boxes[:, 2:] <= 0).any(axis=1)
     corners = np.stack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
-    inside = np.diff(np.clip(corners, 0, size - 1), axis=0)[0]
+    _, inside = clipped_boxes(boxes, size)
     outside = has_box & ~flat & (inside <= 0).any(axis=1)
     over = np.maximum(-corners[0], corners[1] - size).max(axis=1)
 
@@ -332,9 +336,12 @@ def _check_keypoints(
 
 
 def _check_num_keypoints(
-    records: Sequence[dict[str, Any]], counted: IntArray, has_keypoints: BoolArray, count: Count, *, scored: bool
+    records: Sequence[AnnotationRecord], counted: IntArray, has_keypoints: BoolArray, count: Count, *, scored: bool
 ) -> None:
-    declared = [record.get("num_keypoints", int(n)) for record, n in zip(records, counted, strict=True)]
+    declared = [
+        int(n) if record.num_keypoints is None else record.num_keypoints
+        for record, n in zip(records, counted, strict=True)
+    ]
     pairs = list(zip(declared, counted.tolist(), strict=True))
     wrong = has_keypoints & np.array([said != is_so for said, is_so in pairs], dtype=np.bool_)
     # Evaluation takes the file's word for who is scored at all.
@@ -348,7 +355,7 @@ def _check_num_keypoints(
 
 
 def _check_areas(
-    records: Sequence[dict[str, Any]],
+    records: Sequence[AnnotationRecord],
     boxes: FloatArray,
     has_area: BoolArray,
     labelled: BoolArray,
@@ -359,8 +366,8 @@ def _check_areas(
 ) -> None:
     if area == "box":
         return  # nobody asks for the annotated ones
-    given = [record.get("area") for record in records]
-    numbers = [v if isinstance(v, (int, float)) and 0 <= v <= LARGEST_NUMBER else np.nan for v in given]
+    given = [record.area for record in records]
+    numbers = [v if v is not None and 0 <= v <= LARGEST_NUMBER else np.nan for v in given]
     areas = np.array(numbers, dtype=np.float64)
     severity: Severity = "error" if scored else "remark"
 
@@ -393,19 +400,14 @@ def _check_never_labelled(people: PersonInstances, skeleton: Skeleton, findings:
             findings.add("keypoint_never_labelled", f"{name} in none of {len(people)} people")
 
 
-def _kind_of_field(field_name: str, record: dict[str, Any], shape: tuple[int, ...]) -> str:
+def _kind_of_field(field_name: str, problem: str) -> str:
     """Under which name a box or keypoints are counted that the reader refuses."""
-    value, length = record.get(field_name), int(np.prod(shape))
-    malformed = not isinstance(value, list) or len(value) != length
+    missing, wrong_number = problem.startswith("has no "), "; it needs finite" not in problem
     if field_name == "bbox":
-        return "box_missing" if value is None else "box_malformed" if malformed else "box_not_finite"
-    if value is None:
-        return "keypoints_missing"
-    if malformed:
-        return "keypoints_of_wrong_number"
-    # Both were refused in one go; a visibility is only looked at where all numbers are finite.
-    finite = all(type(v) in (int, float) and abs(v) < 1e300 for v in value)
-    return "visibility_invalid" if finite else "keypoints_not_finite"
+        return "box_missing" if missing else "box_malformed" if wrong_number else "box_not_finite"
+    if "visibility other" in problem:
+        return "visibility_invalid"
+    return "keypoints_missing" if missing else "keypoints_of_wrong_number" if wrong_number else "keypoints_not_finite"
 
 
 def _whole_ids(records: Sequence[Any]) -> set[int]:

@@ -20,10 +20,10 @@ from uniformer_pose.data.coco import (
     PersonInstances,
     existing_folder,
     ground_truth_of,
-    read_annotation_file,
-    read_detection_file,
     read_detections,
+    read_ground_truth,
 )
+from uniformer_pose.data.coco_json import read_annotation_file, read_json
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
 from uniformer_pose.skeleton import Skeleton
@@ -196,9 +196,15 @@ def _check_files(
     """Everything that the JSON files of a split say; and the images that training or evaluation will open."""
     report = SplitReport(files, Findings(max_examples))
     scored = files.name == "val"
-    content = read_annotation_file(files.annotations)
-    records = None if files.boxes is None else read_detection_file(files.boxes)
-    image_ids = None if max_images is None else _first_images(max_images, content, files, skeleton, categories)
+    content = read_json(files.annotations)
+    if not isinstance(content, dict):
+        raise InputError(f"{files.annotations}: an annotation file is an object with images, not {content!r:.40}")
+    records = None if files.boxes is None else read_json(files.boxes)
+    if records is not None and not isinstance(records, list):
+        raise InputError(f"{files.boxes}: a detection file is a list of boxes, not {records!r:.20}")
+    if records == []:
+        raise InputError(f"{files.boxes}: holds no detections; give a file with at least one box")
+    image_ids = None if max_images is None else _first_images(max_images, files, skeleton, categories)
     if image_ids is not None:
         report.max_images = max_images
         content["images"] = [entry for entry in content["images"] if entry["id"] in image_ids]
@@ -221,11 +227,11 @@ def _check_files(
         if files.name == "train" and len(people) < batch_size:
             report.findings.add("fewer_people_than_a_batch", f"{len(people)} people, batches of {batch_size}")
     if not report.findings.num_errors:
-        _ask_the_readers(content, files, skeleton, report.findings, scored=scored, categories=categories, area=area)
+        _ask_the_readers(files, skeleton, report.findings, scored=scored, categories=categories, area=area)
     del content
     in_use: set[int] = set() if people is None else set(people.image_ids.tolist())
     if files.boxes is not None and records is not None:
-        report.detection_counts = check_detections(records, files.boxes, checked, report.findings)
+        report.detection_counts = check_detections(records, checked, report.findings)
         named = (record.get("image_id") for record in records if isinstance(record, dict))
         in_use |= {image_id for image_id in named if type(image_id) is int}
     return report, _images_in_use(checked, in_use)
@@ -233,7 +239,6 @@ def _check_files(
 
 def _first_images(
     num_images: int,
-    content: dict[str, Any],
     files: SplitFiles,
     skeleton: Skeleton,
     categories: Sequence[str | int] | None,
@@ -241,7 +246,7 @@ def _first_images(
     """The images that training or evaluation would use with ``max_images``; None where it would stop at the files."""
     try:
         if files.boxes is None:
-            people = ground_truth_of(content, files.annotations, files.images, skeleton, categories=categories)
+            people = read_ground_truth(files.annotations, files.images, skeleton, categories=categories)
         else:
             people = read_detections(files.boxes, files.annotations, files.images, skeleton, categories=categories)
     except InputError:
@@ -250,7 +255,6 @@ def _first_images(
 
 
 def _ask_the_readers(
-    content: dict[str, Any],
     files: SplitFiles,
     skeleton: Skeleton,
     findings: Findings,
@@ -261,6 +265,7 @@ def _ask_the_readers(
 ) -> None:
     """No error must be overlooked for which training or evaluation would stop, so they have the last word."""
     try:
+        content = read_annotation_file(files.annotations)
         ground_truth_of(content, files.annotations, files.images, skeleton, categories=categories)
         if scored:
             with warnings.catch_warnings():

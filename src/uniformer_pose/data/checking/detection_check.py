@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.checking.annotation_check import CheckedPeople, without_file
-from uniformer_pose.data.checking.defects import Example, Findings, refusals
-from uniformer_pose.data.coco import (
-    PersonInstances,
-    integers,
-    read_boxes,
-    read_scores,
-)
+from uniformer_pose.data.checking.annotation_check import CheckedPeople
+from uniformer_pose.data.checking.defects import Example, Findings
+from uniformer_pose.data.coco import PersonInstances
+from uniformer_pose.data.coco_json import DetectionRecord, boxes_of, each_record, scores_of
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -24,39 +19,34 @@ FloatArray = npt.NDArray[np.float64]
 _COVERING_IOU = 0.5
 
 
-def check_detections(
-    records: Sequence[Any], file: Path, ground_truth: CheckedPeople, findings: Findings
-) -> dict[str, int]:
+def check_detections(records: Sequence[Any], ground_truth: CheckedPeople, findings: Findings) -> dict[str, int]:
     """Check the entries of a detection file against the images of its annotation file; counts by name.
 
     ``detections``, those that are ``boxes of people`` and can be used, ``images without a box``, and, where people are
     annotated, ``people with a box``: of IoU 0.5 or more.
     """
 
-    def fields(chunk: Sequence[Any], start: int) -> None:
-        for name in ("image_id", "category_id"):
-            integers(chunk, name, file, lambda i: f"detection number {start + i}")
-        read_scores(chunk, file, lambda i: f"detection number {start + i}")
-
-    refused = refusals(fields, records)
-    for message in refused.values():
-        findings.add("detection_entry_invalid", without_file(message, file))
-    places = [index for index in range(len(records)) if index not in refused]
-    refused_boxes = refusals(
-        lambda chunk, start: read_boxes(chunk, file, lambda i: f"detection number {places[start + i]}"),
-        [records[place] for place in places],
-    )
-    for message in refused_boxes.values():
-        findings.add("detection_box_malformed", without_file(message, file))
-    places = [place for index, place in enumerate(places) if index not in refused_boxes]
-    sound = [records[place] for place in places]
+    typed, problems = each_record(records, DetectionRecord)
+    for index, problem in problems.items():
+        kind = "detection_box_malformed" if "in 'bbox'" in problem else "detection_entry_invalid"
+        findings.add(kind, f"detection number {index} {problem}")
+    read = {index: record for index, record in enumerate(typed) if record is not None}
+    places, entries = list(read), list(read.values())
+    scores, odd_scores = scores_of(entries)
+    boxes, odd_boxes = boxes_of(entries)
+    for index, problem in odd_scores.items():
+        findings.add("detection_entry_invalid", f"detection number {places[index]} {problem}")
+    for index in odd_boxes.keys() - odd_scores.keys():
+        findings.add("detection_box_malformed", f"detection number {places[index]} {odd_boxes[index]}")
+    usable = [index for index in range(len(entries)) if index not in odd_scores and index not in odd_boxes]
+    sound = [entries[index] for index in usable]
+    places, scores, boxes = [places[index] for index in usable], scores[usable], boxes[usable]
     counts = {"detections": len(records)}
     if ground_truth.images is None or not sound:
         return {**counts, "boxes of people": 0}
 
-    image_ids = integers(sound, "image_id", file, str)
-    category_ids = integers(sound, "category_id", file, str)
-    scores, boxes = read_scores(sound, file, str), read_boxes(sound, file, str)
+    image_ids = np.array([record.image_id for record in sound], dtype=np.int64)
+    category_ids = np.array([record.category_id for record in sound], dtype=np.int64)
     by_id = np.argsort(ground_truth.images.ids)
     sorted_ids = ground_truth.images.ids[by_id]
     position = np.minimum(np.searchsorted(sorted_ids, image_ids), len(sorted_ids) - 1)

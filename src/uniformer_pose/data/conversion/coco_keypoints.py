@@ -17,15 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from uniformer_pose.data.coco import (
-    DEFAULT_PERSON_CATEGORY,
-    ImageOrientation,
-    category_names,
-    counted_categories,
-    entries,
-    read_annotation_file,
-    stated_orientation,
-)
+from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY, category_names, counted_categories
+from uniformer_pose.data.coco import ImageOrientation
+from uniformer_pose.data.coco_json import CategoryRecord, read_json, stated_orientation
 from uniformer_pose.data.conversion.derived_skeleton import limbs_from_coco, order_by_name, skeleton_and_order
 from uniformer_pose.data.conversion.plain_values import Repairs, plain_id, plain_keypoints, plain_number
 from uniformer_pose.data.conversion.source import (
@@ -109,15 +103,21 @@ class _Content:
         self.file, self.repairs = file, repairs
         self.notes: list[str] = []
         self.problems: list[str] = []
-        content = read_annotation_file(file)
-        self.orientation = stated_orientation(content, file)
-        self.images = self._images(entries(content, "images", file))
+        content = read_json(file)
+        if not isinstance(content, dict) or not isinstance(content.get("images"), list) or not content["images"]:
+            raise InputError(f"{file}: has no list 'images' with at least one entry; give a COCO annotation file")
+        self.orientation = stated_orientation(content.get("info"), file)
+        self.images = self._images(content["images"])
         self.keep_image_ids = all(isinstance(key, int) for _, key in self.images.values())
         if not self.keep_image_ids:
             self.notes.append(f"{file.name}: image ids are no whole numbers; they are numbered from 1")
         categories, annotations = self._with_plain_ids(content)
-        plain = {"categories": categories, "annotations": annotations}
-        counted = counted_categories(plain, file, None, settings.categories, option="category")
+        plain = [
+            CategoryRecord(entry["id"], str(entry.get("name", entry["id"])), [str(name) for name in entry["keypoints"]])
+            for entry in categories
+        ]
+        used = [record["category_id"] for record in annotations if type(record["category_id"]) is int]
+        counted = counted_categories(plain, used, file, None, settings.categories, option="category")
         if len(counted) > 1:
             self.notes.append(f"{file.name}: {category_names(counted)}; category=<name> takes one of them alone")
         self._read_categories([entry for entry in categories if entry["id"] in counted], settings.skeleton)

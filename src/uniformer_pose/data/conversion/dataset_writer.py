@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import yaml
 
-from uniformer_pose.data.coco import DEFAULT_PERSON_CATEGORY
+from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
 from uniformer_pose.data.conversion.source import Problems, SourceDataset, SourceImage, SourcePerson, SplitName
 from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command

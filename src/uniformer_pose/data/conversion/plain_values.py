@@ -15,7 +15,7 @@ from contextlib import suppress
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco import LARGEST_NUMBER
+from uniformer_pose.data.coco_json import LARGEST_NUMBER
 from uniformer_pose.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]

@@ -1,0 +1,120 @@
+"""Person instances: all boxes and keypoints of a data set in flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from uniformer_pose.data.categories import category_names
+from uniformer_pose.data.coco_json import FloatArray, ImageOrientation, IntArray
+from uniformer_pose.errors import InputError
+
+PER_IMAGE = ("image_ids", "file_names", "image_heights", "image_widths")
+PER_INSTANCE = (
+    "image_of_instance",
+    "instance_ids",
+    "boxes_xywh",
+    "box_scores",
+    "keypoints_in_image",
+    "visibility",
+)
+"""Names of the arrays of images, and of those of instances."""
+
+
+@dataclass(frozen=True, eq=False)
+class PersonInstances:
+    """N person boxes, with their keypoints where annotated, in M images; only images with a box are held.
+
+    Everything is a flat numpy array, so that worker processes share the memory: Python objects would be
+    copied page by page as their reference counts change. Instances are sorted by image, within an image in
+    the file's order.
+
+    ``image_folder`` is absolute, its links followed. ``image_ids`` (M,), ``file_names`` (M,) relative to the
+    folder, ``image_heights`` and ``image_widths`` (M,) in pixels. ``image_of_instance`` (N,) indexes these.
+    ``instance_ids`` (N,) are annotation ids, or positions in the detection file from 0. ``boxes_xywh`` (N,
+    4): left, top, width, height in image pixels, width and height positive. ``box_scores`` (N,), 1 for
+    annotated boxes. ``keypoints_in_image`` (N, K, 2) are (x, y) in image pixels. ``visibility`` (N, K): 0 not
+    labelled, 1 labelled but hidden, 2 visible; 0 throughout for detections. ``counts``: the entries ``read``
+    and ``kept``, then how many were left out for each reason. ``categories``: ids and names of those that count
+    (``counted_categories``). ``record`` and ``source_file`` say where an instance stands, for messages.
+    ``image_orientation``: whether all of this refers to the pictures as they are ``stored`` or as they are
+    ``displayed``, turned as their EXIF says; None where nobody said so, which is COCO's ``stored``.
+    """
+
+    image_folder: Path
+    image_ids: IntArray
+    file_names: npt.NDArray[np.str_]
+    image_heights: npt.NDArray[np.int32]
+    image_widths: npt.NDArray[np.int32]
+    image_of_instance: npt.NDArray[np.int32]
+    instance_ids: IntArray
+    boxes_xywh: FloatArray
+    box_scores: npt.NDArray[np.float32]
+    keypoints_in_image: npt.NDArray[np.float32]
+    visibility: npt.NDArray[np.uint8]
+    counts: dict[str, int] = field(default_factory=dict)
+    categories: Mapping[int, str] = field(default_factory=dict)
+    record: Literal["annotation", "detection"] = "annotation"
+    source_file: Path = Path()
+    image_orientation: ImageOrientation | None = None
+
+    def __len__(self) -> int:
+        return len(self.instance_ids)
+
+    @property
+    def num_images(self) -> int:
+        """How many images hold at least one instance (M)."""
+        return len(self.image_ids)
+
+    @property
+    def boxes_per_image(self) -> IntArray:
+        """(M,) how many instances each image holds."""
+        return np.bincount(self.image_of_instance, minlength=self.num_images).astype(np.int64)
+
+    def first_images(self, num_images: int) -> PersonInstances:
+        """The instances of the first ``num_images`` images; the others are counted as left out."""
+        if num_images < 1:
+            raise InputError(f"the first {num_images} images; use at least 1")
+        kept = int(np.searchsorted(self.image_of_instance, num_images))
+        if kept == len(self):
+            return self
+        counts = {**self.counts, "kept": kept, f"after the first {num_images} images": len(self) - kept}
+        images = {name: getattr(self, name)[:num_images] for name in PER_IMAGE}
+        instances = {name: getattr(self, name)[:kept] for name in PER_INSTANCE}
+        return replace(self, counts=counts, **images, **instances)
+
+    def with_orientation(self, orientation: ImageOrientation | None) -> PersonInstances:
+        """The same people, with another word on what their coordinates refer to; None changes nothing."""
+        return self if orientation is None else replace(self, image_orientation=orientation)
+
+    def image_path(self, image_index: int) -> Path:
+        """Where one image lies; InputError if a link leads out of the image folder.
+
+        The check is made here, as an image is opened, because following the links of every image of a large
+        set at the start would take minutes on a network file system.
+        """
+        path = self.image_folder / str(self.file_names[image_index])
+        if not path.resolve().is_relative_to(self.image_folder):
+            raise InputError(
+                f"{path}: links to a file outside the image folder; put a copy of the image into the folder"
+            )
+        return path
+
+    def describe(self, instance_index: int) -> str:
+        """Words that lead to one instance's entry: ``annotation 12 of train.json``."""
+        return f"{self.record} {self.instance_ids[instance_index]} of {self.source_file.name}"
+
+    def summary(self) -> str:
+        """One line: which categories count, how many entries were kept of how many, and why the others were not."""
+        left_out = [f"{n} {reason}" for reason, n in self.counts.items() if n and reason not in ("read", "kept")]
+        because = f" (left out: {', '.join(left_out)})" if left_out else ""
+        of = f", {category_names(self.categories)}" if self.categories else ""
+        return (
+            f"{self.source_file.name}{of}: kept {len(self)} of {self.counts.get('read', len(self))} "
+            f"{self.record}s in {self.num_images} images{because}"
+        )
