@@ -54,7 +54,7 @@ def _train_into(checkpoint: Path) -> None:
         "experiment=demo",
         f"data.root={easy_people().resolve()}",
         "data.batch_size=16",
-        "training.milestones=[5,6]",
+        "scheduler.per_epoch.drops.milestones=[5,6]",
         "trainer.max_epochs=7",
         "trainer.check_val_every_n_epoch=7",
         f"hydra.run.dir={run}",

@@ -12,7 +12,15 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config import Keys, Node
-from uniformer_pose.config_parts import Augmentation, MatmulPrecision, Model, Optimizer, Precision, TrainingData
+from uniformer_pose.config_parts import (
+    Augmentation,
+    MatmulPrecision,
+    Model,
+    Optimizer,
+    Precision,
+    Scheduler,
+    TrainingData,
+)
 from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, check_network_stride
@@ -29,7 +37,7 @@ from uniformer_pose.run_directory import (
 )
 from uniformer_pose.training.resume import finished_as_asked
 
-_OF_OTHER_GROUPS = {"model": "model", "protocol": "evaluation", "optimizer": "optimizer"}
+_OF_OTHER_GROUPS = {"model": "model", "protocol": "evaluation", "optimization": "optimizer=... or scheduler"}
 
 
 @dataclass
@@ -39,6 +47,7 @@ class TrainConfig:
     model: Model
     data: TrainingData
     optimizer: Optimizer
+    scheduler: Scheduler
     training: Annotated[
         Node,
         Keys(set_by_program={name: f"give {to}=..." for name, to in _OF_OTHER_GROUPS.items()}),
@@ -119,6 +128,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from uniformer_pose.training.agreement import CheckpointOfFirstProcess
     from uniformer_pose.training.callbacks import Pictures
     from uniformer_pose.training.checkpoint_files import DurableCheckpoints, require_space
+    from uniformer_pose.training.optimization import Optimization
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.resume import keep_replaced_config, same_logger_runs
     from uniformer_pose.training.safe_logging import forgiving
@@ -169,7 +179,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     module = instantiate(config["training"], _partial_=True, _convert_="all")(
         model=model,
         protocol=instantiate(config["evaluation"]),
-        optimizer=instantiate(config["optimizer"], _convert_="all"),
+        optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),
     )
     if trainer.is_global_zero:
         require_space(

@@ -37,6 +37,7 @@ from uniformer_pose.entry_point import (
     refuse_unknown_choices,
 )
 from uniformer_pose.errors import InputError
+from uniformer_pose.training.optimization import Optimization
 from uniformer_pose.weights.published_models import published_models
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -141,8 +142,16 @@ def test_augmentations_callbacks_and_the_csv_logger_can_be_built(choice: str) ->
 
 @pytest.mark.parametrize("optimizer", sorted(GROUPS["optimizer"]))
 def test_every_optimizer_can_be_built(optimizer: str) -> None:
-    make_optimizer = instantiate(checked(f"optimizer={optimizer}")["optimizer"], _convert_="all")
-    assert make_optimizer([torch.nn.Parameter(torch.zeros(1))], lr=0.5).param_groups[0]["lr"] == 0.5
+    config = checked(f"optimizer={optimizer}")
+    made = Optimization.of_config(config["optimizer"], config["scheduler"])
+    assert made.optimizer([torch.nn.Parameter(torch.zeros(1))], lr=0.5).param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("scheduler", sorted(GROUPS["scheduler"]))
+def test_every_scheduler_can_be_built(scheduler: str) -> None:
+    config = checked(f"scheduler={scheduler}")
+    made = Optimization.of_config(config["optimizer"], config["scheduler"])
+    assert len(made.schedulers(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5))) == 2
 
 
 def test_the_search_of_hyperparameters_composes_and_passes_the_check() -> None:
@@ -170,7 +179,7 @@ def test_the_settings_of_the_synthetic_dataset_pass_the_check() -> None:
         ("data.codec.blur_kernel=17", ("data", "codec", "blur_kernel"), 17),
         ("optimizer.fused=true", ("optimizer", "fused"), True),
         ("name='a=b'", ("name",), "a=b"),
-        ("training={warmup_steps: 3}", ("training", "warmup_steps"), 3),
+        ("training={compile_step: auto}", ("training", "compile_step"), "auto"),
         ("model.pretrained=x.pth", ("model", "pretrained"), "x.pth"),
     ],
 )
@@ -272,7 +281,7 @@ ENTRY_POINTS: dict[str, tuple[type, list[str]]] = {
 @pytest.mark.parametrize(
     ("command", "instead"),
     [
-        ("train optimizer.lr=0.5", "training.learning_rate_per_256"),
+        ("train optimizer.lr=0.5", "optimizer.lr_per_256"),
         ("train optimizer.params=[]", "leave it out"),
         ("train trainer.precision=16-mixed", "precision=..."),
         ("train trainer.logger=false", "logger="),
@@ -333,12 +342,12 @@ def test_what_an_entry_point_does_not_read_may_stand_in_a_shared_file_but_not_be
         "train data.mean=[103.5,116.3]",
         "train data.std=[0.229,0.224,0.225]",
         "train data.std=[0,57.1,57.4]",
-        "train training.warmup_steps=-5",
-        "train training.learning_rate_per_256=-1",
-        "train training.learning_rate_per_256=.inf",
-        "train training.decay_factor=0",
-        "train training.warmup_start_factor=2",
-        "train training.milestones=[0,5]",
+        "train scheduler.per_step.warmup.total_iters=-5",
+        "train optimizer.lr_per_256=-1",
+        "train optimizer.lr_per_256=.inf",
+        "train scheduler.per_epoch.drops.gamma=0",
+        "train scheduler.per_step.warmup.start_factor=2",
+        "train scheduler.per_epoch.drops.milestones=[0,5]",
         "train trainer.max_epochs=-2",
         "train trainer.check_val_every_n_epoch=0",
         "train trainer.num_nodes=0",

@@ -224,7 +224,7 @@ def test_help_imports_nothing_heavy_and_takes_less_than_two_seconds() -> None:
     command = [sys.executable, "-X", "importtime", "src/train.py", "--help"]
     finished = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=PROJECT)
     assert "coco_256x192" in finished.stdout
-    assert "learning_rate_per_256: 0.0005" in finished.stdout
+    assert "lr_per_256: 0.0005" in finished.stdout
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in finished.stderr.splitlines()}
     assert "hydra" in imported
     assert not imported & {"torch", "lightning", "cv2", "numpy", "albumentations", "timm", "wandb"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from uniformer_pose.config import Keys, Node
+from uniformer_pose.ranges import Positive
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -28,7 +29,11 @@ Model = Annotated[
     ),
 ]
 Optimizer = Annotated[
-    Node, Keys(set_by_program={"lr": "give training.learning_rate_per_256=...", "params": "leave it out"})
+    Node,
+    Keys(
+        also_read={"lr_per_256": Positive, "decay_norms_and_biases": bool},
+        set_by_program={"lr": "give optimizer.lr_per_256=...", "params": "leave it out"},
+    ),
 ]
 TrainingData = Annotated[Node, _SET_IN_DATA]
 PartOfData = Annotated[dict[str, Any], replace(_SET_IN_DATA, some_of=_PERSON_CROPS)]
@@ -50,6 +55,14 @@ EvaluationTrainer = Annotated[
         }
     ),
 ]
+
+
+@dataclass
+class Scheduler:
+    """torch's learning rate schedulers by a name, stepped after each optimizer step or after each epoch."""
+
+    per_step: dict[str, Node | None] | None = None
+    per_epoch: dict[str, Node | None] | None = None
 
 
 @dataclass

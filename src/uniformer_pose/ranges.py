@@ -67,6 +67,8 @@ _OF_OTHERS: dict[str, dict[str, Any]] = {
         "gradient_clip_algorithm": Literal["norm", "value"] | None,
     },
     "lightning.pytorch.callbacks.early_stopping.EarlyStopping": {"patience": CountOrNone},
+    "torch.optim.lr_scheduler.LinearLR": {"start_factor": Annotated[float, Gt(0), Le(1)], "total_iters": Count},
+    "torch.optim.lr_scheduler.MultiStepLR": {"milestones": Sequence[Count], "gamma": Positive},
     "torch.optim.optimizer.Optimizer": {
         "lr": NotNegative,
         "betas": tuple[_MomentumLike, _MomentumLike],

@@ -62,7 +62,7 @@ def test_resuming_answers_to_the_configuration(
 
     train_here(interval)
     assert "finished" in capsys.readouterr().out
-    for setting in ("seed=1", "model.depths=[2,1,1,1]", "data.max_images=9", "training.warmup_steps=7"):
+    for setting in ("seed=1", "model.depths=[2,1,1,1]", "data.max_images=9", "scheduler.per_step.warmup.total_iters=7"):
         with pytest.raises(InputError, match=f"{setting.partition('=')[0]}.*name=<another>"):
             train_here(interval, setting)
     for setting in ("seed=1", "model.depths=[2,1,1,1]", "data.max_images=9"):
@@ -75,10 +75,8 @@ def test_resuming_answers_to_the_configuration(
         train_here(interval, "data.root=nowhere", "logger=wandb", "trainer.max_epochs=2")
 
     with caplog.at_level("INFO"):
-        train_here(
-            interval, "trainer.max_epochs=3", "training.learning_rate_per_256=0.25", "optimizer.weight_decay=0.3"
-        )
-    for name in ("training.learning_rate_per_256", "optimizer.weight_decay", "trainer.max_epochs"):
+        train_here(interval, "trainer.max_epochs=3", "optimizer.lr_per_256=0.25", "optimizer.weight_decay=0.3")
+    for name in ("optimizer.lr_per_256", "optimizer.weight_decay", "trainer.max_epochs"):
         assert any(name in record.message and "(applied)" in record.message for record in caplog.records)
     (group,) = torch.load(checkpoints / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
     assert (group["initial_lr"], group["weight_decay"]) == (0.25 * 8 / 256, 0.3)

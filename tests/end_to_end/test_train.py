@@ -154,7 +154,7 @@ def test_a_sweep_over_models_and_data_gives_separate_runs_and_a_summary(
             "-m",
             *[argument for argument in tiny_run if not argument.startswith(("model=", "data=", "data.codec"))],
             "model=uniformer_xxs",
-            "training.warmup_steps=1,2",
+            "scheduler.per_step.warmup.total_iters=1,2",
             "data=synthetic_128x96,synthetic_256x192",
             f"data.root={synthetic_root}",
             f"hydra.sweep.dir={tmp_path / 'sweep'}",
@@ -190,7 +190,7 @@ def test_optuna_searches_and_the_summary_lists_its_trials(
     )
     assert finished.returncode == 0, finished.stderr
     best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
-    assert "training.learning_rate_per_256" in best["best_params"]
+    assert "optimizer.lr_per_256" in best["best_params"]
     with (tmp_path / "sweep" / "summary.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
 

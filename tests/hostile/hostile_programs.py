@@ -152,7 +152,7 @@ _KEYS = [
     "data.skeleton",
     "trainer.max_epochs",
     "trainer.devices",
-    "training.milestones",
+    "scheduler.per_epoch",
     "optimizer._target_",
     "logger.csv",
     "logger.csv.api_key",

@@ -1,74 +1,111 @@
+from __future__ import annotations
+
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from torch import nn
 from torch.nn import Parameter
-from torch.optim.lr_scheduler import LambdaLR
 
-from uniformer_pose.training.optimization import fused_where_possible, scaled_learning_rate, step_schedule
+from uniformer_pose.errors import InputError
+from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.training.optimization import Optimization, first_drop, fused_where_possible
+
+CONF = Path(__file__).parents[2] / "conf"
+RATE = 2e-3
+
+
+def recipe(scheduler: str = "multistep", **warmup: Any) -> Optimization:
+    optimizer = yaml.safe_load((CONF / "optimizer" / "adamw.yaml").read_text())
+    schedule = yaml.safe_load(
+        (CONF / "scheduler" / f"{scheduler}.yaml").read_text().replace("${trainer.max_epochs}", "9")
+    )
+    schedule["per_step"]["warmup"].update(warmup)
+    return Optimization.of_config(optimizer, schedule)
+
+
+def rates(optimization: Optimization, epochs: int, steps_per_epoch: int) -> list[float]:
+    """The rate of each step, as Lightning goes through the schedule."""
+    optimizer = optimization.optimizer([Parameter(torch.zeros(1))], lr=RATE)
+    schedulers = optimization.schedulers(optimizer)
+    found = []
+    for _ in range(epochs):
+        for step in range(steps_per_epoch):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            for config in schedulers:
+                if config["interval"] == "step" or step == steps_per_epoch - 1:
+                    config["scheduler"].step()
+    return found
+
+
+def official_rate(step: int, epoch: int, warmup_steps: int = 500) -> float:
+    """MMPose's linear warm-up and its step policy, written out."""
+    warmup = min(1.0, 0.001 + 0.999 * step / warmup_steps)
+    return RATE * warmup * 0.1 ** sum(epoch >= milestone for milestone in (170, 200))
 
 
 @pytest.mark.parametrize(("global_batch", "expected"), [(256, 5e-4), (512, 1e-3), (1024, 2e-3), (2, 5e-4 / 128)])
-def test_the_learning_rate_follows_the_global_batch(global_batch, expected):
-    assert scaled_learning_rate(5e-4, global_batch) == pytest.approx(expected, rel=1e-12)
+def test_the_learning_rate_follows_the_global_batch(global_batch: int, expected: float) -> None:
+    assert recipe().learning_rate(global_batch) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("step", "expected"), [(0, 0.001), (250, 0.5005), (499, 0.998002), (500, 1.0), (501, 1.0)])
-def test_the_learning_rate_rises_linearly_over_the_warmup(step, expected):
-    factor = step_schedule(
-        steps_per_epoch=1000, warmup_steps=500, warmup_start_factor=0.001, milestones=(170, 200), decay_factor=0.1
-    )
-
-    assert factor(step) == pytest.approx(expected, rel=1e-12)
+def test_the_default_recipe_s_rates_are_the_official_ones_to_rounding() -> None:
+    found = rates(recipe(), epochs=210, steps_per_epoch=5)
+    expected = [official_rate(number, number // 5) for number in range(210 * 5)]
+    assert found == pytest.approx(expected, rel=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("step", "expected"), [(17 * 10 - 1, 1.0), (17 * 10, 0.1), (20 * 10 - 1, 0.1), (20 * 10, 0.01), (10**6, 0.01)]
-)
-def test_the_learning_rate_drops_with_the_first_step_of_each_milestone_epoch(step, expected):
-    factor = step_schedule(
-        steps_per_epoch=10, warmup_steps=5, warmup_start_factor=0.001, milestones=(17, 20), decay_factor=0.1
-    )
-
-    assert factor(step) == pytest.approx(expected, rel=1e-12)
+def test_a_cosine_ends_near_nothing() -> None:
+    found = rates(recipe("cosine", total_iters=2), epochs=9, steps_per_epoch=2)
+    assert found[2:4] == pytest.approx([RATE * 0.969846] * 2, rel=1e-6)
+    assert found[-1] == pytest.approx(RATE * 0.030154, rel=1e-4)
 
 
-def test_a_milestone_inside_the_warmup_lowers_it_too():
-    factor = step_schedule(
-        steps_per_epoch=2, warmup_steps=10, warmup_start_factor=0.0, milestones=(1,), decay_factor=0.1
-    )
-
-    assert [factor(step) for step in (1, 2, 10)] == pytest.approx([0.1, 0.02, 0.1], rel=1e-12)
+@pytest.mark.parametrize("start_factor", [0, 2])
+def test_arguments_that_torch_refuses_are_named(start_factor: float) -> None:
+    with pytest.raises(InputError, match=r"scheduler\.per_step\.warmup: .*factor"):
+        recipe(start_factor=start_factor)
 
 
-def test_without_warmup_and_milestones_the_learning_rate_stays():
-    factor = step_schedule(
-        steps_per_epoch=3, warmup_steps=0, warmup_start_factor=0.001, milestones=(), decay_factor=0.1
-    )
-
-    assert {factor(step) for step in range(20)} == {1.0}
+def test_the_first_drop_is_that_of_a_list_of_epochs() -> None:
+    optimizer = torch.optim.SGD([Parameter(torch.zeros(1))], lr=1.0)
+    assert first_drop(recipe().schedulers(optimizer)) == 170
+    assert first_drop(recipe("cosine").schedulers(optimizer)) is None
 
 
-def test_torch_steps_through_the_schedule_factor_by_factor():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    factor = step_schedule(
-        steps_per_epoch=4, warmup_steps=2, warmup_start_factor=0.5, milestones=(1,), decay_factor=0.1
-    )
-    scheduler = LambdaLR(optimizer, factor)
+@pytest.mark.parametrize("changed", [{}, {"lr_per_256": 1e-3}])
+def test_a_resumed_training_stands_where_its_schedule_says(changed: dict[str, Any]) -> None:
+    network = nn.Linear(1, 1)
+    saved = recipe().optimizer(network.parameters(), lr=RATE)
+    kept = recipe().schedulers(saved)
+    for _ in range(3):
+        for config in kept:
+            config["scheduler"].step()
+    before = saved.param_groups[0]["lr"]
+    again = Optimization(recipe().optimizer, **({"lr_per_256": 5e-4} | changed), per_step=recipe().per_step)
+    configs = [SimpleNamespace(scheduler=config["scheduler"]) for config in kept[:1]]
+    again.take_up(network, saved, configs, rate=again.learning_rate(1024), epoch=0, step=3)
+    factor = 0.001 + 0.999 * 3 / 500
+    assert saved.param_groups[0]["lr"] == pytest.approx(again.learning_rate(1024) * factor, rel=1e-12)
+    assert (saved.param_groups[0]["lr"] == before) == (not changed)  # to the last bit
 
-    rates = []
-    for _ in range(5):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
 
-    assert rates == pytest.approx([1.0, 1.5, 2.0, 2.0, 0.2])
-
-
-def test_a_fused_optimizer_is_for_gpus_only() -> None:
-    adamw = partial(torch.optim.AdamW, weight_decay=0.01)
-    assert fused_where_possible(adamw, [Parameter(torch.zeros(1))], clipping_scaled_gradients=False) is adamw
+def test_norms_and_biases_are_decayed_only_as_the_official_recipe_does() -> None:
+    network = PoseNetwork(17, [1, 1, 1, 1], [8, 8, 16, 16], head_dim=8, deconv_channels=[8, 8, 8])
+    everything = recipe().parameters(network)
+    assert len(everything) == len(list(network.parameters()))
+    without = Optimization(partial(torch.optim.AdamW, weight_decay=0.3), decay_norms_and_biases=False)
+    groups = without.parameters(network)
+    assert [group["weight_decay"] for group in groups] == [0.0, 0.3]
+    assert all(parameter.ndim == 1 for parameter in groups[0]["params"])
+    assert all(parameter.ndim > 1 for parameter in groups[1]["params"])
+    assert sum(len(group["params"]) for group in groups) == len(everything)
+    assert len(without.optimizer(groups, lr=0.1).param_groups) == 2
 
 
 class OnGpu(Parameter):
@@ -78,17 +115,17 @@ class OnGpu(Parameter):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "clipping", "fused"),
+    ("optimizer", "kind", "clipping", "fused"),
     [
-        (torch.optim.AdamW, False, True),
-        (partial(torch.optim.Adam, betas=(0.9, 0.99)), False, True),
-        (torch.optim.AdamW, True, False),
-        (torch.optim.RMSprop, False, False),
-        (partial(torch.optim.AdamW, foreach=True), False, False),
-        (partial(torch.optim.AdamW, fused=False), False, False),
+        (torch.optim.AdamW, OnGpu, False, True),
+        (partial(torch.optim.Adam, betas=(0.9, 0.99)), OnGpu, False, True),
+        (torch.optim.AdamW, Parameter, False, False),
+        (torch.optim.AdamW, OnGpu, True, False),
+        (torch.optim.RMSprop, OnGpu, False, False),
+        (partial(torch.optim.AdamW, fused=False), OnGpu, False, False),
     ],
 )
-def test_on_a_gpu_an_optimizer_is_fused_where_it_can_be(optimizer: Any, clipping: bool, fused: bool) -> None:
-    made = fused_where_possible(optimizer, [OnGpu(torch.zeros(1))], clipping_scaled_gradients=clipping)
+def test_an_optimizer_is_fused_on_a_gpu_where_it_can_be(optimizer: Any, kind: Any, clipping: bool, fused: bool) -> None:
+    made = fused_where_possible(optimizer, [kind(torch.zeros(1))], clipping_scaled_gradients=clipping)
     assert (isinstance(made, partial) and made.keywords.get("fused") is True) == fused
     assert fused or made is optimizer

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import cv2
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, MultiStepLR
 
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
@@ -19,9 +23,25 @@ from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.skeleton import Skeleton, load_skeleton
+from uniformer_pose.training.optimization import Optimization
 from uniformer_pose.training.pose_module import PoseModule
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def optimization(
+    optimizer: Callable[..., Optimizer] = torch.optim.AdamW,
+    learning_rate_per_256: float = 0.1,
+    warmup_steps: int = 3,
+    milestones: Sequence[int] = (),
+) -> Optimization:
+    warmup = partial(LinearLR, start_factor=0.001, total_iters=warmup_steps)
+    return Optimization(
+        optimizer,
+        learning_rate_per_256,
+        per_step={"warmup": warmup} if warmup_steps else {},
+        per_epoch={"drops": partial(MultiStepLR, milestones=list(milestones))},
+    )
 
 
 @dataclass
@@ -101,13 +121,9 @@ class TinySetup:
         return SavedModel(network, self.codec, self.skeleton, MEAN, STD, 1.25, config, {"torch": torch.__version__})
 
     def module(self, **settings: Any) -> PoseModule:
-        arguments: dict[str, Any] = {
-            "protocol": EvaluationProtocol(flip_test=False),
-            "optimizer": torch.optim.AdamW,
-            "learning_rate_per_256": 0.1,
-            "warmup_steps": 3,
-            "milestones": (),
-        }
+        arguments: dict[str, Any] = {"protocol": EvaluationProtocol(flip_test=False)}
+        optimized = {name: settings.pop(name) for name in signature(optimization).parameters if name in settings}
+        arguments["optimization"] = optimization(**optimized)
         return PoseModule(settings.pop("model", None) or self.model(), **(arguments | settings))
 
     def trainer(self, **settings: Any) -> pl.Trainer:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -13,8 +13,6 @@ import torch.distributed
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.datamodule import PersonCrops
@@ -26,17 +24,10 @@ from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.flip_test import predicted_heatmaps
-from uniformer_pose.ranges import Count, CountOrNone, Positive, Share
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.last_evaluation import evaluate_the_end
 from uniformer_pose.training.non_finite import StopOnNonFinite
-from uniformer_pose.training.optimization import (
-    apply_settings,
-    fused_where_possible,
-    numeric_settings,
-    scaled_learning_rate,
-    step_schedule,
-)
+from uniformer_pose.training.optimization import Optimization, first_drop, fused_where_possible
 from uniformer_pose.training.random_state import seed_by_process
 from uniformer_pose.training.step_loss import CompileStep, StepLoss
 
@@ -44,9 +35,8 @@ from uniformer_pose.training.step_loss import CompileStep, StepLoss
 class PoseModule(pl.LightningModule):
     """Training and evaluation of one model.
 
-    ``model`` holds the network and what goes with it. ``optimizer`` is called with the parameters and ``lr``: the rate
-    stated for 256 images, scaled by the true global batch (devices x batch x accumulation). ``milestones`` are
-    epochs; ``warmup_steps`` optimizer steps. ``compile_step``: see ``StepLoss``.
+    ``model`` holds the network and what goes with it. ``optimization`` is how it is trained, None for evaluation alone.
+    ``compile_step``: see ``StepLoss``.
 
     ``inference_network``, where it is set, computes the heatmaps of evaluations instead of the network: for weights
     that no longer change.
@@ -56,12 +46,7 @@ class PoseModule(pl.LightningModule):
         self,
         model: SavedModel,
         protocol: EvaluationProtocol,
-        optimizer: Callable[..., Optimizer] | None = None,
-        learning_rate_per_256: Positive = 5e-4,
-        warmup_steps: CountOrNone = 500,
-        warmup_start_factor: Share = 0.001,
-        milestones: Sequence[Count] = (170, 200),
-        decay_factor: Positive = 0.1,
+        optimization: Optimization | None = None,
         compile_step: CompileStep = False,
     ) -> None:
         super().__init__()
@@ -72,13 +57,9 @@ class PoseModule(pl.LightningModule):
         # No buffer: an index is not to be averaged, cast or broadcast with the weights.
         self.mirror_permutation = torch.from_numpy(model.skeleton.mirror_permutation)
         self.protocol = protocol
-        self.optimizer = optimizer
-        self.learning_rate_per_256 = learning_rate_per_256
-        self.warmup_steps, self.warmup_start_factor = warmup_steps, warmup_start_factor
-        self.milestones, self.decay_factor = tuple(milestones), decay_factor
+        self.optimization = optimization
         self.compile_step: CompileStep = compile_step
         self._step_loss: StepLoss | None = None
-        self._optimizer_settings: list[dict[str, Any]] = []
         self.inference_network: Callable[[Tensor], Tensor] | None = None
         self.evaluation: Evaluation | None = None
         self.evaluated_at_step: int | None = None  # of the last complete evaluation, on every process
@@ -124,21 +105,21 @@ class PoseModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Train with what the configuration says, whatever a checkpoint brought, and say with what."""
-        optimizer = self.trainer.optimizers[0]
-        scheduler = cast(LambdaLR, self.trainer.lr_scheduler_configs[0].scheduler)  # as configure_optimizers made it
-        accumulation = self.trainer.accumulate_grad_batches
-        epoch, batch = self.data.resumed_at if self.trainer.ckpt_path else (0, 0)
-        first_step = scheduler.last_epoch - batch // accumulation if epoch or batch else 0
-        schedule = self._schedule(first_epoch=epoch, first_step=first_step)
-        scheduler.lr_lambdas = [schedule] * len(optimizer.param_groups)
-        apply_settings(self._optimizer_settings, optimizer, scheduler)
-        group, step = optimizer.param_groups[0], self.trainer.global_step
-        batch_size, processes = self.data.batch_size, self.trainer.world_size
+        if self.optimization is None:
+            raise RuntimeError("this module was built for evaluation: give it an optimization")
+        trainer, optimizer = self.trainer, self.trainer.optimizers[0]
+        rate = self.optimization.learning_rate(self._global_batch)
+        if trainer.ckpt_path:
+            epoch = self.data.resumed_at[0] or trainer.current_epoch
+            self.optimization.take_up(
+                self.network, optimizer, trainer.lr_scheduler_configs, rate=rate, epoch=epoch, step=trainer.global_step
+            )
+        step, now = trainer.global_step, optimizer.param_groups[0]["lr"]
+        crops, processes, accumulated = self.data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
         rank_zero_info(
-            f"learning rate {group['initial_lr']:.3g} = {self.learning_rate_per_256:g} x "
-            f"{batch_size * processes * accumulation} / 256 "
-            f"({batch_size} crops x {processes} devices x {accumulation} accumulated)"
-            + (f", by its schedule {group['lr']:.3g} at step {step}" if step else "")
+            f"learning rate {rate:.3g} = {self.optimization.lr_per_256:g} x {self._global_batch} / 256 "
+            f"({crops} crops x {processes} devices x {accumulated} accumulated)"
+            + (f", by its schedule {now:.3g} at step {step}" if step else "")
         )
 
     def on_train_batch_start(self, _batch: dict[str, Tensor], _batch_index: int) -> None:
@@ -159,42 +140,26 @@ class PoseModule(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """The optimizer at the scaled learning rate, with a schedule that moves every step."""
-        if self.optimizer is None:
-            raise RuntimeError("this module was built for evaluation: it has no optimizer")
-        global_batch = self.data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
-        learning_rate = scaled_learning_rate(self.learning_rate_per_256, global_batch)
-        if self.trainer.max_epochs is not None and 0 < self.trainer.max_epochs <= min(self.milestones, default=0):
-            rank_zero_warn(
-                f"training ends at epoch {self.trainer.max_epochs}, before the learning rate first drops "
-                f"(training.milestones={list(self.milestones)})"
-            )
-        trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        """The optimizer at the scaled learning rate, and its schedule."""
+        if self.optimization is None:
+            raise RuntimeError("this module was built for evaluation: give it an optimization")
         make = fused_where_possible(
-            self.optimizer,
-            trainable,
+            self.optimization.optimizer,
+            [parameter for parameter in self.network.parameters() if parameter.requires_grad],
             clipping_scaled_gradients=self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val),
         )
-        optimizer = make(trainable, lr=learning_rate)
-        self._optimizer_settings = numeric_settings(optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, self._schedule()), "interval": "step"},
-        }
+        rate = self.optimization.learning_rate(self._global_batch)
+        optimizer = make(self.optimization.parameters(self.network), lr=rate)
+        schedulers = self.optimization.schedulers(optimizer)
+        drop, last = first_drop(schedulers), self.trainer.max_epochs
+        if drop is not None and last is not None and 0 < last <= drop:
+            rank_zero_warn(f"training ends at epoch {last}, before the learning rate first drops, at epoch {drop}")
+        return [optimizer], schedulers
 
-    def _schedule(self, first_epoch: int = 0, first_step: int = 0) -> Callable[[int], float]:
-        # Not trainer.num_training_batches: Lightning makes the loader after the optimizer.
-        batches, limit = self.data.train_batches, self.trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return step_schedule(
-            steps_per_epoch=max(1, -(-batches // self.trainer.accumulate_grad_batches)),
-            warmup_steps=self.warmup_steps,
-            warmup_start_factor=self.warmup_start_factor,
-            milestones=self.milestones,
-            decay_factor=self.decay_factor,
-            first_epoch=first_epoch,
-            first_step=first_step,
-        )
+    @property
+    def _global_batch(self) -> int:
+        """Crops of one optimizer step."""
+        return int(self.data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
     # -------------------------------------------------------------- evaluation
 
@@ -321,7 +286,7 @@ class PoseModule(pl.LightningModule):
         if bad.any():
             raise DivergedError(
                 f"{int(bad.sum())} of {len(bad)} predictions are not finite, so nothing is scored; "
-                "try precision=fp32, or train with a lower training.learning_rate_per_256"
+                "try precision=fp32, or train with a lower optimizer.lr_per_256"
             )
         return PosePredictions(
             ids=people.instance_ids[index],
@@ -357,7 +322,7 @@ class PoseModule(pl.LightningModule):
         if broken:
             raise DivergedError(
                 f"{len(broken)} weight tensors are not finite ({broken[0]}, ...), so no checkpoint was written; "
-                "continue from an older one with a lower training.learning_rate_per_256"
+                "continue from an older one with a lower optimizer.lr_per_256"
             )
         checkpoint[RECORD_KEY] = saved_record(self.model)
 
