@@ -56,10 +56,12 @@ def evaluate(config: dict[str, Any]) -> float:
 
     from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
     from uniformer_pose.data.worker_failures import explained_worker_failures
-    from uniformer_pose.evaluation.report import metrics_table, text_table, write_json, write_report
-    from uniformer_pose.evaluation.submission import write_submission
+    from uniformer_pose.evaluation.report import metrics_table, write_report
+    from uniformer_pose.evaluation.results import write_submission
     from uniformer_pose.evaluation.timing import format_seconds
+    from uniformer_pose.files import write_json
     from uniformer_pose.prediction.engines import inference_network
+    from uniformer_pose.progress import text_table
     from uniformer_pose.run_record import record_run
     from uniformer_pose.saved_model import data_arguments
     from uniformer_pose.training.callbacks import Pictures

@@ -53,8 +53,8 @@ def reproduce(config: dict[str, Any]) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.data.datamodule import PersonCrops
-    from uniformer_pose.evaluation.report import write_json
     from uniformer_pose.evaluation.reproduction import Reproduction, as_json, as_markdown, as_text
+    from uniformer_pose.files import write_json
     from uniformer_pose.run_record import record_run
     from uniformer_pose.saved_model import data_arguments
     from uniformer_pose.training.pose_module import PoseModule

@@ -1,13 +1,19 @@
-"""Random ground truth and predictions with everything that makes COCO's matching hard."""
+"""Random ground truth and predictions with everything that makes COCO's matching hard, and pycocotools as judge."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
+from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.skeleton import load_skeleton
 
@@ -97,4 +103,78 @@ def one_keypoint(ground_truth: CocoGroundTruth, index: int) -> CocoGroundTruth:
         keypoints_in_image=ground_truth.keypoints_in_image[:, one],
         visibility=ground_truth.visibility[:, one],
         labelled_counts=(ground_truth.visibility[:, one] > 0).sum(axis=1),
+    )
+
+
+def pycocotools_metrics(
+    ground_truth: CocoGroundTruth,
+    poses: PosePredictions,
+    scores: np.ndarray,
+    area_range: tuple[float, float] | None = None,
+) -> dict[str, float]:
+    """What ``array_metrics`` must give, by pycocotools itself; with one range of areas, its AP, AP50, AP75 and AR."""
+    detections = [
+        {"id": n + 1, "image_id": image, "category_id": 1, "keypoints": flat.ravel(), "score": score, "area": area}
+        for n, (image, flat, score, area) in enumerate(
+            zip(
+                poses.image_ids.tolist(),
+                np.concatenate([poses.keypoints_in_image, poses.keypoint_scores[..., None]], axis=-1),
+                scores.tolist(),
+                poses.boxes_xywh[:, 2:].prod(axis=1).tolist(),
+                strict=True,
+            )
+        )
+    ]
+    # It prints its progress and a table, and squares distances that may be absurd.
+    with contextlib.redirect_stdout(io.StringIO()), np.errstate(over="ignore"):
+        evaluation = COCOeval(
+            _coco(ground_truth, _annotations(ground_truth)), _coco(ground_truth, detections), "keypoints"
+        )
+        evaluation.params.kpt_oks_sigmas = ground_truth.skeleton.oks_sigmas
+        if area_range is not None:
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = [list(area_range)], ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        if area_range is None:
+            evaluation.summarize()
+            return {name: float(value) for name, value in zip(METRIC_NAMES, evaluation.stats, strict=True)}
+    precision, recall = evaluation.eval["precision"][..., 0, 0, 0], evaluation.eval["recall"][..., 0, 0, 0]
+    values = {"AP": precision, "AP50": precision[0], "AP75": precision[5], "AR": recall}
+    return {name: float(value.mean()) for name, value in values.items()}
+
+
+def _annotations(ground_truth: CocoGroundTruth) -> list[dict[str, Any]]:
+    keypoints = np.concatenate([ground_truth.keypoints_in_image, ground_truth.visibility[..., None]], axis=-1)
+    columns = {
+        "id": ground_truth.ids.tolist(),
+        "image_id": ground_truth.image_ids.tolist(),
+        "bbox": ground_truth.boxes_xywh.tolist(),
+        "area": ground_truth.areas.tolist(),
+        "keypoints": [rows.ravel() for rows in keypoints],
+        "num_keypoints": ground_truth.labelled_counts.tolist(),
+        "iscrowd": ground_truth.is_crowd.astype(int).tolist(),
+    }
+    rows = zip(*columns.values(), strict=True)
+    return [{"category_id": 1, **dict(zip(columns, row, strict=True))} for row in rows]
+
+
+def _coco(ground_truth: CocoGroundTruth, annotations: list[dict[str, Any]]) -> COCO:
+    coco = COCO()
+    images = [{"id": image_id} for image_id in ground_truth.listed_image_ids.tolist()]
+    coco.dataset = {"images": images, "categories": [{"id": 1, "name": "person"}], "annotations": annotations}
+    coco.createIndex()
+    return coco
+
+
+def as_predicted(ground_truth: CocoGroundTruth, rows: np.ndarray | None = None) -> PosePredictions:
+    """Some people of the ground truth, or all, written as if they had been predicted."""
+    rows = np.arange(len(ground_truth.ids)) if rows is None else rows
+    return PosePredictions(
+        ids=np.arange(len(rows)),
+        image_ids=ground_truth.image_ids[rows],
+        boxes_xywh=ground_truth.boxes_xywh[rows],
+        box_scores=np.linspace(1.0, 0.5, len(rows)),
+        areas=np.maximum(ground_truth.boxes_xywh[rows, 2:].prod(axis=1), 1.0),
+        keypoints_in_image=ground_truth.keypoints_in_image[rows],
+        keypoint_scores=np.full((len(rows), ground_truth.skeleton.num_keypoints), 0.9),
     )

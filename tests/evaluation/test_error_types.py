@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import ArrayLike
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
-from uniformer_pose.evaluation.error_types import ERROR_TYPES, ErrorTypes, error_types
+from uniformer_pose.evaluation.error_types import ERROR_TYPES, ErrorTypes, error_types, keypoint_errors
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.skeleton import Skeleton
 
@@ -84,31 +84,23 @@ def test_a_keypoint_is_judged_by_its_distance_from_its_own_place(
     assert names(error_types(ground_truth(tmp_path, PERSON), predictions(predicted))) == [expected, "right", "right"]
 
 
-def test_a_left_keypoint_at_the_right_ones_place_is_an_inversion(tmp_path: Path) -> None:
-    predicted = moved(PERSON, 1, [50.0, 60.0 + RIGHT])
-    found = error_types(ground_truth(tmp_path, PERSON), predictions(predicted))
-    assert names(found) == ["right", "inversion", "right"]
-
-
-def test_a_keypoint_of_the_middle_has_no_partner_to_be_inverted_with(tmp_path: Path) -> None:
-    predicted = moved(PERSON, 0, [50.0, 60.0])
-    assert names(error_types(ground_truth(tmp_path, PERSON), predictions(predicted)))[0] == "miss"
-
-
-@pytest.mark.parametrize("place", [NEIGHBOUR[1], NEIGHBOUR[2]])
-def test_a_keypoint_at_the_same_or_the_mirrored_keypoint_of_somebody_else_is_a_swap(
-    tmp_path: Path, place: list[float]
+@pytest.mark.parametrize(
+    ("keypoint", "place", "expected"),
+    [
+        (1, [50.0, 60.0 + RIGHT], "inversion"),
+        (0, [50.0, 60.0], "miss"),  # a keypoint of the middle has no partner to be inverted with
+        (1, NEIGHBOUR[1], "swap"),
+        (1, NEIGHBOUR[2], "swap"),
+        (1, NEIGHBOUR[0], "miss"),  # another part of somebody else
+    ],
+)
+def test_a_keypoint_elsewhere_is_judged_by_whose_place_it_is_at(
+    tmp_path: Path, keypoint: int, place: list[float], expected: str
 ) -> None:
-    predicted = moved(PERSON, 1, place)
+    predicted = moved(PERSON, keypoint, place)
     found = error_types(ground_truth(tmp_path, PERSON, NEIGHBOUR), predictions(predicted, NEIGHBOUR))
-    assert names(found, 0) == ["right", "swap", "right"]
+    assert names(found, 0) == [expected if index == keypoint else "right" for index in range(3)]
     assert names(found, 1) == ["right", "right", "right"]
-
-
-def test_a_keypoint_at_another_part_of_somebody_else_is_a_miss(tmp_path: Path) -> None:
-    predicted = moved(PERSON, 1, NEIGHBOUR[0])
-    found = error_types(ground_truth(tmp_path, PERSON, NEIGHBOUR), predictions(predicted, NEIGHBOUR))
-    assert names(found, 0) == ["right", "miss", "right"]
 
 
 def test_between_two_people_the_nearer_place_decides_between_inversion_and_swap(tmp_path: Path) -> None:
@@ -124,25 +116,17 @@ def test_between_two_people_the_nearer_place_decides_between_inversion_and_swap(
 def test_unlabelled_keypoints_have_no_error_and_lend_nobody_their_place(tmp_path: Path) -> None:
     # The right eye is not labelled, so a left eye there cannot be known to be an inversion.
     truth = ground_truth(tmp_path, PERSON, visibility=[2, 1, 0])
-    found = error_types(truth, predictions(moved(PERSON, 1, PERSON[2])))
-    assert names(found) == ["right", "miss", "-"]
-
-
-def test_the_oks_is_the_mean_similarity_over_labelled_keypoints(tmp_path: Path) -> None:
-    truth = ground_truth(tmp_path, PERSON, visibility=[2, 1, 0])
+    assert names(error_types(truth, predictions(moved(PERSON, 1, PERSON[2])))) == ["right", "miss", "-"]
     found = error_types(truth, predictions(moved(PERSON, 0, [100.0, 110.0])))
     assert found.oks.tolist() == pytest.approx([(math.exp(-100 / 200) + 1) / 2])
 
 
-def test_one_pose_serves_one_person_only(tmp_path: Path) -> None:
+def test_one_pose_serves_one_person_and_of_two_poses_the_more_similar_one_is_the_persons(tmp_path: Path) -> None:
     beside = [[x + 4.0, y] for x, y in PERSON]
     found = error_types(ground_truth(tmp_path, PERSON, beside), predictions(beside))
     assert found.poses.tolist() == [-1, 0]
     assert names(found, 0) == ["not found"] * 3
     assert found.oks.tolist() == [0.0, 1.0]
-
-
-def test_of_two_poses_the_more_similar_one_is_the_persons(tmp_path: Path) -> None:
     worse = [[x + 3.0, y] for x, y in PERSON]
     assert error_types(ground_truth(tmp_path, PERSON), predictions(worse, PERSON)).poses.tolist() == [1]
 
@@ -154,13 +138,10 @@ def test_a_pose_too_unlike_a_person_leaves_the_person_not_found(tmp_path: Path) 
     assert names(error_types(truth, elsewhere, lowest_oks=0.0)) == ["miss"] * 3
 
 
-def test_poses_of_another_image_and_no_poses_at_all_find_nobody(tmp_path: Path) -> None:
+def test_poses_of_another_image_find_nobody_and_crowds_are_not_diagnosed(tmp_path: Path) -> None:
     truth = ground_truth(tmp_path, PERSON)
     for poses in (predictions(PERSON, image_id=2), PosePredictions.empty(3)):
         assert names(error_types(truth, poses)) == ["not found"] * 3
-
-
-def test_crowds_and_people_without_keypoints_are_not_diagnosed(tmp_path: Path) -> None:
     assert len(error_types(ground_truth(tmp_path, PERSON, iscrowd=1), predictions(PERSON)).people) == 0
     unlabelled = ground_truth(tmp_path, PERSON, visibility=0, num_keypoints=0)
     assert len(error_types(unlabelled, predictions(PERSON)).people) == 0
@@ -192,3 +173,27 @@ def test_what_cannot_be_mended_is_refused(tmp_path: Path, name: str) -> None:
     found = error_types(ground_truth(tmp_path, PERSON), predictions(PERSON))
     with pytest.raises(InputError, match=f"{name}.*choose one of jitter, inversion, swap, miss"):
         found.without(name)
+
+
+def test_the_errors_of_a_known_pose_are_those_worked_out_by_hand(tmp_path: Path) -> None:
+    # The size of a person is 100 pixels; the nose is off by (3, 4), the left eye by 30; the right eye is not labelled.
+    truth = ground_truth(tmp_path, PERSON, visibility=[2, 1, 0])
+    predicted = [[103.0, 104.0], [150.0, 90.0], [999.0, 999.0]]
+    elsewhere = [[x + 200, y] for x, y in PERSON]
+    table = keypoint_errors(truth, predictions(elsewhere, predicted), threshold=0.1)
+    assert list(table) == ["nose", "left_eye", "right_eye", "all"]
+    nose, eye = math.exp(-25 / 200), math.exp(-900 / 200)
+    found = {"labelled": 1, "unmatched": 0}
+    assert table["nose"] == pytest.approx(found | {"similarity": nose, "median_error": 0.05, "share_within": 1.0})
+    assert table["left_eye"] == pytest.approx(found | {"similarity": eye, "median_error": 0.3, "share_within": 0.0})
+    assert table["right_eye"]["labelled"] == 0
+    assert math.isnan(table["right_eye"]["similarity"])
+    together = {"labelled": 2, "unmatched": 0, "median_error": 0.175, "share_within": 0.5}
+    assert table["all"] == pytest.approx(together | {"similarity": (nose + eye) / 2})
+
+
+def test_people_without_any_prediction_on_their_image_are_counted_as_unmatched(tmp_path: Path) -> None:
+    table = keypoint_errors(ground_truth(tmp_path, PERSON), predictions(PERSON, image_id=2))
+    assert (table["all"]["labelled"], table["all"]["unmatched"]) == (3, 3)
+    assert math.isnan(table["all"]["median_error"])
+    assert keypoint_errors(ground_truth(tmp_path), predictions(PERSON))["all"]["labelled"] == 0

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def make_record(**changes):
         "image_id": 7,
         "bbox_xywh": [1.0, 2.0, 3.0, 4.0],
         "bbox_score": 0.5,
-        "area": 12.0,
+        "scale_wh_aspect_fixed": [30.0, 40.0],
         "keypoints": [[1.0, 2.0], [3.0, 4.0]],
         "keypoint_scores": [0.25, 0.75],
     }
@@ -49,23 +50,11 @@ def assert_same(predictions, expected):
         np.testing.assert_array_equal(getattr(predictions, name), getattr(expected, name), err_msg=name)
 
 
-def test_records_hold_the_same_predictions():
-    predictions = make_predictions([3, 1, 3], [0, 1, 2])
-    assert_same(PosePredictions.from_records(predictions.to_records()), predictions)
-
-
-def test_records_are_plain_numbers_and_lists():
-    record = make_predictions([3], [8], num_keypoints=2).to_records()[0]
-    assert (type(record["id"]), type(record["bbox_score"])) == (int, float)
-    assert [len(point) for point in record["keypoints"]] == [2, 2]
-
-
-def test_the_area_of_a_record_may_be_given_as_width_and_height():
-    record = make_record(area=..., scale_wh_aspect_fixed=[30.0, 40.0])
-    assert PosePredictions.from_records([record]).areas.tolist() == [1200.0]
-
-
-def test_no_records_give_no_predictions():
+def test_records_become_arrays_the_area_width_times_height():
+    predictions = PosePredictions.from_records([make_record(), make_record(id=np.int32(5), bbox_score=np.float32(1))])
+    assert predictions.ids.tolist() == [4, 5]
+    assert predictions.areas.tolist() == [1200.0, 1200.0]
+    assert predictions.keypoints_in_image[1].tolist() == [[1.0, 2.0], [3.0, 4.0]]
     assert len(PosePredictions.from_records([])) == 0
 
 
@@ -73,15 +62,14 @@ def test_no_records_give_no_predictions():
     ("change", "message"),
     [
         ({"keypoint_scores": ...}, "record 1 lacks keypoint_scores; it has id"),
-        ({"area": ...}, "record 1 lacks area"),
-        ({"image_id": "7"}, "record 1: 'image_id' must be one of the integers, not '7'"),
-        ({"id": 1.5}, "record 1: 'id' must be one of the integers, not 1.5"),
-        ({"bbox_score": None}, "record 1: 'bbox_score' must be one of the numbers, not None"),
+        ({"scale_wh_aspect_fixed": ...}, "record 1 lacks scale_wh_aspect_fixed"),
+        ({"image_id": "7"}, "record 1: 'image_id' must be integers, not '7'"),
+        ({"id": 1.5}, "record 1: 'id' must be integers, not 1.5"),
+        ({"bbox_score": None}, "record 1: 'bbox_score' must be numbers, not None"),
         ({"bbox_xywh": [1.0, 2.0, 3.0]}, r"record 1: 'bbox_xywh' must be 4 numbers, not of shape \(3,\)"),
         ({"keypoints": [[1.0, 2.0]]}, r"record 1: 'keypoints' must be 2 x 2 numbers, not of shape \(1, 2\)"),
         ({"keypoints": [[1.0, 2.0], [3.0]]}, r"record 1: 'keypoints' must be 2 x 2 numbers, not \[\[1"),
         ({"keypoint_scores": ["a", "b"]}, "record 1: 'keypoint_scores' must be 2 numbers"),
-        ({"area": ..., "scale_wh_aspect_fixed": [1.0, 2.0]}, "1 of 2 prediction records have an 'area'"),
     ],
 )
 def test_a_record_that_does_not_fit_is_named(change, message):
@@ -91,7 +79,7 @@ def test_a_record_that_does_not_fit_is_named(change, message):
 
 
 def test_a_record_that_is_no_mapping_is_named():
-    with pytest.raises(InputError, match="record 0 is a list"):
+    with pytest.raises(InputError, match=r"record 0 lacks keypoints; it has \[1, 2\]"):
         PosePredictions.from_records([[1, 2]])
 
 
@@ -109,16 +97,12 @@ def test_arrays_are_kept_in_one_type_each():
     assert {getattr(predictions, name).dtype.name for name in ARRAYS[2:]} == {"float64"}
 
 
-def test_arrays_of_unequal_length_are_refused():
+def test_arrays_of_unequal_length_or_without_whole_numbers_for_ids_are_refused():
     predictions = make_predictions([1, 2], [0, 1])
     with pytest.raises(ValueError, match=r"box_scores has shape \(1,\); 2 ids ask for \(2,\)"):
-        PosePredictions(**{name: getattr(predictions, name) for name in ARRAYS} | {"box_scores": np.ones(1)})
-
-
-def test_image_ids_that_are_not_integers_are_refused():
-    predictions = make_predictions([1], [0])
+        replace(predictions, box_scores=np.ones(1))
     with pytest.raises(ValueError, match="image_ids must hold integers, not float64"):
-        PosePredictions(**{name: getattr(predictions, name) for name in ARRAYS} | {"image_ids": np.ones(1)})
+        replace(predictions, image_ids=np.ones(2))
 
 
 def test_concatenated_predictions_keep_their_order():
@@ -131,9 +115,6 @@ def test_concatenated_predictions_keep_their_order():
 def test_a_part_without_poses_adds_nothing():
     part = make_predictions([5], [0])
     assert_same(PosePredictions.concatenate([PosePredictions.empty(17), part]), part)
-
-
-def test_nothing_concatenated_is_empty():
     assert len(PosePredictions.concatenate([])) == 0
     assert PosePredictions.concatenate([PosePredictions.empty(5)]).num_keypoints == 5
 
@@ -151,10 +132,7 @@ def test_repeated_poses_are_dropped_and_the_rest_sorted_by_image_and_id():
         warnings.simplefilter("error")
         unique = doubled.sorted_unique()
     assert_same(unique, predictions.take(np.array([2, 1, 3, 0])))
-
-
-def test_the_same_id_on_two_images_is_two_poses():
-    assert len(make_predictions([1, 2], [0, 0]).sorted_unique()) == 2
+    assert len(PosePredictions.empty(17).sorted_unique()) == 0
 
 
 def test_different_poses_under_one_name_are_reported_and_the_first_stays():
@@ -164,11 +142,7 @@ def test_different_poses_under_one_name_are_reported_and_the_first_stays():
     assert_same(unique, first)
 
 
-def test_no_poses_are_sorted_into_no_poses():
-    assert len(PosePredictions.empty(17).sorted_unique()) == 0
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
 @pytest.mark.parametrize("name", ARRAYS[2:])
 def test_a_value_that_is_not_finite_is_refused_by_name(name, value):
     predictions = make_predictions([3, 4], [0, 8])

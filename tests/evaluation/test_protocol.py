@@ -15,7 +15,6 @@ def test_the_default_is_the_published_protocol():
     [
         ({"score_mode": "box"}, "score_mode is 'box'; choose one of bbox_keypoint, bbox, keypoint, bbox_rle"),
         ({"nms_mode": "nms"}, "nms_mode is 'nms'; choose one of oks_nms, none, soft_oks_nms"),
-        ({"matching": "fast"}, "matching is 'fast'; choose one of arrays, pycocotools"),
         ({"nms_threshold": 0.0}, "nms_threshold is 0.0; an OKS lies between 0 and 1, the usual threshold is 0.9"),
         ({"nms_threshold": 1.5}, "nms_threshold is 1.5; an OKS lies between 0 and 1, the usual threshold is 0.9"),
     ],

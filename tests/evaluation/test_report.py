@@ -1,20 +1,17 @@
 import json
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, CocoGroundTruth, coco_keypoint_metrics
+from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, coco_keypoint_metrics
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
-from uniformer_pose.evaluation.report import (
-    Evaluation,
-    markdown_table,
-    metrics_table,
-    text_table,
-    write_json,
-    write_report,
-)
+from uniformer_pose.evaluation.report import Evaluation, keypoint_table, metrics_table, size_table, write_report
+from uniformer_pose.evaluation.results import write_submission
 from uniformer_pose.skeleton import load_skeleton
 
 
@@ -77,6 +74,10 @@ def test_a_report_is_tables_and_files_that_it_names(tmp_path, evaluation):
     for name in ("metrics.json", "keypoint_errors.json", "predictions.json", "report.md"):
         assert str(folder / name) in text
     assert "(1 poses)" in text
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics == evaluation.metrics
+    assert metrics["AR"] == pytest.approx(0.5)
+    assert metrics["APL"] == -1  # nobody is large
 
 
 def test_ap_by_person_size_and_by_keypoint_are_shown_and_written(tmp_path, evaluation):
@@ -118,25 +119,20 @@ def test_the_report_in_markdown_has_a_table_of_metrics_sizes_and_keypoints(tmp_p
     assert "nms_mode='none'" in text
 
 
-def test_columns_of_a_table_are_as_wide_as_they_need():
-    rows = metrics_table({"gt": dict.fromkeys(METRIC_NAMES, 0.5), "a longer name": dict.fromkeys(METRIC_NAMES, -1.0)})
-
-    lines = text_table(rows).splitlines()
-
-    assert len({len(line) for line in lines}) == 1
-    assert lines[1].startswith("gt             0.5000  0.5000")
-    assert lines[2].split()[3:] == ["-"] * 10
-    assert markdown_table([["a", "b"], ["c", "1"]]) == "| a | b |\n|---|---:|\n| c | 1 |"
-
-
-def test_the_metrics_file_holds_the_ten_numbers(tmp_path, evaluation):
-    write_report(tmp_path, evaluation, EvaluationProtocol())
-
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics == evaluation.metrics
-    assert list(metrics) == list(METRIC_NAMES)
-    assert metrics["AR"] == pytest.approx(0.5)
-    assert metrics["APL"] == -1  # nobody is large
+def test_tables_show_a_dash_where_there_is_nobody():
+    numbers = {"people": 3, "AP": 0.5, "AP50": 0.25, "AP75": 1.0, "AR": 0.125}
+    nobody = {"people": 0, "AP": -1.0, "AP50": -1.0, "AP75": -1.0, "AR": -1.0}
+    sizes = [{"from_pixels": 0, "to_pixels": 32, **numbers}, {"from_pixels": 32, "to_pixels": None, **nobody}]
+    assert size_table(sizes) == [
+        ["person size", "people", "AP", "AP50", "AP75", "AR"],
+        ["0 to 32 px", "3", "0.5000", "0.2500", "1.0000", "0.1250"],
+        ["32 and more px", "0", "-", "-", "-", "-"],
+    ]
+    assert keypoint_table({"nose": numbers})[1] == ["nose", "3", "0.5000", "0.2500", "1.0000", "0.1250"]
+    assert metrics_table({"gt": dict.fromkeys(METRIC_NAMES, -1.0)}, "boxes") == [
+        ["boxes", *METRIC_NAMES],
+        ["gt", *["-"] * 10],
+    ]
 
 
 def test_the_predictions_are_those_that_nms_kept_rescored_in_cocos_format(tmp_path, evaluation):
@@ -148,11 +144,7 @@ def test_the_predictions_are_those_that_nms_kept_rescored_in_cocos_format(tmp_pa
     assert pose["score"] == pytest.approx(0.9 * 0.5)
     expected = np.concatenate([evaluation.predictions.keypoints_in_image[0], np.full((17, 1), 0.5)], axis=1)
     np.testing.assert_allclose(np.reshape(pose["keypoints"], (17, 3)), expected)
-
-
-def test_the_protocol_decides_which_predictions_are_written(tmp_path, evaluation):
     write_report(tmp_path, evaluation, EvaluationProtocol(nms_mode="none", score_mode="bbox"))
-
     poses = json.loads((tmp_path / "predictions.json").read_text())
     assert [pose["score"] for pose in poses] == pytest.approx([0.9, 0.5])
 
@@ -193,17 +185,35 @@ def test_a_report_without_any_prediction_is_written(tmp_path, evaluation):
     assert json.loads((tmp_path / "keypoint_errors.json").read_text())["all"]["unmatched"] == 32
 
 
-def test_nan_becomes_null_at_any_depth(tmp_path):
-    write_json(tmp_path / "file.json", {"a": float("nan"), "b": {"c": [1.5, float("nan")]}, "d": np.float64("nan")})
+def submit(folder, evaluation, **settings):
+    arguments = {"image_file": Path("annotations/image_info_test-dev2017.json"), "algorithm": "uniformer_b 384x288"}
+    skeleton = evaluation.ground_truth.skeleton
+    return write_submission(folder, evaluation.predictions, EvaluationProtocol(), skeleton, **(arguments | settings))
 
-    assert json.loads((tmp_path / "file.json").read_text()) == {"a": None, "b": {"c": [1.5, None]}, "d": None}
+
+def test_a_submission_has_names_entries_and_zip_that_cocos_server_asks_for(tmp_path, evaluation):
+    text = submit(tmp_path / "run", evaluation)
+    file = tmp_path / "run" / "person_keypoints_test-dev2017_uniformer-b-384x288_results.json"
+    assert text.splitlines() == [
+        f"predictions         {file} (1 poses)",
+        f"to upload           {file.with_suffix('.zip')}",
+    ]
+    (pose,) = json.loads(file.read_text())
+    assert set(pose) == {"image_id", "category_id", "keypoints", "score"}
+    assert (pose["image_id"], pose["category_id"], pose["score"]) == (7, 1, pytest.approx(0.45))
+    with zipfile.ZipFile(file.with_suffix(".zip")) as zipped:
+        assert zipped.namelist() == [file.name]
+        assert zipped.read(file.name) == file.read_bytes()
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    write_json(tmp_path / "file.json", {"a": 1})
+def test_a_part_of_the_images_is_nothing_to_upload(tmp_path, evaluation):
+    text = submit(tmp_path / "run", evaluation, complete=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["predictions_partial.json"]
+    assert text.startswith("Only a part of the images was looked at: nothing to upload.")
 
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "file.json", {"a": float("inf")})
 
-    assert json.loads((tmp_path / "file.json").read_text()) == {"a": 1}
-    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+@pytest.mark.parametrize(("algorithm", "expected"), [("../../x", "x"), ("", "algorithm"), ("a/b c", "a-b-c")])
+def test_the_name_of_the_algorithm_never_leaves_the_folder(tmp_path, evaluation, algorithm, expected):
+    submit(tmp_path / "run" / "x", evaluation, algorithm=algorithm)
+    assert (tmp_path / "run" / "x" / f"person_keypoints_test-dev2017_{expected}_results.json").is_file()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["x"]

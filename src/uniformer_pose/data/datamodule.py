@@ -37,7 +37,7 @@ from uniformer_pose.data.sampling import EpochSampler, pack_images
 from uniformer_pose.data.worker_failures import WatchedLoader, require_shared_memory
 from uniformer_pose.data.worker_signals import outlive_stop_signals
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
 from uniformer_pose.skeleton import Skeleton, load_skeleton

@@ -1,15 +1,11 @@
 """From predicted poses to COCO numbers: rescoring, OKS-NMS, AP and AR, errors keypoint by keypoint."""
 
-from uniformer_pose.evaluation.coco_metrics import (
-    CocoGroundTruth,
-    coco_keypoint_metrics,
-    coco_results,
-    format_metrics_table,
-    write_coco_results,
-)
-from uniformer_pose.evaluation.keypoint_errors import keypoint_errors
+from uniformer_pose.evaluation.coco_metrics import coco_keypoint_metrics
+from uniformer_pose.evaluation.error_types import keypoint_errors
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.evaluation.results import coco_results
 
 __all__ = [
     "CocoGroundTruth",
@@ -17,7 +13,5 @@ __all__ = [
     "PosePredictions",
     "coco_keypoint_metrics",
     "coco_results",
-    "format_metrics_table",
     "keypoint_errors",
-    "write_coco_results",
 ]

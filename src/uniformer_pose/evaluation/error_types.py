@@ -1,9 +1,12 @@
-"""What kind of mistake each predicted keypoint is: near miss, left for right, someone else's, or lost.
+"""Where a pose network errs: how far each keypoint is off, and what kind of mistake it is.
 
-The kinds are those of Ronchi and Perona, "Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation", ICCV
-2017 (section 3.1, the errors of localization). As there, a keypoint is near a place where its similarity with it,
-``exp(-d^2 / (2 (2 sigma)^2 area))``, is at least 0.5, and right from 0.85 on. What differs: a keypoint at another part
-of its own body is an inversion at its mirror partner alone, and lost at any other.
+AP is one number for 17 keypoints; a left-right swap in the training data or a crop that cuts off feet shows here.
+
+The kinds of mistakes (near miss, left for right, someone else's, or lost) are those of Ronchi and Perona,
+"Benchmarking and Error Diagnosis in Multi-Instance Pose Estimation", ICCV 2017 (section 3.1). As there, a keypoint is
+near a place where its similarity with it, ``exp(-d^2 / (2 (2 sigma)^2 area))``, is at least 0.5, and right from 0.85
+on. What differs: a keypoint at another part of its own body is an inversion at its mirror partner alone, and lost at
+any other.
 
 P people who are scored, K keypoints, N predictions.
 """
@@ -18,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth, checked_predictions
+from uniformer_pose.evaluation.coco_metrics import checked_predictions
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.oks import keypoint_similarities
 from uniformer_pose.evaluation.predictions import PosePredictions
 
@@ -154,3 +158,66 @@ def _kinds(at_own_place: Array, at_partners_place: Array, row: int) -> IntArray:
     wrong = np.where(partner >= elsewhere, _INVERSION, _SWAP)
     wrong = np.where(np.maximum(partner, elsewhere) >= _NEAR_FROM, wrong, _MISS)
     return np.asarray(np.select([own >= _RIGHT_FROM, own >= _NEAR_FROM], [_RIGHT, _JITTER], wrong), dtype=np.int64)
+
+
+def keypoint_errors(
+    ground_truth: CocoGroundTruth,
+    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+    *,
+    threshold: float = 0.1,
+) -> dict[str, dict[str, float]]:
+    """Keypoint name -> its numbers over all people, plus ``all`` for the keypoints together.
+
+    Scores and NMS play no part: every person with labelled keypoints, an area and no crowd mark is compared with the
+    prediction of its image that has the highest OKS with it; one prediction may serve two people. The numbers:
+
+    - ``labelled``: how many labelled keypoints there are; ``unmatched``: how many of them belong to a person
+      on whose image nothing was predicted. The rest follow from the others, and are NaN where there are none:
+    - ``similarity``: mean of exp(-d^2 / (2 (2 sigma)^2 area)), the keypoint's share of the OKS, 0 to 1;
+    - ``median_error``: median distance, divided by the square root of the person's area;
+    - ``share_within``: share of distances up to ``threshold`` of that square root (PCK by person size).
+
+    Input and its errors as in ``coco_keypoint_metrics``.
+    """
+    poses = checked_predictions(ground_truth, predictions).sorted_unique()
+    people = np.flatnonzero(ground_truth.is_scored & (ground_truth.areas > 0))
+    labelled = ground_truth.visibility[people] > 0
+    matched_keypoints = np.full((len(people), *ground_truth.keypoints_in_image.shape[1:]), np.nan)
+    starts = np.searchsorted(poses.image_ids, ground_truth.image_ids[people], side="left")
+    stops = np.searchsorted(poses.image_ids, ground_truth.image_ids[people], side="right")
+    is_matched = stops > starts
+    for row in np.flatnonzero(is_matched):
+        candidates = poses.keypoints_in_image[starts[row] : stops[row]]
+        similarities = _at_own_place(ground_truth, people[row], candidates)
+        matched_keypoints[row] = candidates[np.argmax(similarities[:, labelled[row]].sum(axis=1))]
+    similarities = _at_own_place(ground_truth, people, matched_keypoints)
+    distances = np.linalg.norm(matched_keypoints - ground_truth.keypoints_in_image[people], axis=-1)
+    errors = distances / np.sqrt(ground_truth.areas[people, None])
+
+    table: dict[str, dict[str, float]] = {}
+    for index, name in enumerate([*ground_truth.skeleton.keypoint_names, "all"]):
+        columns = slice(None) if name == "all" else slice(index, index + 1)
+        counted = labelled[:, columns]
+        found = counted & is_matched[:, None]
+        near = errors[:, columns][found] <= threshold
+        table[name] = {
+            "labelled": int(counted.sum()),
+            "unmatched": int(counted.sum() - found.sum()),
+            "similarity": _mean(similarities[:, columns][found]),
+            "median_error": float(np.median(errors[:, columns][found])) if found.any() else float("nan"),
+            "share_within": _mean(near.astype(np.float64)),
+        }
+    return table
+
+
+def _at_own_place(ground_truth: CocoGroundTruth, people: Any, keypoints: Array) -> Array:
+    return keypoint_similarities(
+        keypoints,
+        ground_truth.keypoints_in_image[people],
+        ground_truth.areas[people],
+        ground_truth.skeleton.oks_sigmas,
+    )
+
+
+def _mean(values: Array) -> float:
+    return float(values.mean()) if values.size else float("nan")

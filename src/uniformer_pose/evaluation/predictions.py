@@ -14,9 +14,6 @@ from uniformer_pose.errors import InputError
 
 Array = npt.NDArray[Any]
 
-_INTEGER_FIELDS = ("ids", "image_ids")
-_RECORD_ENTRIES = ("id", "image_id", "bbox_xywh", "bbox_score", "keypoints", "keypoint_scores")
-
 
 @dataclass(frozen=True, eq=False)
 class PosePredictions:
@@ -43,13 +40,6 @@ class PosePredictions:
     """(N, K)"""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            array = np.asarray(getattr(self, field.name))
-            wanted = "iu" if field.name in _INTEGER_FIELDS else "iuf"
-            if array.size and array.dtype.kind not in wanted:
-                raise ValueError(f"{field.name} must hold {_kind_name(wanted)}, not {array.dtype}")
-            dtype = np.int64 if field.name in _INTEGER_FIELDS else np.float64
-            object.__setattr__(self, field.name, array.astype(dtype, copy=False))
         count = len(self.ids)
         num_keypoints = self.keypoints_in_image.shape[1] if self.keypoints_in_image.ndim == 3 else -1
         shapes: dict[str, tuple[int, ...]] = {
@@ -62,9 +52,13 @@ class PosePredictions:
             "keypoint_scores": (count, num_keypoints),
         }
         for name, shape in shapes.items():
-            found = getattr(self, name).shape
-            if found != shape:
-                raise ValueError(f"{name} has shape {found}; {count} ids ask for {shape}".replace("-1", "K"))
+            array = np.asarray(getattr(self, name))
+            integers = name in ("ids", "image_ids")
+            if array.size and array.dtype.kind not in ("iu" if integers else "iuf"):
+                raise ValueError(f"{name} must hold {'integers' if integers else 'numbers'}, not {array.dtype}")
+            if array.shape != shape:
+                raise ValueError(f"{name} has shape {array.shape}; {count} ids ask for {shape}".replace("-1", "K"))
+            object.__setattr__(self, name, array.astype(np.int64 if integers else np.float64, copy=False))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,69 +100,47 @@ class PosePredictions:
         """Predictions from one mapping per pose, as a JSON file holds them.
 
         A record has ``id``, ``image_id``, ``bbox_xywh`` (4), ``bbox_score``, ``keypoints`` (K x 2),
-        ``keypoint_scores`` (K), and either ``area`` or ``scale_wh_aspect_fixed``, the (width, height) whose
-        product is the area. Or they are COCO results (``is_coco_results``): ``image_id``, ``keypoints`` (x, y, score of
-        K keypoints), ``score``, and ``bbox`` or none, which is then that of the keypoints; ids are their places. Other
-        entries are left alone. A missing or misshapen entry raises ``InputError`` naming the record.
+        ``keypoint_scores`` (K), and ``scale_wh_aspect_fixed``, the (width, height) whose product is the area. Or they
+        are COCO results (``is_coco_results``): ``image_id``, ``keypoints`` (x, y, score of K keypoints), ``score``, and
+        ``bbox`` or none, which is then that of the keypoints; ids are their places. Other entries are left alone. A
+        missing or misshapen entry raises ``InputError`` naming the record.
         """
         records = list(records)
         if not records:
             return cls.empty(0)
         if is_coco_results(records):
             return cls._from_coco_results(records)
-        for index, record in enumerate(records):
-            _require_entries(index, record)
-        first = records[0]["keypoints"]
-        if not isinstance(first, (list, tuple, np.ndarray)):
-            raise InputError(f"prediction record 0: 'keypoints' must be a list of [x, y], not {first!r:.60}")
-        num_keypoints = len(first)
+        keypoints = _column(records, "keypoints", (-1, 2))
         return cls(
-            ids=_column(records, "id", (), "iu"),
-            image_ids=_column(records, "image_id", (), "iu"),
-            boxes_xywh=_column(records, "bbox_xywh", (4,), "iuf"),
-            box_scores=_column(records, "bbox_score", (), "iuf"),
-            areas=_areas(records),
-            keypoints_in_image=_column(records, "keypoints", (num_keypoints, 2), "iuf"),
-            keypoint_scores=_column(records, "keypoint_scores", (num_keypoints,), "iuf"),
+            ids=_column(records, "id", (), integers=True),
+            image_ids=_column(records, "image_id", (), integers=True),
+            boxes_xywh=_column(records, "bbox_xywh", (4,)),
+            box_scores=_column(records, "bbox_score", ()),
+            areas=_column(records, "scale_wh_aspect_fixed", (2,)).astype(np.float64).prod(axis=1),
+            keypoints_in_image=keypoints,
+            keypoint_scores=_column(records, "keypoint_scores", keypoints.shape[1:2]),
         )
 
     @classmethod
     def _from_coco_results(cls, records: Sequence[Mapping[str, Any]]) -> PosePredictions:
-        for index, record in enumerate(records):
-            _require_entries(index, record, ("image_id", "keypoints", "score"))
-        first = _regular_array(records[0]["keypoints"])
-        length = 0 if first is None else first.size
-        if first is None or first.ndim != 1 or length % 3 or not length:
+        flat = _column(records, "keypoints", (-1,))
+        if flat.shape[1] % 3:
             raise InputError("prediction record 0: 'keypoints' of COCO results are x, y, score of one after the other")
-        poses = _column(records, "keypoints", (length,), "iuf").reshape(len(records), -1, 3).astype(np.float64)
+        poses = flat.reshape(len(records), -1, 3).astype(np.float64)
         points = poses[..., :2]
         if records[0].get("bbox"):
-            boxes = _column(records, "bbox", (4,), "iuf").astype(np.float64)
+            boxes = _column(records, "bbox", (4,)).astype(np.float64)
         else:  # as pycocotools takes it
             boxes = np.concatenate([points.min(axis=1), np.ptp(points, axis=1)], axis=1)
         return cls(
             ids=np.arange(len(records)),
-            image_ids=_column(records, "image_id", (), "iu"),
+            image_ids=_column(records, "image_id", (), integers=True),
             boxes_xywh=boxes,
-            box_scores=_column(records, "score", (), "iuf"),
+            box_scores=_column(records, "score", ()),
             areas=np.maximum(boxes[:, 2] * boxes[:, 3], 1.0),
             keypoints_in_image=points,
             keypoint_scores=poses[..., 2],
         )
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """One dict of plain numbers and lists per pose; ``from_records`` gives the same predictions back."""
-        columns = {
-            "id": self.ids,
-            "image_id": self.image_ids,
-            "bbox_xywh": self.boxes_xywh,
-            "bbox_score": self.box_scores,
-            "area": self.areas,
-            "keypoints": self.keypoints_in_image,
-            "keypoint_scores": self.keypoint_scores,
-        }
-        rows = zip(*(array.tolist() for array in columns.values()), strict=True)
-        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def take(self, indices: npt.NDArray[Any]) -> PosePredictions:
         """The poses at ``indices`` (positions or a boolean mask), in that order."""
@@ -232,57 +204,37 @@ def is_coco_results(records: Sequence[Any]) -> bool:
     return isinstance(first, Mapping) and "score" in first and "keypoint_scores" not in first
 
 
-def _require_entries(index: int, record: Any, names: Sequence[str] = _RECORD_ENTRIES) -> None:
-    if not isinstance(record, Mapping):
-        raise InputError(f"prediction record {index} is a {type(record).__name__}; give one mapping per pose")
-    missing = [name for name in names if name not in record]
-    if names is _RECORD_ENTRIES and "area" not in record and "scale_wh_aspect_fixed" not in record:
-        missing.append("area")
-    if missing:
-        found = ", ".join(map(str, record)) or "nothing"
-        raise InputError(f"prediction record {index} lacks {', '.join(missing)}; it has {found}")
-
-
-def _column(records: Sequence[Mapping[str, Any]], name: str, shape: tuple[int, ...], kinds: str) -> Array:
-    """(N, *shape) array of one entry of every record; whatever does not fit raises, naming the record."""
+def _column(
+    records: Sequence[Mapping[str, Any]], name: str, shape: tuple[int, ...], *, integers: bool = False
+) -> Array:
+    """(N, *shape) array of one entry of every record, -1 for the length of the first; InputError for what differs."""
+    for index, record in enumerate(records):
+        if not isinstance(record, Mapping) or name not in record:
+            found = ", ".join(map(str, record)) if isinstance(record, Mapping) else f"{record!r:.40}"
+            raise InputError(f"prediction record {index} lacks {name}; it has {found or 'nothing'}")
     values = [record[name] for record in records]
-    array = _regular_array(values)
-    if array is not None and array.shape == (len(values), *shape) and array.dtype.kind in kinds:
+    array = _numbers(values, integers)
+    first = _numbers(values[0], integers)
+    if first is not None and first.ndim == len(shape):
+        shape = tuple(found if length < 0 else length for length, found in zip(shape, first.shape, strict=True))
+    if array is not None and array.shape == (len(values), *shape):
         return array
+    wanted = f"{' x '.join(map(str, shape)).replace('-1', 'K')} {'integers' if integers else 'numbers'}".strip()
     for index, value in enumerate(values):
-        found = _regular_array(value)
-        if found is None or found.shape != shape or found.dtype.kind not in kinds:
-            wanted = (
-                " x ".join(map(str, shape)) + f" {_kind_name(kinds)}" if shape else f"one of the {_kind_name(kinds)}"
-            )
-            held = f"{value!r:.60}" if found is None or found.shape == shape else f"of shape {found.shape}"
+        found_array = _numbers(value, integers)
+        if found_array is None or found_array.shape != shape:
+            held = f"{value!r:.60}" if found_array is None else f"of shape {found_array.shape}"
             raise InputError(f"prediction record {index}: {name!r} must be {wanted}, not {held}")
-    raise InputError(f"prediction records: {name!r} does not hold {_kind_name(kinds)} of one kind throughout")
+    raise InputError(f"prediction records: {name!r} does not hold {wanted} of one kind throughout")
 
 
-def _areas(records: Sequence[Mapping[str, Any]]) -> Array:
-    with_area = sum("area" in record for record in records)
-    if with_area == len(records):
-        return _column(records, "area", (), "iuf")
-    if with_area:
-        raise InputError(
-            f"{with_area} of {len(records)} prediction records have an 'area', the rest only "
-            "'scale_wh_aspect_fixed'; give all of them the same entry"
-        )
-    return np.asarray(_column(records, "scale_wh_aspect_fixed", (2,), "iuf").astype(np.float64).prod(axis=1))
-
-
-def _regular_array(value: Any) -> Array | None:
-    """The value as an array, or None where its rows differ in length or it is no number at all."""
+def _numbers(value: Any, integers: bool) -> Array | None:
+    """The value as an array, or None where its rows differ in length or it is no such number at all."""
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError):
         return None
-    return None if array.dtype.kind == "O" else array
-
-
-def _kind_name(kinds: str) -> str:
-    return "integers" if kinds == "iu" else "numbers"
+    return array if array.dtype.kind in ("iu" if integers else "iuf") else None
 
 
 def _rows_differ(rows: Array, others: Array, tolerance: float) -> npt.NDArray[np.bool_]:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from uniformer_pose.data.coco import AREA_OF_BOX
-from uniformer_pose.evaluation.breakdown import keypoint_table, metrics_by_keypoint, metrics_by_size, size_table
-from uniformer_pose.evaluation.coco_metrics import (
-    METRIC_NAMES,
-    CocoGroundTruth,
-    coco_results,
-    format_metrics_table,
-    select_poses,
-    write_coco_results,
-)
-from uniformer_pose.evaluation.keypoint_errors import keypoint_errors
+from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, metrics_by_keypoint, metrics_by_size, select_poses
+from uniformer_pose.evaluation.error_types import keypoint_errors
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.evaluation.results import coco_results
 from uniformer_pose.evaluation.timing import format_seconds
+from uniformer_pose.files import write_json, write_text
+from uniformer_pose.progress import markdown_table, text_table
 
-Table = Sequence[Sequence[str]]
+_COLUMNS = ("AP", "AP50", "AP75", "AR")
 
 
 @dataclass(frozen=True)
@@ -43,18 +38,21 @@ class Evaluation:
     @property
     def part(self) -> str:
         """Of how many images the numbers are, in words; nothing where they are of all."""
-        if self.complete:
-            return ""
-        images = len(self.ground_truth.listed_image_ids)
-        return f"{images} of {max(images, self.ground_truth.images_in_file)} images"
+        return "" if self.complete else f"{self._images} of {self._all_images} images"
 
     @property
     def record(self) -> dict[str, float]:
         """The metrics as files hold them: those of a part of the images say so."""
-        if self.complete:
-            return self.metrics
-        images = len(self.ground_truth.listed_image_ids)
-        return {**self.metrics, "partial": True, "images": images, "of": max(images, self.ground_truth.images_in_file)}
+        part = {} if self.complete else {"partial": True, "images": self._images, "of": self._all_images}
+        return {**self.metrics, **part}
+
+    @property
+    def _images(self) -> int:
+        return len(self.ground_truth.listed_image_ids)
+
+    @property
+    def _all_images(self) -> int:
+        return max(self._images, self.ground_truth.images_in_file)
 
 
 def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProtocol) -> str:
@@ -65,37 +63,36 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
     after NMS; pycocotools gives the ten numbers for them. ``timing.json``: seconds. ``report.md``: the tables. The
     metrics and the tables of a part of the images say of how many.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    ground_truth = evaluation.ground_truth
-    results = coco_results(
-        evaluation.predictions, protocol, skeleton=ground_truth.skeleton, category_id=ground_truth.category_id
-    )
-    poses, scores = select_poses(evaluation.predictions, protocol, ground_truth.skeleton.oks_sigmas)
-    by_size = metrics_by_size(ground_truth, poses, scores)
-    by_keypoint = metrics_by_keypoint(ground_truth, poses, scores)
+    truth, part = evaluation.ground_truth, evaluation.part
+    results = coco_results(evaluation.predictions, protocol, skeleton=truth.skeleton, category_id=truth.category_id)
+    poses, scores = select_poses(evaluation.predictions, protocol, truth.skeleton.oks_sigmas)
+    by_size = metrics_by_size(truth, poses, scores)
+    by_keypoint = metrics_by_keypoint(truth, poses, scores)
     write_json(folder / "metrics.json", evaluation.record)
     write_json(folder / "metrics_by_size.json", by_size)
     write_json(folder / "metrics_by_keypoint.json", by_keypoint)
-    write_json(folder / "keypoint_errors.json", keypoint_errors(ground_truth, evaluation.predictions))
-    write_coco_results(folder / "predictions.json", results)
-    part = evaluation.part and f"Partial evaluation: {evaluation.part}, not comparable with that of all."
+    write_json(folder / "keypoint_errors.json", keypoint_errors(truth, evaluation.predictions))
+    write_json(folder / "predictions.json", results, indent=None)
     time = ""
     if evaluation.seconds:
         time = format_seconds(evaluation.seconds, len(evaluation.predictions))
-        write_json(
-            folder / "timing.json",
-            {"crops": len(evaluation.predictions), "seconds": evaluation.seconds},
-        )
+        timing = {"crops": len(evaluation.predictions), "seconds": evaluation.seconds}
+        write_json(folder / "timing.json", timing)
+    warning = part and f"Partial evaluation: {part}, not comparable with that of all."
     tables = [size_table(by_size), keypoint_table(by_keypoint)]
-    name = ground_truth.file.name + (evaluation.part and f" ({evaluation.part})")
-    markdown = [part, markdown_table(metrics_table({name: evaluation.metrics}))]
-    area = f", area: {AREA_OF_BOX:g} x width x height of the box" if ground_truth.area == "box" else ""
-    markdown += [*map(markdown_table, tables), f"Time: {time}" if time else "", f"Protocol: `{protocol}`{area}"]
-    (folder / "report.md").write_text("\n\n".join(filter(None, markdown)) + "\n", encoding="utf-8")
+    area = f", area: {AREA_OF_BOX:g} x width x height of the box" if truth.area == "box" else ""
+    markdown = [
+        warning,
+        markdown_table(metrics_table({truth.file.name + (part and f" ({part})"): evaluation.metrics})),
+        *map(markdown_table, tables),
+        f"Time: {time}" if time else "",
+        f"Protocol: `{protocol}`{area}",
+    ]
+    write_text(folder / "report.md", "\n\n".join(filter(None, markdown)) + "\n")
     return "\n".join(
         [
-            part,
-            format_metrics_table(evaluation.metrics),
+            warning,
+            text_table(metrics_table({"": evaluation.metrics})),
             *(f"\n{text_table(table)}" for table in tables),
             "",
             *([f"time                {time}"] if time else []),
@@ -109,39 +106,24 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
 
 def metrics_table(metrics_by_name: Mapping[str, Mapping[str, float]], name_of_rows: str = "") -> list[list[str]]:
     """Header and rows of text: the ten metrics of each of several evaluations; a dash for no such people."""
-    rows = [[name_of_rows, *METRIC_NAMES]]
-    for name, metrics in metrics_by_name.items():
-        rows.append([name, *(f"{metrics[m]:.4f}" if metrics[m] >= 0 else "-" for m in METRIC_NAMES)])
-    return rows
+    rows = [[name, *_numbers(metrics, METRIC_NAMES)] for name, metrics in metrics_by_name.items()]
+    return [[name_of_rows, *METRIC_NAMES], *rows]
 
 
-def text_table(rows: Table) -> str:
-    """Rows of text, the first the header, in columns as wide as they need; the first column to the left."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            [f"{row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    )
+def size_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Header and rows of text of what ``metrics_by_size`` gave."""
+    lines = [["person size", "people", *_COLUMNS]]
+    for row in rows:
+        end = "and more" if row["to_pixels"] is None else f"to {row['to_pixels']}"
+        lines.append([f"{row['from_pixels']} {end} px", str(row["people"]), *_numbers(row, _COLUMNS)])
+    return lines
 
 
-def markdown_table(rows: Table) -> str:
-    """Rows of text, the first the header, as a Markdown table."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|---{'|---:' * (len(rows[0]) - 1)}|", *lines[1:]])
+def keypoint_table(rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Header and rows of text of what ``metrics_by_keypoint`` gave."""
+    lines = [[name, str(row["people"]), *_numbers(row, _COLUMNS)] for name, row in rows.items()]
+    return [["keypoint", "people", *_COLUMNS], *lines]
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part; NaN becomes null."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _without_nan(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and value != value else value
+def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{row[name]:.4f}" if row[name] >= 0 else "-" for name in names]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.report import write_json
+from uniformer_pose.files import write_json
 from uniformer_pose.prediction.boxes import BoxFinder
 from uniformer_pose.prediction.estimator import PoseEstimator
 from uniformer_pose.prediction.people import People

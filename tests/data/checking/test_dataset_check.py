@@ -23,7 +23,7 @@ from uniformer_pose.data.checking.defects import DEFECT_KINDS
 from uniformer_pose.data.checking.text_report import text_report
 from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.skeleton import load_skeleton
 
 NAN = float("nan")

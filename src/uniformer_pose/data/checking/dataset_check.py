@@ -25,7 +25,7 @@ from uniformer_pose.data.coco import (
 )
 from uniformer_pose.data.coco_json import read_annotation_file, read_json
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.coco_metrics import CocoGroundTruth
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.skeleton import Skeleton
 
 SplitName = Literal["train", "val"]

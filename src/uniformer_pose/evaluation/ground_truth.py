@@ -1,0 +1,177 @@
+"""Annotated people to score against: the annotations that count (``data.coco``), with the areas that OKS needs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from uniformer_pose.data.coco import AreaSource, annotations_of, areas_of, implausible_areas
+from uniformer_pose.data.coco_json import AnnotationFile, read_annotation_file
+from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.coco_matching import People
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+
+_PER_PERSON = (
+    "ids",
+    "image_ids",
+    "boxes_xywh",
+    "areas",
+    "keypoints_in_image",
+    "visibility",
+    "labelled_counts",
+    "is_crowd",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CocoGroundTruth:
+    """The people of a COCO keypoint file, read and checked once; evaluate against it as often as you like.
+
+    Row g of the arrays is one annotation of the evaluated category, crowds and people without labelled
+    keypoints included: COCO ignores what matches those instead of counting it as wrong.
+    """
+
+    file: Path
+    skeleton: Skeleton
+    category_id: int
+    """The id that results have: that of the one category that counts, or the first of several."""
+    listed_image_ids: npt.NDArray[np.int64]
+    """All images of the file; a prediction on one without people is a false positive."""
+    ids: npt.NDArray[np.int64]
+    image_ids: npt.NDArray[np.int64]
+    boxes_xywh: npt.NDArray[np.float64]
+    areas: npt.NDArray[np.float64]
+    """(G,) area of the person's segment in square pixels (smaller than the box)."""
+    keypoints_in_image: npt.NDArray[np.float64]
+    """(G, K, 2)"""
+    visibility: npt.NDArray[np.float64]
+    """(G, K) COCO's v; above 0 is labelled."""
+    labelled_counts: npt.NDArray[np.int64]
+    """(G,) the file's num_keypoints, or the count of labelled keypoints where the file leaves it out."""
+    is_crowd: npt.NDArray[np.bool_]
+    categories: Mapping[int, str] = field(default_factory=dict)
+    """Ids and names of those whose annotations are scored, as one class."""
+    area: AreaSource = "annotated"
+    """Where ``areas`` are from."""
+    images_in_file: int = 0
+    """How many images the whole file lists, also where this is the ground truth of some of them."""
+
+    @property
+    def is_scored(self) -> npt.NDArray[np.bool_]:
+        """(G,) whether missing this person costs recall."""
+        return np.asarray((self.labelled_counts > 0) & ~self.is_crowd)
+
+    @property
+    def people(self) -> People:
+        """As ``precision_recall`` takes them."""
+        return People(
+            image_ids=self.image_ids,
+            boxes_xywh=self.boxes_xywh,
+            areas=self.areas,
+            keypoints=self.keypoints_in_image,
+            labelled=self.visibility > 0,
+            is_crowd=self.is_crowd,
+            is_scored=self.is_scored,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        annotation_file: str | Path,
+        skeleton: Skeleton | None = None,
+        *,
+        categories: Sequence[str | int] | None = None,
+        area: AreaSource = "annotated",
+    ) -> CocoGroundTruth:
+        """Ground truth from a COCO keypoint JSON.
+
+        ``skeleton`` (``coco_17`` by default) says how many keypoints a person has and their OKS sigmas; ``categories``
+        which annotations are scored, all of them as one class (``counted_categories``); what COCO and AP-10K state for
+        several is the mean over them, each scored alone. ``area`` ``"box"`` takes 0.53 of the box for everybody's area.
+
+        ``InputError`` names file and annotation for what the loader refuses, and for a missing area. A missing
+        ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. Warnings tell of areas that do not
+        fit their boxes, and of counts that contradict the keypoints.
+        """
+        file = Path(annotation_file)
+        return cls.of(read_annotation_file(file), file, skeleton, categories=categories, area=area)
+
+    @classmethod
+    def of(
+        cls,
+        content: AnnotationFile,
+        file: Path,
+        skeleton: Skeleton | None = None,
+        *,
+        categories: Sequence[str | int] | None = None,
+        area: AreaSource = "annotated",
+    ) -> CocoGroundTruth:
+        """Ground truth of ``load`` from what the file holds; ``file`` names it in messages."""
+        skeleton = skeleton or load_skeleton("coco_17")
+        found = annotations_of(content, file, skeleton, categories)
+        counted = (found.keypoints[..., 2] > 0).sum(axis=1)
+        declared = [record.num_keypoints for record in found.records]
+        believed = [n if said is None else int(said) for said, n in zip(declared, counted.tolist(), strict=True)]
+        loaded = cls(
+            file=file,
+            skeleton=skeleton,
+            category_id=next(iter(found.categories)),
+            listed_image_ids=np.sort(found.image_ids),
+            ids=found.ids,
+            image_ids=found.image_ids[found.image_of_record],
+            boxes_xywh=found.boxes_xywh,
+            areas=areas_of(found.records, found.boxes_xywh, area, file),
+            keypoints_in_image=found.keypoints[..., :2],
+            visibility=found.keypoints[..., 2],
+            labelled_counts=np.array(believed, dtype=np.int64),
+            is_crowd=found.is_crowd,
+            categories=found.categories,
+            area=area,
+            images_in_file=len(found.image_ids),
+        )
+        loaded._warn_of_doubts(counted)
+        return loaded
+
+    def _warn_of_doubts(self, counted: npt.NDArray[np.int64]) -> None:
+        doubtful = self.ids[(self.labelled_counts > 0) != (counted > 0)]
+        if len(doubtful):
+            warnings.warn(
+                f"{self.file}: num_keypoints contradicts the keypoints' v in {len(doubtful)} annotations, first "
+                f"{doubtful[0]}; people with num_keypoints 0 are not scored, so leave it out or correct it",
+                stacklevel=4,
+            )
+        if self.area == "box":
+            return
+        scored = np.flatnonzero(self.is_scored)
+        for found in implausible_areas(self.areas[scored], self.boxes_xywh[scored]):
+            first = scored[found.where][0]
+            width, height = self.boxes_xywh[first, 2:]
+            warnings.warn(
+                f"{self.file}: {int(found.where.sum())} of {len(scored)} people have an implausible area, first "
+                f"annotation {self.ids[first]} with {self.areas[first]:g} in a box of {width:g} x {height:g}: "
+                f"{found.effect()}; correct area, or set data.area=box",
+                stacklevel=4,
+            )
+
+    def require_images(self, image_ids: npt.NDArray[np.int64], what: str) -> None:
+        """Raise ``InputError`` naming the ids that are none of this file's images; ``what`` names them."""
+        unknown = np.setdiff1d(image_ids, self.listed_image_ids)
+        if len(unknown):
+            shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+            raise InputError(
+                f"{self.file} does not list {len(unknown)} images that {what} (ids {shown}); "
+                "evaluate against the file that the boxes were made for"
+            )
+
+    def restricted_to(self, image_ids: Iterable[int]) -> CocoGroundTruth:
+        """The ground truth of some of the file's images alone; ``InputError`` for images that the file lacks."""
+        chosen = np.unique(np.asarray(list(image_ids), dtype=np.int64))
+        self.require_images(chosen, "image_ids names")
+        kept = np.isin(self.image_ids, chosen)
+        arrays = {name: getattr(self, name)[kept] for name in _PER_PERSON}
+        return replace(self, listed_image_ids=chosen, **arrays)

@@ -1,0 +1,87 @@
+"""Poses in COCO's results format: what pycocotools scores, and the file that COCO's evaluation server takes."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
+from uniformer_pose.evaluation.coco_metrics import select_poses, usable_predictions
+from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.files import write_json, write_whole
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+
+
+def coco_results(
+    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+    protocol: EvaluationProtocol | None = None,
+    *,
+    skeleton: Skeleton | None = None,
+    category_id: int = DEFAULT_PERSON_CATEGORY,
+    with_boxes: bool = True,
+) -> list[dict[str, Any]]:
+    """Rescored predictions that NMS kept, in COCO's results format.
+
+    One dict per pose: ``image_id``, ``category_id``, ``keypoints`` [x, y, keypoint score] x K in image
+    pixels, ``score``, and ``bbox``, the box the pose was looked for in. By image id, and within an image best first
+    (``nms_mode="none"``: by id). The published protocol is the default. Unusable predictions raise ``InputError`` as
+    in ``coco_keypoint_metrics``.
+
+    The format for keypoints has no ``bbox``, and ``with_boxes=False`` leaves it out: for the test server. With it,
+    ``COCO.loadRes`` takes a pose's area from the box rather than from the extent of its keypoints, and ``COCOeval``
+    gives the numbers of ``coco_keypoint_metrics``, APM, APL, ARM and ARL included.
+    """
+    skeleton = skeleton or load_skeleton("coco_17")
+    usable = usable_predictions(predictions, skeleton)
+    poses, scores = select_poses(usable, protocol or EvaluationProtocol(), skeleton.oks_sigmas)
+    triplets = np.concatenate([poses.keypoints_in_image, poses.keypoint_scores[..., None]], axis=-1)
+    flat = triplets.reshape(len(poses), 3 * poses.num_keypoints).tolist()
+    results = [
+        {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score}
+        for image_id, keypoints, score in zip(poses.image_ids.tolist(), flat, scores.tolist(), strict=True)
+    ]
+    if with_boxes:
+        for result, box in zip(results, poses.boxes_xywh.tolist(), strict=True):
+            result["bbox"] = box
+    return results
+
+
+def write_submission(
+    folder: Path,
+    predictions: PosePredictions,
+    protocol: EvaluationProtocol,
+    skeleton: Skeleton,
+    *,
+    image_file: Path,
+    algorithm: str,
+    complete: bool = True,
+) -> str:
+    """Write the poses that are to be reported, and the zip to upload; returns what was written where, as text.
+
+    The server wants ``person_keypoints_<set>_<algorithm>_results.json`` in a zip of the same name
+    (cocodataset.org/#upload). ``image_file`` is COCO's list of the images, whose name says which set it is
+    (``image_info_test-dev2017.json``). In ``algorithm``, what is no letter, digit, dot or hyphen becomes a hyphen.
+    Where the images are not ``complete`` there is no zip, and the file's name says that it is a part.
+
+    The results have the four entries of COCO's format for keypoints and no box: the server then takes a pose's area
+    from its keypoints, as for every published result, and its APM and APL are not quite those of our own evaluation.
+    """
+    results = coco_results(predictions, protocol, skeleton=skeleton, with_boxes=False)
+    if not complete:
+        file = folder / "predictions_partial.json"
+        write_json(file, results, indent=None)
+        return f"Only a part of the images was looked at: nothing to upload.\npredictions         {file}"
+    images = re.sub(r"^(image_info|person_keypoints|instances)_", "", image_file.stem)
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "-", algorithm).strip("-.") or "algorithm"
+    name = f"person_keypoints_{images}_{plain}_results"
+    file, archive = folder / f"{name}.json", folder / f"{name}.zip"
+    write_json(file, results, indent=None)
+    with write_whole(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.write(file, file.name)
+    return f"predictions         {file} ({len(results)} poses)\nto upload           {archive}"
