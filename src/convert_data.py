@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from uniformer_pose.config import check_config
-from uniformer_pose.entry_point import config_groups, plain_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import config_groups, plain_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import check_crop_size
 from uniformer_pose.nearest_name import did_you_mean
@@ -144,5 +144,4 @@ def _config_name(name: str) -> str:
 
 
 if __name__ == "__main__":
-    prepare_command_line(CONF)
-    main()
+    run(main)

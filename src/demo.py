@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from predict import box_finder, detector_file_as_choice
 from uniformer_pose.config import Node
 from uniformer_pose.config_parts import Detector, Precision
-from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors, users_mistake
+from uniformer_pose.entry_point import checked_config, report_input_errors, run, users_mistake
 from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Count, Positive, Share
 
@@ -146,5 +146,4 @@ def people_finder(config: dict[str, Any]) -> Callable[[Sequence[str], Sequence[A
 
 if __name__ == "__main__":
     sys.argv[1:] = detector_file_as_choice(sys.argv[1:])
-    prepare_command_line(Path(__file__).parents[1] / "conf")
-    main()
+    run(main)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config import Node
 from uniformer_pose.config_parts import Engine, EvaluationData, EvaluationTrainer, MatmulPrecision, Precision
-from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
+from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Count, RunName
 
@@ -170,5 +170,4 @@ def source_names(boxes: str | list[str] | None) -> dict[str, str | None]:
 
 
 if __name__ == "__main__":
-    prepare_command_line(Path(__file__).parents[1] / "conf")
-    main()
+    run(main)

@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from uniformer_pose.config_parts import PartOfData
-from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Count
 
@@ -75,5 +75,4 @@ def _require_free(path: Path, *, overwrite: bool) -> None:
 
 
 if __name__ == "__main__":
-    prepare_command_line(Path(__file__).parents[1] / "conf")
-    main()
+    run(main)

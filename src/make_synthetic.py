@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import hydra
@@ -18,7 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic import write_synthetic_dataset
 
@@ -86,5 +85,4 @@ def progress_reports() -> Iterator[Callable[[int, int], None]]:
 
 
 if __name__ == "__main__":
-    prepare_command_line(Path(__file__).parents[1] / "conf")
-    main()
+    run(main)

@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from uniformer_pose.config_parts import Detector, Engine, Precision
-from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Count, Share
 
@@ -241,5 +241,4 @@ def detector_file_as_choice(arguments: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     sys.argv[1:] = detector_file_as_choice(sys.argv[1:])
-    prepare_command_line(Path(__file__).parents[1] / "conf")
-    main()
+    run(main)

@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from uniformer_pose.config_parts import PartOfData
-from uniformer_pose.entry_point import checked_config, prepare_command_line, report_input_errors
+from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.ranges import Count, CountOrNone, NotNegative
@@ -96,5 +96,4 @@ def prepare(config: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    prepare_command_line(Path(__file__).parents[1] / "conf")
-    main()
+    run(main)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config import Node
 from uniformer_pose.config_parts import EvaluationTrainer, MatmulPrecision, Precision, ReproductionData
-from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
+from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import NotNegative, RunName
 
@@ -169,5 +169,4 @@ def _addresses(chosen: Sequence[PublishedModel], folder: Path | None) -> dict[st
 
 
 if __name__ == "__main__":
-    prepare_command_line(Path(__file__).parents[1] / "conf")
-    main()
+    run(main)

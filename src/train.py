@@ -21,7 +21,7 @@ from uniformer_pose.config_parts import (
     Scheduler,
     TrainingData,
 )
-from uniformer_pose.entry_point import checked_config, prepare_command_line, quiet_lightning, report_input_errors
+from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, check_network_stride
 from uniformer_pose.overrides import shell_command
@@ -277,5 +277,4 @@ def _checkpoint_to_resume(config: dict[str, Any], run_dir: Path) -> Path | None:
 register_run_folder()
 
 if __name__ == "__main__":
-    prepare_command_line(Path(__file__).parents[1] / "conf")
-    main()
+    run(main)

@@ -18,7 +18,12 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from hydra import compose, initialize_config_dir
 from hydra.core.singleton import Singleton
+from omegaconf import DictConfig
+
+from uniformer_pose.entry_point import CONF, accept_any_argument, config_groups, users_mistake
+from uniformer_pose.errors import InputError
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 RunProgram = Callable[..., subprocess.CompletedProcess[str]]
@@ -68,6 +73,19 @@ def run_here(
             traceback.print_exc()
             status = 1
     return subprocess.CompletedProcess([script, *arguments], status, out.getvalue(), err.getvalue())
+
+
+def composed(program: str, *arguments: str, conf: Path = CONF) -> DictConfig:
+    """What ``src/<program>.py`` gets for a command line; InputError with the one line of what Hydra refuses."""
+    accepted = accept_any_argument(arguments, config_groups(conf))
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            config = compose(program, overrides=accepted)
+    except Exception as error:
+        raise InputError(users_mistake(error) or repr(error)) from error
+    if "run_dir" in config and not any(argument.startswith("run_dir=") for argument in arguments):
+        config.run_dir = "runs/here"  # Hydra's own folder, which is there in a run only
+    return config
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
+from programs import composed
 from train import checked_train_config
-from uniformer_pose.entry_point import accept_any_argument, config_groups, refuse_unknown_choices
+from uniformer_pose.entry_point import config_groups
 from uniformer_pose.weights.published_models import published_models
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -74,24 +74,19 @@ def test_every_command_is_accepted(script: str, line: str, conf: Path) -> None:
         pytest.skip("made by the command before it" if "--config-dir" in words else "a program of its own")
     name = words[words.index("--config-name") + 1] if "--config-name" in words else script
     arguments = [word for word in words if "=" in word and not word.startswith("hydra")]
-    groups = config_groups(conf)
-    refuse_unknown_choices(arguments, groups)
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        if script == "train":
-            config = compose("train", [*accept_any_argument(arguments, groups), "++run_dir=runs/here"])
-            if config["model"]["_target_"] != "my_net.MyNet":  # which exists in docs/your_model.md and its test only
-                checked_train_config(config)
-            return
-        known = {*compose(name), *groups}
+    if script == "train":
+        config = composed("train", *arguments, conf=conf)
+        if config["model"]["_target_"] != "my_net.MyNet":  # which exists in docs/your_model.md and its test only
+            checked_train_config(config)
+        return
+    known = {*composed(name, conf=conf), *config_groups(conf)}
     for argument in arguments:
         assert argument.partition("=")[0].split(".")[0] in known, argument
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_setting_is_accepted(setting: str) -> None:
-    refuse_unknown_choices([setting], GROUPS)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        checked_train_config(compose("train", [*accept_any_argument([setting], GROUPS), "++run_dir=runs/here"]))
+    checked_train_config(composed("train", setting))
 
 
 def test_every_choice_in_the_table_of_groups_exists_and_none_is_missing() -> None:

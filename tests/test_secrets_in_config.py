@@ -17,7 +17,7 @@ from uniformer_pose.secrets_in_config import refuse_secrets
         ("+logger.wandb.settings.api_key=hunter2", "WANDB_API_KEY"),
         ("++logger.wandb.settings={api_key: hunter2}", "WANDB_API_KEY"),
         ("hf_token=hunter2", "HF_TOKEN"),
-        ("+logger.neptune.api_token=hunter2", "NEPTUNE_API_TOKEN"),
+        ("+logger.neptune.api_token=hunter2", "environment variable"),
         ("+logger.mine.apiKey=hunter2", "WANDB_API_KEY or HF_TOKEN"),
         ("+logger.mine.client-secret=hunter2", "environment variable"),
         ("password=hunter2,hunter3", "environment variable"),

@@ -1,4 +1,4 @@
-"""What the entry points share: command line and config checked, one-line errors, objects from config nodes, sweeps."""
+"""What the entry points share: a command line as Hydra reads it, a checked config, every mistake in one line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
+from hydra.errors import (
+    CompactHydraException,
+    ConfigCompositionException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
@@ -30,179 +37,118 @@ from uniformer_pose.secrets_in_config import refuse_secrets
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-_OPTIONS_WITH_VALUE = (
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--package",
-    "-p",
-    "--cfg",
-    "-c",
-)
-_REQUIRED_GROUPS = ("model", "data", "optimizer", "trainer", "callbacks", "evaluation", "detector")
+CONF = Path(__file__).parents[2] / "conf"
+_OWN_MESSAGES = "UNIFORMER_POSE_OWN_MESSAGES"
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run what ``hydra.main`` has decorated, with the command line that a user typed.
+
+    A mistake in the command line or the composed config is one line and status 2, ``--help`` is the program's own. The
+    environment variable ``HYDRA_FULL_ERROR=1`` adds tracebacks.
+    """
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(help_of(Path(sys.argv[0]).stem))
+        return
+    try:
+        sys.argv[1:] = command_line(sys.argv[1:])
+        if os.environ.get("HYDRA_FULL_ERROR") != "1":  # with 1 Hydra raises what it else prints by the page
+            os.environ |= {"HYDRA_FULL_ERROR": "1", _OWN_MESSAGES: "1"}
+        main()
+    except Exception as error:
+        raise SystemExit(_report(error)) from None
 
 
 @contextmanager
 def report_input_errors() -> Iterator[None]:
     """Print one line instead of a traceback: for a user's mistake (exit status 2), and a training that diverged (1).
 
-    In a sweep the line is printed too, but the error goes on to Hydra, so that the other runs are still made. Hydra's
-    own switch, the environment variable ``HYDRA_FULL_ERROR=1``, adds the traceback.
+    In a sweep the line is printed too, but the error goes on to Hydra, so that the other runs are still made.
     """
     try:
         yield
     except Exception as error:
-        line = _one_line(error)
-        if line is None:
-            raise
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            traceback.print_exception(error)
-        print(f"error: {line}", file=sys.stderr)
+        status = _report(error)
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise CompactHydraException(line) from error  # of which Hydra prints no traceback either
-        raise SystemExit(1 if isinstance(error, RunFailedError) else 2) from None
+            raise CompactHydraException(users_mistake(error)) from error
+        raise SystemExit(status) from None
 
 
-def _one_line(error: Exception) -> str | None:
-    """The line for the user; None for an error of ours, whose traceback somebody has to see."""
-    if isinstance(error, RunFailedError):
-        return str(error)
-    if type(error).__module__.startswith("wandb."):  # no account, no network
-        return f"{' '.join(str(error).split())} Or record without an account: logger.wandb.offline=true"
-    if isinstance(error, (InputError, InstantiationException)):
-        return users_mistake(error)
-    return None
+def _report(error: Exception) -> int:
+    """Print the one line of an error and return the exit status; raise it again if nobody foresaw it."""
+    line = users_mistake(error)
+    if line is None:
+        raise error
+    if os.environ.get("HYDRA_FULL_ERROR") == "1" and _OWN_MESSAGES not in os.environ:
+        traceback.print_exception(error)
+    print(f"error: {line}", file=sys.stderr)
+    return 1 if isinstance(error, RunFailedError) or isinstance(error.__cause__, RunFailedError) else 2
 
 
 def users_mistake(error: BaseException | None) -> str | None:
-    """The one line of an InputError, an absent package or arguments that a library's class refuses.
+    """The one line of an error that is not ours: a mistake, an absent package, arguments that a library refuses.
 
-    They stand behind what Hydra and data workers wrap them in.
+    It may stand behind what Hydra and data workers wrap it in. None for what needs a traceback.
     """
     target = re.search(r"target '([^']*)'", str(error))
     while error is not None:
+        text = " ".join(str(error).split())
+        if isinstance(error, RunFailedError) or type(error) is CompactHydraException:  # the latter is of a sweep's run
+            return str(error)
         if isinstance(error, InputError):  # a worker's arrives as another one, with a traceback before the line
             return str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+        if isinstance(error, (ConfigCompositionException, OverrideParseException, SearchPathException)):
+            return _line_of_hydra(error)
+        if isinstance(error, OmegaConfBaseException):
+            return f"{error.full_key}: {str(error).splitlines()[0]}"
         if isinstance(error, ImportError):
-            return " ".join(str(error).split()) + place_in_users_code(error)
+            return text + place_in_users_code(error)
+        if type(error).__module__.startswith("wandb."):  # no account, no network
+            return f"{text} Or record without an account: logger.wandb.offline=true"
         if target and is_refusal_of_library(error):
-            return f"{target[1]}: {' '.join(str(error).split())}"
+            return f"{target[1]}: {text}"
         error = error.__cause__
     return None
 
 
-def prepare_command_line(config_folder: Path) -> None:
-    """Check and rewrite ``sys.argv`` before Hydra reads it; called twice it changes nothing more."""
-    arguments = overrides_first(sys.argv[1:])
-    with report_input_errors():
-        groups = config_groups(config_folder, *config_folders_of(arguments))
-        refuse_unknown_choices(arguments, groups)
-        refuse_search_of_one_run(arguments)
-        sys.argv[1:] = accept_any_argument(arguments, groups)
-        refuse_unwritable(sys.argv[1:])
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        # Hydra's own help copies the whole list of defaults for every group there is, which takes over a second.
-        sys.stdout.write(_help(groups) + "\n")
-        sys.argv[1:] = [*(argument for argument in sys.argv[1:] if argument not in ("-h", "--help")), "--cfg", "job"]
+def _line_of_hydra(error: CompactHydraException) -> str:
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        options = [option for option in error.options if not option.startswith("_")]
+        return f"{group}={choice}: no such choice; {did_you_mean(choice, options)}"
+    line = str(error).splitlines()[0]
+    referred, _, others = line.partition("possible interpolation keys: ")
+    absent = [name for name in re.findall(r"\$\{(\w+)\}", referred) if others and name not in others.split(", ")]
+    if absent:  # of a group that the defaults refer to
+        return f"{absent[0]} is required: give {absent[0]}=..."
+    return f"{error.override}: {line}" if isinstance(error, OverrideParseException) else line
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """A command line as Hydra accepts it; InputError for what Hydra would do wrong, or write though it is secret."""
+    searched = [argument for argument in arguments if re.match(r"hparams_search=(?!null)", argument)]
+    if searched and not {"-m", "--multirun"} & {*arguments}:
+        raise InputError(f"{searched[0]}: a search makes many runs; give -m as well")  # Hydra would make one plain run
+    accepted = accept_any_argument(arguments, config_groups())
+    values = given_values(accepted)
+    refuse_secrets(values)
+    if isinstance(values.get("name"), str):
+        check_value("name", values["name"], RunName)
     # Under torchrun and SLURM every process composes a time-stamped run directory of its own; only the first one's is
     # written to, so the others get none.
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) > 0:
-        own = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-        sys.argv[1:] = overrides_first([*sys.argv[1:], *own])
-
-
-def _help(groups: Mapping[str, Collection[str]]) -> str:
-    """What stands above the composed config in the answer to ``--help``."""
-    program = f"python {sys.argv[0]}"
-    choices = (f"{group}: {', '.join(sorted(groups[group]))}" for group in sorted(groups))
-    return "\n".join(
-        [
-            f"{program} group=choice ... key.of.it=value ...",
-            f"{program} -m key=value,other    one run for each value",
-            f"{program} --hydra-help          options of Hydra, which composes the config",
-            "",
-            "Groups and their choices:",
-            *choices,
-            "",
-            "The config as composed from this command line; any value of it can be given:",
-        ]
-    )
-
-
-def config_groups(*config_folders: Path) -> dict[str, set[str]]:
-    """The choices of every config group; files that begin with an underscore are parts of others."""
-    groups: dict[str, set[str]] = {}
-    for folder in config_folders:
-        for file in folder.glob("*/**/*.yaml"):
-            if not file.stem.startswith("_"):
-                groups.setdefault(file.parent.relative_to(folder).as_posix(), set()).add(file.stem)
-    return groups
-
-
-def overrides_first(arguments: Sequence[str]) -> list[str]:
-    """The command line with Hydra's options last: its parser takes overrides in one place only."""
-    overrides: list[str] = []
-    options: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument.startswith("-"):
-            options.append(argument)
-            options += [next(rest, "")] if argument in _OPTIONS_WITH_VALUE else []
-        else:
-            overrides.append(argument)
-    return [*overrides, *filter(None, options)]
-
-
-def config_folders_of(arguments: Sequence[str]) -> list[Path]:
-    """The folders of configs that a command line adds to the program's own; InputError for one that is not there."""
-    found = []
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        name, _, value = argument.partition("=")
-        if name in ("--config-dir", "-cd"):
-            found.append(value or following)
-        elif name == "hydra.searchpath":
-            found += [entry.strip("'\" ").removeprefix("file://") for entry in value.strip("[]'\"").split(",")]
-    for folder in found:
-        if not Path(folder).is_dir() and not folder.startswith("pkg://"):
-            raise InputError(f"{folder}: no such folder of configs")
-    return [Path(folder) for folder in found]
-
-
-def refuse_unknown_choices(arguments: Sequence[str], groups: Mapping[str, Collection[str]]) -> None:
-    """Raise InputError for ``group=choice`` where there is no such choice; Hydra's own message is a page long."""
-    if any(argument.startswith(("--config-path", "-cp")) or "pkg://" in argument for argument in arguments):
-        return  # there may be choices in other places
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        group = name.lstrip("+").partition("@")[0]
-        if group in groups and value.startswith("{"):
-            raise InputError(f"{argument}: {group}= names a choice; give its values one by one, {group}.<key>=<value>")
-        if group in groups and re.fullmatch(r"[\w-]+(,[\w-]+)*", value):
-            for choice in value.split(","):
-                if choice not in groups[group] and value != "null":
-                    raise InputError(f"{group}={choice}: no such choice; {did_you_mean(choice, groups[group])}")
-            if value == "null" and group in _REQUIRED_GROUPS:
-                raise InputError(f"{group}=null: it is required; {did_you_mean('', groups[group])}")
-
-
-def refuse_search_of_one_run(arguments: Sequence[str]) -> None:
-    """Raise InputError for a search of hyper-parameters without ``-m``: Hydra would make one plain run."""
-    for argument in arguments:
-        group, _, choice = argument.partition("=")
-        if group == "hparams_search" and choice != "null" and not {"-m", "--multirun"} & {*arguments}:
-            raise InputError(f"{argument}: a search makes many runs; give -m as well")
+        overrides = (place for place, word in enumerate(accepted) if "=" in word and not word.startswith("-"))
+        end = max(overrides, default=len(accepted) - 1) + 1  # Hydra takes overrides in one place only
+        accepted[end:end] = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+    return accepted
 
 
 def accept_any_argument(arguments: Sequence[str], groups: Collection[str]) -> list[str]:
-    """The command line as Hydra accepts it.
+    """Arguments with ``++`` before every ``key=value`` that is no choice of a config group.
 
-    ``++`` stands before every ``key=value`` that is no choice of a config group: Hydra accepts a key that is in no YAML
-    file only so, but nobody should have to know which keys are, and the check of the composed config refuses those that
-    no one reads. A value that Hydra's grammar cannot read, such as a path or a URL with ``=`` or ``#``, is put in
-    quotes, and ``group=null`` is written as Hydra does, ``~group``.
+    Hydra accepts a key that is in no YAML file only so, but nobody should have to know which keys are, and the check of
+    the composed config refuses those that no one reads. A value that Hydra's grammar cannot read, such as a path or a
+    URL with ``=`` or ``#``, is put in quotes, and ``group=null`` is written as Hydra does, ``~group``.
     """
     return [_acceptable(argument, groups) for argument in arguments]
 
@@ -217,12 +163,43 @@ def _acceptable(argument: str, groups: Collection[str]) -> str:
     return readable if key.partition(".")[0] == "hydra" else f"++{readable}"
 
 
-def refuse_unwritable(arguments: Sequence[str]) -> None:
-    """Raise InputError for what Hydra would write to a wrong place, or write though it is secret."""
-    values = given_values(list(arguments))
-    refuse_secrets(values)
-    if isinstance(values.get("name"), str):
-        check_value("name", values["name"], RunName)
+def config_groups(config_folder: Path = CONF) -> dict[str, set[str]]:
+    """The choices of every config group; files that begin with an underscore are parts of others."""
+    groups: dict[str, set[str]] = {}
+    for file in config_folder.glob("*/**/*.yaml"):
+        if not file.stem.startswith("_"):
+            groups.setdefault(file.parent.relative_to(config_folder).as_posix(), set()).add(file.stem)
+    return groups
+
+
+def help_of(program: str, config_folder: Path = CONF) -> str:
+    """The keys of a program with their comments, and its groups with their choices."""
+    groups, keys, choices = config_groups(config_folder), [], []
+    waiting = [program]
+    for name in waiting:
+        text = (config_folder / f"{name}.yaml").read_text(encoding="utf-8")
+        own = re.sub(r"^(defaults|hydra):.*\n(?:[ \t].*\n|\n)*", "", text, flags=re.M)
+        keys.append(own.strip() if name == program else re.sub(r"\A(#.*\n)*", "", own).strip())
+        for entry in (yaml.safe_load(text) or {}).get("defaults", []):
+            if isinstance(entry, str):
+                waiting += [entry] if entry != "_self_" else []
+                continue
+            group, chosen = next(iter(entry.items()))
+            if group in groups:
+                choices.append(f"  {group}={chosen or 'null'}: {', '.join(sorted(groups[group]))}")
+    script = f"python src/{program}.py"
+    return "\n".join(
+        [
+            "\n\n".join(filter(None, keys)),
+            "",
+            "Groups, what is chosen, and the choices (conf/<group>/<choice>.yaml; any key of it is <group>.<key>=...):",
+            *choices,
+            "",
+            f"{script} ... --cfg job      the config as composed, without running anything",
+            f"{script} -m key=one,other  one run for each value",
+            f"{script} --hydra-help      options of Hydra, which composes the config",
+        ]
+    )
 
 
 def checked_config(config: DictConfig, schema: type) -> dict[str, Any]:
@@ -242,7 +219,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         required = str(error).splitlines()[0].rpartition(" ")[2]
         raise InputError(f"{required} is required: give {required}=...") from None
     except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise InputError(users_mistake(error) or "") from None
 
 
 def one_of_each(nodes: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,12 +247,8 @@ def refuse_unlaunchable_sweep(trainer: pl.Trainer) -> None:
     Lightning starts the other processes of a run by repeating the command line, ``-m`` included: each of them would
     begin a sweep of its own.
     """
-    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher) or trainer.world_size == 1:
-        return
-    if launcher.cluster_environment.creates_processes_externally:
+    cluster = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size == 1 or cluster is None or cluster.creates_processes_externally:
         return
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise InputError(

@@ -17,16 +17,12 @@ def nearest(name: str, options: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """The option spelt most like ``name`` as a question; where none or several are near, the options there are."""
+    """The option spelt most like ``name`` as a question; where none is near, the options there are."""
     options = sorted(set(options))
-    longer = [option for option in options if name and option.lower().startswith(name.lower())]
-    same = any(len(option) == len(name) for option in longer)
-    guess = nearest(name, options) if len(longer) < 2 or same else None
+    guess = nearest(name, options)
     if guess is not None:
         return f"did you mean {guess}?"
-    options = longer or options
     if not options:
         return "nothing is allowed here"
     more = f", ... ({len(options) - _LISTED_OPTIONS} more)" if len(options) > _LISTED_OPTIONS else ""
-    words = "did you mean one of" if longer else "allowed:"
-    return f"{words} {', '.join(options[:_LISTED_OPTIONS])}{more}{'?' if longer else ''}"
+    return f"allowed: {', '.join(options[:_LISTED_OPTIONS])}{more}"

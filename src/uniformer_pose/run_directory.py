@@ -67,7 +67,7 @@ def folder_of_first_process(
 ) -> Path:
     """The run's folder, also on a process that torchrun or SLURM started beside the first one.
 
-    Such a process is given no folder of its own (``entry_point.prepare_command_line``): it reads the command line as
+    Such a process is given no folder of its own (``entry_point.command_line``): it reads the command line as
     the first one does. ``own`` is what Hydra gave this process.
     """
     if int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0) == 0:

@@ -11,14 +11,13 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from PIL import Image
 
 from check_data import CheckDataConfig, check_data
-from convert_data import CONF, checked_settings, convert_data
+from convert_data import checked_settings, convert_data
+from programs import composed
 from uniformer_pose.data.datamodule import PersonCrops
-from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups, refuse_unknown_choices
+from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.skeleton import load_skeleton
@@ -95,20 +94,12 @@ def people_of(root: Path, skeleton: str) -> PersonCrops:
     return data
 
 
-def composed(script: str, arguments: list[str]) -> DictConfig:
-    """What Hydra makes of a command line, in this process: a process of its own takes seconds to start."""
-    groups = config_groups(CONF)
-    refuse_unknown_choices(arguments, groups)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(script, accept_any_argument(arguments, groups))
-
-
 def convert(arguments: list[str]) -> None:
-    convert_data(*checked_settings(composed("convert_data", arguments)))
+    convert_data(*checked_settings(composed("convert_data", *arguments)))
 
 
 def check(arguments: list[str], folder: Path) -> bool:
-    return check_data(checked_config(composed("check_data", [*arguments, f"run_dir={folder}"]), CheckDataConfig))
+    return check_data(checked_config(composed("check_data", *arguments, f"run_dir={folder}"), CheckDataConfig))
 
 
 @pytest.mark.parametrize("source_format", FORMATS)
