@@ -33,7 +33,8 @@ SETTINGS = sorted(
         setting
         for text in PAGES.values()
         for setting in re.findall(
-            r"`((?:model|data|trainer|training|evaluation|optimizer|scheduler|precision|callbacks|debug|resume)[\w.]*=[^`<\s]+)`", text
+            r"`((?:model|data|trainer|training|evaluation|optimizer|scheduler|precision|callbacks|debug|resume)[\w.]*=[^`<\s]+)`",
+            text,
         )
     }
 )
