@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from uniformer_pose.config_parts import PartOfData
@@ -33,6 +34,9 @@ class ExportConfig:
 def main(config: DictConfig) -> None:
     """Check the config before any work, then export."""
     with report_input_errors():
+        for key in (override.lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task):
+            if key.startswith("data.") and not key.startswith(("data.codec", "data.skeleton")):
+                raise InputError(f"{key}: an export reads no data, but data.codec and data.skeleton")
         export(checked_config(config, ExportConfig))
 
 
@@ -41,8 +45,9 @@ def export(config: dict[str, Any]) -> None:
     # Imported here because a misspelt key should not have to wait for torch.
     from hydra.utils import instantiate
 
-    from uniformer_pose.weights.export import WEIGHTS_NAME, save_pretrained, write_released_layout
+    from uniformer_pose.weights.export import save_pretrained, write_released_layout
     from uniformer_pose.weights.hub import push_to_hub
+    from uniformer_pose.weights.hub_file import DEFAULT_FILE
     from uniformer_pose.weights.loading import load_model
 
     codec = config["data"].get("codec")
@@ -58,7 +63,7 @@ def export(config: dict[str, Any]) -> None:
     beside = source if source.is_file() else Path(report.path.name)
     if chosen == "safetensors":
         folder = Path(config["output"] or beside.with_name(f"{beside.stem}_safetensors"))
-        _require_free(folder / WEIGHTS_NAME, overwrite=config["overwrite"])
+        _require_free(folder / DEFAULT_FILE, overwrite=config["overwrite"])
         written = save_pretrained(model, folder)
     else:
         written = Path(config["output"] or beside.with_name(f"{beside.stem}_{chosen}.pth"))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -21,13 +18,8 @@ class Page:
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    etag: str | None = '"first"'
-    ranges: bool = True  # whether Range is answered with a part,
-    most_of_range: int | None = None  # of at most so many bytes
-    heeds_if_range: bool = True  # and only if the version is the one that If-Range names
+    etag: str | None = None
     says_length: bool = True
-    chunked: bool = False
-    zipped: bool = False  # compressed, asked for or not
     statuses: list[int] = field(default_factory=list)  # of the first requests, in place of ``status``
     cuts: list[int] = field(default_factory=list)  # bytes after which the first bodies lose their connection
     seconds_before: float = 0.0  # the answer
@@ -35,22 +27,17 @@ class Page:
 
 
 class Server:
-    """Pages by path, and the requests that came: method, path, headers."""
+    """Pages by path, and the requests that came: method and path."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin
         self.pages: dict[str, Page] = {}
-        self.requests: list[tuple[str, str, Message]] = []
+        self.requests: list[tuple[str, str]] = []
 
     def serve(self, path: str, page: Page) -> str:
         """From now on ``page`` is at ``path``, whatever query is asked with; the URL."""
         self.pages[unquote(path)] = page
         return self.origin + path
-
-    @property
-    def ranges(self) -> list[str | None]:
-        """The Range header of each GET so far."""
-        return [headers["Range"] for method, _, headers in self.requests if method == "GET"]
 
 
 @contextlib.contextmanager
@@ -81,44 +68,21 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self) -> None:
-        self.site.requests.append((self.command, self.path, self.headers))
-        page = self.site.pages.get(unquote(self.path.partition("?")[0]), Page(status=404, etag=None))
+        self.site.requests.append((self.command, self.path))
+        page = self.site.pages.get(unquote(self.path.partition("?")[0]), Page(status=404))
         time.sleep(page.seconds_before)
         status = page.statuses.pop(0) if page.statuses else page.status
-        whole = gzip.compress(page.body) if page.zipped else page.body
-        body = whole if status == page.status else b""
-        content_range = None
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        same = self.headers["If-Range"] in (None, page.etag, page.headers.get("Last-Modified"))
-        if asked and page.ranges and status == 200 and (same or not page.heeds_if_range):
-            start, end = int(asked[1]), len(whole)
-            status, body = (206, body[start:]) if start < end else (416, b"")
-            body = body[: page.most_of_range]
-            content_range = f"bytes {start}-{start + len(body) - 1}/{end}" if body else f"bytes */{end}"
-        headers = {
-            "Connection": "close",
-            "ETag": page.etag,
-            "Content-Range": content_range,
-            "Content-Encoding": "gzip" if page.zipped else None,
-            "Content-Length": str(len(body)) if page.says_length and not page.chunked else None,
-            "Transfer-Encoding": "chunked" if page.chunked else None,
-            **page.headers,
-        }
+        body = page.body if status == page.status else b""
+        length = str(len(body)) if page.says_length else None
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {"Connection": "close", "ETag": page.etag, "Content-Length": length, **page.headers}.items():
             if value is not None:
                 self.send_header(name, value)
         self.end_headers()
         self.close_connection = True
         if self.command == "GET":
-            cut = page.cuts.pop(0) if page.cuts and status in (200, 206) else None
+            cut = page.cuts.pop(0) if page.cuts and status == 200 else None
             with contextlib.suppress(OSError):  # the client went away
-                self._send(page, body[:cut], whole=cut is None)
-
-    def _send(self, page: Page, body: bytes, *, whole: bool) -> None:
-        for start in range(0, len(body), 2**16):
-            piece = body[start : start + 2**16]
-            self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n" if page.chunked else piece)
-            time.sleep(page.seconds_between)
-        if page.chunked and whole:
-            self.wfile.write(b"0\r\n\r\n")
+                for start in range(0, len(body[:cut]), 2**16):
+                    self.wfile.write(body[:cut][start : start + 2**16])
+                    time.sleep(page.seconds_between)

@@ -27,7 +27,7 @@ from uniformer_pose.config import check_config
 from uniformer_pose.entry_point import CONF, checked_config, config_groups, one_of_each, plain_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.training.optimization import Optimization
-from uniformer_pose.weights.published_models import published_models
+from uniformer_pose.weights.zoo import read_zoo
 
 PROJECT = Path(__file__).resolve().parents[1]
 GROUPS = config_groups()
@@ -114,7 +114,7 @@ def test_the_drop_path_is_that_of_model_and_input_size_however_they_are_chosen(d
 @pytest.mark.parametrize("recipe", sorted(GROUPS["experiment"] - {"demo"}))
 def test_a_recipe_names_the_imagenet_backbone_it_starts_from(recipe: str) -> None:
     model = checked(f"experiment={recipe}")["model"]
-    backbone = published_models().backbones[model["pretrained"].removeprefix("zoo:")]
+    backbone = read_zoo().backbones[model["pretrained"].removeprefix("zoo:")]
     assert backbone.url is not None
     assert recipe.startswith(backbone.network)
     assert model["head_dim"] == backbone.head_dim

@@ -12,7 +12,7 @@ import yaml
 from programs import composed
 from train import checked_train_config
 from uniformer_pose.entry_point import config_groups
-from uniformer_pose.weights.published_models import published_models
+from uniformer_pose.weights.zoo import read_zoo
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -107,18 +107,18 @@ def test_the_readme_is_of_two_hundred_lines_at_most() -> None:
     assert len((PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
-def test_the_results_table_is_that_of_the_published_models() -> None:
+def test_the_results_table_is_that_of_the_read_zoo() -> None:
     rows = re.findall(r"^\| UniFormer-([SB]) \| (\d+x\d+) \| (.*) \|$", PAGES["README.md"], flags=re.MULTILINE)
     written = {
         f"uniformer_{size.lower()}_coco_{resolution}": [float(cell) for cell in cells.split(" | ")]
         for size, resolution, cells in rows
     }
-    published = published_models().pose_models
+    published = read_zoo().pose_models
     assert written == {name: list(model.results.values()) for name, model in published.items()}
 
 
 def test_there_is_a_recipe_for_every_published_model() -> None:
-    for name in published_models().pose_models:
+    for name in read_zoo().pose_models:
         recipe = yaml.safe_load((CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"))
         assert recipe["name"] == name
 

@@ -7,14 +7,11 @@ normalisation, the data and the composed config, all as plain dicts, lists, stri
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Annotated, Any
 
-import torch
 from torch import nn
 
 from uniformer_pose.config import Keys, Node, check_config
@@ -27,11 +24,9 @@ from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 RECORD_KEY = "uniformer_pose"
 FORMAT = 1
-_OWN = "it stays as the model was trained"
-_NOT_ITS_WEIGHTS = "the weights are not of the network that the file itself describes"
 
-# What building an object from numbers that make no sense may raise, in our code or in torch's.
-_WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What building an object from numbers that make no sense may raise, in our code or in torch's."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +62,15 @@ class SavedModel:
 
 def saved_record(model: SavedModel) -> dict[str, Any]:
     """The ``uniformer_pose`` entry of a checkpoint: everything but the weights, in plain types."""
-    other, own = model.other_network, model.pose_network
-    if own is None and other is None:
+    if (own := model.pose_network) is not None:
+        network: dict[str, Any] = {"network": own.arguments}
+    elif (other := model.other_network) is not None:
+        network = {"network": other.arguments, "network_class": other.path}
+    else:
         raise InputError(f"{type(model.network).__name__} cannot be saved: give SavedModel(..., other_network=...)")
     return {
         "format": FORMAT,
-        **({"network": own.arguments} if own is not None else {}),
-        **({"network": other.arguments, "network_class": other.path} if own is None and other is not None else {}),
+        **network,
         "codec": model.codec.to_dict(),
         "skeleton": model.skeleton.to_dict(),
         "mean": [float(x) for x in model.mean],
@@ -85,40 +82,45 @@ def saved_record(model: SavedModel) -> dict[str, Any]:
     }
 
 
-def model_of_record(
-    record: Mapping[str, Any],
-    source: str,
-    tensor_sizes: Sequence[int] | None = None,
-    *,
-    skeleton: Skeleton | None = None,
-    model_class: NetworkClass | None = None,
-) -> SavedModel:
-    """The model that a record describes, its weights still random, in eval mode on the CPU.
-
-    ``tensor_sizes`` are how many values each tensor beside the record has: a much larger network is not built. With
-    ``skeleton`` the network is for these keypoints, which must be among the record's; its mirror pairs stay.
-    ``model_class`` is what the caller trusts to build a network from outside this package; a record never does. Raises
-    InputError, naming ``source``, for a record of another version or one that makes no sense.
-    """
+def require_readable(record: object) -> None:
+    """InputError unless this is a record of the format that this version writes."""
+    if not isinstance(record, Mapping):
+        raise damaged(f"a {type(record).__name__}")
     if record.get("format") != FORMAT:
+        raise InputError(f"format {record.get('format')!r}, this version reads {FORMAT}; update uniformer-pose")
+
+
+def other_network(record: Mapping[str, Any], model_class: NetworkClass | None) -> OtherNetwork | None:
+    """The network of a record that is from outside this package; InputError unless the caller named its class.
+
+    ``model_class`` is what the caller trusts to build it; a record is never trusted with that.
+    """
+    path, arguments = record.get("network_class"), record.get("network")
+    if path is None and model_class is not None:
+        raise InputError("its network is this package's own; leave model_class out")
+    if path is None:
+        return None
+    if model_class is None:
+        shown = printable(str(path))[:200]
         raise InputError(
-            f"{source}: format {record.get('format')!r}, this version reads {FORMAT}; update uniformer-pose"
+            f"weights of {shown}, which no file may import; if you trust that class, name it: model_class={shown}"
         )
-    other = _other_network(record, source, model_class)
-    # Building draws initial weights: the caller's random state is none of their business.
-    with torch.random.fork_rng(devices=[]):
-        network = None if other is None or model_class is None else other.built(model_class)
+    return OtherNetwork(str(path), dict(arguments) if isinstance(arguments, Mapping) else {})
+
+
+def model_of_record(
+    record: Mapping[str, Any], network: nn.Module, other: OtherNetwork | None, *, skeleton: Skeleton | None = None
+) -> SavedModel:
+    """The model that a record describes, around a ``network`` (described by ``other``), in eval mode.
+
+    With ``skeleton`` the network is for these keypoints; the mirror pairs stay the record's. Raises InputError for a
+    record that makes no sense.
+    """
     try:
-        if network is None:
-            if tensor_sizes is not None:
-                _require_no_larger(record["network"], tensor_sizes)
-            resized = {} if skeleton is None else {"num_keypoints": skeleton.num_keypoints}
-            with torch.random.fork_rng(devices=[]):
-                network = PoseNetwork(**dict(record["network"]) | resized)
         model = SavedModel(
             network=network.eval(),
             codec=HeatmapCodec.from_dict(record["codec"]),
-            skeleton=Skeleton.from_dict(record["skeleton"], source=source),
+            skeleton=Skeleton.from_dict(record["skeleton"], source="the file"),
             mean=tuple(float(x) for x in record["mean"]),
             std=tuple(float(x) for x in record["std"]),
             box_padding=float(record["box_padding"]),
@@ -126,25 +128,18 @@ def model_of_record(
             versions=dict(record["versions"]),
             other_network=other,
         )
-        _require_usable(model)
-    except _WRONG_VALUES as error:
-        raise InputError(f"{source}: its {RECORD_KEY!r} entry is damaged ({one_line(error)})") from error
+        if len(model.mean) != 3 or len(model.std) != 3 or not all(map(math.isfinite, (*model.mean, *model.std))):
+            raise ValueError("mean and std must be three finite numbers each")
+        if not (all(x > 0 for x in model.std) and 0 < model.box_padding < math.inf):
+            raise ValueError("std and box_padding must be above 0")
+    except WRONG_VALUES as error:
+        raise damaged(one_line(error)) from error
     return model if skeleton is None else replace(model, skeleton=skeleton.paired_as(model.skeleton))
 
 
-def _other_network(record: Mapping[str, Any], source: str, model_class: NetworkClass | None) -> OtherNetwork | None:
-    """The network of a record that is from outside this package; InputError unless the caller named its class."""
-    path, arguments = record.get("network_class"), record.get("network")
-    if path is None and model_class is not None:
-        raise InputError(f"{source}: its network is this package's own; leave model_class out")
-    if path is None:
-        return None
-    if model_class is None:
-        raise InputError(
-            f"{source}: weights of {printable(str(path))[:200]}, which no file may import; if you trust that class, "
-            f"name it: model_class={printable(str(path))[:200]}"
-        )
-    return OtherNetwork(str(path), dict(arguments) if isinstance(arguments, Mapping) else {})
+def damaged(reason: str) -> InputError:
+    """The error for a record that makes no sense."""
+    return InputError(f"its {RECORD_KEY!r} entry is damaged ({reason}); copy the file again")
 
 
 def require_same_keypoints(record: object, skeleton: Skeleton) -> None:
@@ -158,34 +153,12 @@ def require_same_keypoints(record: object, skeleton: Skeleton) -> None:
         )
 
 
-def _require_no_larger(network: Mapping[str, Any], tensor_sizes: Sequence[int]) -> None:
-    """InputError for a network that could not come from these tensors: a few digits may ask for all memory there is.
-
-    Counted are the matrices, which are nearly all of a network; what is no number here, the network itself refuses.
-    """
-    arguments = {name: p.default for name, p in inspect.signature(PoseNetwork).parameters.items()} | dict(network)
-    depths, dims, deconv = arguments["depths"], arguments["embed_dims"], arguments["deconv_channels"]
-    if sum(depths) + len(dims) + len(deconv) > len(tensor_sizes):
-        raise InputError(f"{_NOT_ITS_WEIGHTS}: more layers than its {len(tensor_sizes)} tensors can fill")
-    in_blocks = sum(depth * 2 * arguments["mlp_ratio"] * dim**2 for depth, dim in zip(depths, dims, strict=True))
-    between = sum(4 * before * after for before, after in pairwise(dims))
-    in_head = sum(16 * before * after for before, after in pairwise([dims[-1], *deconv]))
-    claimed = in_blocks + between + in_head + arguments["num_keypoints"] * deconv[-1]
-    if not claimed <= 2 * sum(tensor_sizes) + 1_000_000:
-        raise InputError(f"{_NOT_ITS_WEIGHTS}: {claimed:.3g} weights or more, and there are {sum(tensor_sizes)}")
-
-
-def _require_usable(model: SavedModel) -> None:
-    """ValueError for numbers with which every crop would be NaN, or empty."""
-    if len(model.mean) != 3 or len(model.std) != 3 or not all(map(math.isfinite, (*model.mean, *model.std))):
-        raise ValueError("mean and std must be three finite numbers each")
-    if not (all(x > 0 for x in model.std) and 0 < model.box_padding < math.inf):
-        raise ValueError("std and box_padding must be above 0")
+_OWN = ("codec", "skeleton", "mean", "std", "box_padding")
 
 
 @dataclass
 class _Stored:
-    data: Annotated[Node, Keys(set_by_program=dict.fromkeys(("codec", "skeleton", "mean", "std", "box_padding"), _OWN))]
+    data: Annotated[Node, Keys(set_by_program=dict.fromkeys(_OWN, "it stays as the model was trained"))]
 
 
 _ONLY_FOR_TRAINING = {"max_images", "prepared", "on_bad_image"}
@@ -203,13 +176,7 @@ def data_arguments(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str,
     with other keypoints or sigmas than the model's, and where the file holds arguments that ``PersonCrops`` does not
     take.
     """
-    own = {
-        "codec": model.codec,
-        "skeleton": model.skeleton,
-        "mean": model.mean,
-        "std": model.std,
-        "box_padding": model.box_padding,
-    }
+    own = {name: getattr(model, name) for name in _OWN}
     skeleton = overrides.get("skeleton")
     if skeleton is not None and not model.skeleton.measures_as(load_skeleton(skeleton)):
         raise InputError(

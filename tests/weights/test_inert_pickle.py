@@ -161,15 +161,3 @@ def test_code_is_refused_by_torch_itself_and_never_runs(
 def test_names_of_functions_have_no_stand_in(name: str) -> None:
     stand_ins = [entry[1] for entry in inert_globals({name}) if isinstance(entry, tuple)]
     assert name not in stand_ins
-
-
-def test_the_names_in_a_file_are_found_without_loading_it(tmp_path: Path) -> None:
-    for old_format in (False, True):
-        path = tmp_path / f"{old_format}.pth"
-        torch.save(
-            {"args": argparse.Namespace(a=1), "evil": _Calls(os.mkdir, str(tmp_path / "marker"))},
-            path,
-            _use_new_zipfile_serialization=not old_format,
-        )
-        assert {"argparse.Namespace", "posix.mkdir"} <= global_names(path)
-    assert not (tmp_path / "marker").exists()

@@ -1,4 +1,4 @@
-"""Published results and measured ones -> a table with their differences, on the screen, as Markdown and as JSON."""
+"""Published results and measured ones -> a table with their differences, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_MARK = "!"
+from uniformer_pose.progress import markdown_table
 
 
 @dataclass(frozen=True)
@@ -27,61 +27,29 @@ class Reproduction:
         return [name for name, difference in self.differences.items() if abs(difference) > tolerance + 1e-9]
 
 
-def as_text(rows: Sequence[Reproduction], tolerance: float) -> str:
-    """Three lines a model, one column a number; a difference beyond the tolerance has an exclamation mark."""
-    columns = list(rows[0].published)
-    width = max(len(row.name) for row in rows)
-    lines = [" " * (width + 12) + "".join(f"{column:>8} " for column in columns)]
-    for row in rows:
-        marked = row.beyond(tolerance)
-        lines += [
-            f"{row.name:<{width}}  published " + "".join(f"{row.published[c]:8.1f} " for c in columns),
-            f"{'':<{width}}  measured  " + "".join(f"{row.measured[c]:8.2f} " for c in columns),
-            f"{'':<{width}}  difference"
-            + "".join(f"{row.differences[c]:+8.2f}{_MARK if c in marked else ' '}" for c in columns),
-        ]
-    return "\n".join(line.rstrip() for line in [*lines, "", conclusion(rows, tolerance)])
-
-
 def as_markdown(rows: Sequence[Reproduction], tolerance: float, conditions: str) -> str:
     """A Markdown table; each cell is ``published / measured (difference)``, in bold beyond the tolerance."""
     columns = list(rows[0].published)
-    lines = [
-        conditions,
-        "",
-        "Each cell: published / measured (difference), in percent.",
-        "",
-        "| model | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
+    table = [["model", *columns]]
     for row in rows:
         marked = row.beyond(tolerance)
-        cells = [f"{row.published[c]:.1f} / {row.measured[c]:.2f} ({row.differences[c]:+.2f})" for c in columns]
-        shown = [f"**{cell}**" if c in marked else cell for c, cell in zip(columns, cells, strict=True)]
-        lines.append(f"| {row.name} | " + " | ".join(shown) + " |")
-    return "\n".join([*lines, "", conclusion(rows, tolerance), ""])
+        cells = {c: f"{row.published[c]:.1f} / {row.measured[c]:.2f} ({row.differences[c]:+.2f})" for c in columns}
+        table.append([row.name, *(f"**{cell}**" if c in marked else cell for c, cell in cells.items())])
+    numbers, beyond = len(rows) * len(columns), sum(len(row.beyond(tolerance)) for row in rows)
+    conclusion = f"{numbers - beyond} of {numbers} numbers agree within {tolerance:g}"
+    explanation = "Each cell: published / measured (difference), in percent; bold beyond the tolerance."
+    return "\n".join([conditions, "", explanation, "", markdown_table(table), "", conclusion, ""])
 
 
 def as_json(rows: Sequence[Reproduction], tolerance: float, conditions: str) -> dict[str, Any]:
     """The same as plain numbers."""
-    return {
-        "conditions": conditions,
-        "tolerance": tolerance,
-        "models": {
-            row.name: {
-                "published": dict(row.published),
-                "measured": dict(row.measured),
-                "difference": row.differences,
-                "beyond_tolerance": row.beyond(tolerance),
-            }
-            for row in rows
-        },
+    models = {
+        row.name: {
+            "published": dict(row.published),
+            "measured": dict(row.measured),
+            "difference": row.differences,
+            "beyond_tolerance": row.beyond(tolerance),
+        }
+        for row in rows
     }
-
-
-def conclusion(rows: Sequence[Reproduction], tolerance: float) -> str:
-    """One sentence: how many of the numbers agree."""
-    numbers = sum(len(row.published) for row in rows)
-    beyond = sum(len(row.beyond(tolerance)) for row in rows)
-    agree = f"{numbers - beyond} of {numbers} numbers agree within {tolerance:g}"
-    return agree if not beyond else f"{agree}; the other {beyond} are marked"
+    return {"conditions": conditions, "tolerance": tolerance, "models": models}

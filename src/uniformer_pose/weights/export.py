@@ -5,27 +5,23 @@ Every file also holds the model's record, so that it loads here with its codec, 
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Callable
-from hashlib import file_digest
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.files import write_json, write_whole
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
 from uniformer_pose.weights.file_contents import WEIGHTS_DIGEST_KEY
+from uniformer_pose.weights.hub_file import DEFAULT_FILE
 from uniformer_pose.weights.layouts import released_layout
 
 ReleasedLayout = Literal["mmpose", "original"]
 
-WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
-"""Both as the Hugging Face hub names them."""
+_ADVICE = "choose another output="
 
 
 def write_released_layout(model: SavedModel, path: Path, layout: ReleasedLayout) -> None:
@@ -40,11 +36,11 @@ def write_released_layout(model: SavedModel, path: Path, layout: ReleasedLayout)
     can_build: dict[str, Any] = {"stem": "patch", "layer_scale": None}
     if layout == "mmpose":  # its window attention stops with an AttributeError
         can_build["stage3_attention"] = "global"
-    foreign = [name for name, value in can_build.items() if arguments[name] != value]
+    foreign = [f"{name}={arguments[name]}" for name, value in can_build.items() if arguments[name] != value]
     if foreign:
-        described = ", ".join(f"{name}={arguments[name]}" for name in foreign)
         raise InputError(
-            f"format={layout}: that implementation has no {described}; use format=safetensors, which keeps everything"
+            f"format={layout}: that implementation has no {', '.join(foreign)}; use format=safetensors, which keeps "
+            "everything"
         )
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
     contents = {
@@ -52,7 +48,8 @@ def write_released_layout(model: SavedModel, path: Path, layout: ReleasedLayout)
         "meta": {"dataset_name": model.skeleton.name},
         RECORD_KEY: saved_record(model),
     }
-    _write_whole(path, lambda temporary: torch.save(contents, temporary))
+    with write_whole(path, advice=_ADVICE) as part:
+        torch.save(contents, part)
 
 
 def save_pretrained(model: SavedModel, folder: str | Path) -> Path:
@@ -60,40 +57,13 @@ def save_pretrained(model: SavedModel, folder: str | Path) -> Path:
 
     The JSON holds the weights' sha256, since safetensors has no checksum; loading compares them.
     """
-    folder = Path(folder)
-    weights = folder / WEIGHTS_NAME
+    weights = Path(folder) / DEFAULT_FILE
     # Copies, because safetensors refuses weights that share memory, such as tied ones.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.network.state_dict().items()}
-    _write_whole(weights, lambda temporary: save_file(tensors, temporary, metadata={"format": "pt"}))
-    with weights.open("rb") as stream:
-        digest = file_digest(stream, "sha256").hexdigest()
-    config: dict[str, Any] = {
-        "library_name": "uniformer-pose",
-        WEIGHTS_DIGEST_KEY: digest,
-        RECORD_KEY: saved_record(model),
-    }
-    text = json.dumps(config, indent=1, allow_nan=False) + "\n"
-    _write_whole(folder / CONFIG_NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    content = save(tensors, metadata={"format": "pt"})
+    with write_whole(weights, advice=_ADVICE) as part:
+        part.write_bytes(content)
+    digest = sha256(content).hexdigest()
+    config = {"library_name": "uniformer-pose", WEIGHTS_DIGEST_KEY: digest, RECORD_KEY: saved_record(model)}
+    write_json(weights.with_name("config.json"), config, advice=_ADVICE)
     return weights
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside ``path`` and rename, so that nobody ever sees a part; InputError where that is impossible."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        os.close(handle)
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's files are for their owner alone
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another output=") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

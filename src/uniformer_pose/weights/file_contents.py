@@ -12,6 +12,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,20 +24,25 @@ from torch import Tensor
 
 from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.saved_model import RECORD_KEY
+from uniformer_pose.weights.fetch import digest_in_name
 from uniformer_pose.weights.inert_pickle import global_names, inert_globals
-from uniformer_pose.weights.web_address import digits_in_name
 
 Container = Literal["torch archive", "old torch file", "safetensors"]
 
 WEIGHTS_DIGEST_KEY = "weights_sha256"
 """Entry of the JSON beside a safetensors file, which has no checksums of its own."""
 
-_OUR_KEYS = (WEIGHTS_DIGEST_KEY, RECORD_KEY)
 # A pickle of torch's magic number, which every file of the old format begins with.
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _LARGEST_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
 # More bytes of tensors than the file has: made to exhaust memory. The slack is for alignment.
 _SLACK_BYTES = 1_000_000
+_OTHER_FILES = (
+    (re.compile(rb"$"), "an empty file"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, to be replaced by its file with git lfs pull"),
+    (re.compile(rb"\s*<(!doctype|html)", re.IGNORECASE), "a web page, perhaps an error message saved in its place"),
+    (re.compile(rb"[^\0]+$"), "text"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class FileContents:
     beside what this project keeps in the JSON.
 
     ``sha256`` is that of the whole file. ``checked_by`` says what would have told a damaged file; None means that
-    nothing could. ``misnamed`` are digits in its name that look like the start of its sha256 and are not.
+    nothing could.
     """
 
     path: Path
@@ -53,7 +59,15 @@ class FileContents:
     sha256: str
     checked_by: str | None
     contents: dict[str, Any]
-    misnamed: str | None = None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Puts the name of a file before the messages of InputErrors that do not begin with it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
 
 
 def read_weight_file(path: str | Path) -> FileContents:
@@ -65,55 +79,46 @@ def read_weight_file(path: str | Path) -> FileContents:
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no weight file at {path}; give the path of a .ckpt, .pth or .safetensors file")
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(4096)
-            stream.seek(0)
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    container = _container_of(path, start)
-    digits = digits_in_name(path.name)
-    fits = digits is not None and sha256.startswith(digits)
-    checked_by = "the digest in its name" if fits else None
-    if container == "safetensors":
-        contents, digest = _read_safetensors(path)
-        if digest is not None and digest != sha256:
-            raise InputError(
-                f"{path}: damaged or replaced: the JSON beside it says sha256 {digest[:8]}, the file has {sha256[:8]}; "
-                "copy both again"
-            )
-        checked_by = checked_by or (digest and "the digest in its JSON")
-    else:
-        if container == "torch archive":
-            _check_archive(path)
-            checked_by = checked_by or "the archive's checksums"
-        contents = _read_pickled(path)
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(contents))
-    if claimed > path.stat().st_size + _SLACK_BYTES:
-        raise InputError(
-            f"{path}: claims {claimed} bytes of tensors in a file of {path.stat().st_size}; no such file is loaded"
+    with naming(path):
+        try:
+            with path.open("rb") as stream:
+                start = stream.read(4096)
+                stream.seek(0)
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror}); check its permissions") from error
+        container = _container_of(start)
+        contents, checked_by = _read(path, container, sha256)
+        claimed, size = (
+            sum(tensor.numel() * tensor.element_size() for tensor in _tensors(contents)),
+            path.stat().st_size,
         )
-    return FileContents(path, container, sha256, checked_by, contents, misnamed=None if fits else digits)
+        if claimed > size + _SLACK_BYTES:
+            raise InputError(f"claims {claimed} bytes of tensors in a file of {size}; no such file is loaded")
+    digits = digest_in_name(path.name)
+    if digits is not None and sha256.startswith(digits):
+        checked_by = "the digest in its name"
+    return FileContents(path, container, sha256, checked_by, contents)
 
 
-def _container_of(path: Path, start: bytes) -> Container:
+def _container_of(start: bytes) -> Container:
     if start.startswith(b"PK"):
         return "torch archive"
     if start.startswith(_OLD_TORCH):
         return "old torch file"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LARGEST_SAFETENSORS_HEADER:
         return "safetensors"
-    found = "something else"
-    if not start:
-        found = "an empty file"
-    elif start.startswith(b"version https://git-lfs"):
-        found = "a Git LFS pointer, to be replaced by its file with git lfs pull"
-    elif re.match(rb"\s*<(!doctype|html)", start, flags=re.IGNORECASE):
-        found = "a web page, perhaps an error message saved in its place"
-    elif b"\0" not in start:
-        found = "text"
-    raise InputError(f"{path}: not a weight file but {found}; give a .ckpt, .pth or .safetensors file")
+    found = next((what for pattern, what in _OTHER_FILES if pattern.match(start)), "something else")
+    raise InputError(f"not a weight file but {found}; give a .ckpt, .pth or .safetensors file")
+
+
+def _read(path: Path, container: Container, sha256: str) -> tuple[dict[str, Any], str | None]:
+    """The saved object, and what would have told a damaged file."""
+    if container == "safetensors":
+        return _read_safetensors(path, sha256)
+    if container == "torch archive":
+        _check_archive(path)
+    return _read_pickled(path), "the archive's checksums" if container == "torch archive" else None
 
 
 def _check_archive(path: Path) -> None:
@@ -121,14 +126,14 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise InputError(f"{path}: a compressed zip archive, which torch.save never writes; it is not loaded")
+                raise InputError("a compressed zip archive, which torch.save never writes; it is not loaded")
             damaged = archive.testzip()
     except InputError:
         raise
     except Exception as error:  # zipfile raises nearly anything on a damaged file
-        raise InputError(f"{path}: not a whole weight file ({one_line(error)}); copy or fetch it again") from error
+        raise InputError(f"not a whole weight file ({one_line(error)}); copy or fetch it again") from error
     if damaged is not None:
-        raise InputError(f"{path}: damaged at {damaged!r} (checksum); copy or fetch it again, or use an older one")
+        raise InputError(f"damaged at {damaged!r} (checksum); copy or fetch it again, or use an older one")
 
 
 def _read_pickled(path: Path) -> dict[str, Any]:
@@ -140,28 +145,31 @@ def _read_pickled(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
         what = f"{blocked[1]}, which loading it would run" if blocked else "more than tensors and plain data"
-        raise InputError(
-            f"{path}: refused, because it holds {what}; give a file of tensors and plain values"
-        ) from error
+        raise InputError(f"refused, because it holds {what}; give a file of tensors and plain values") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
-            f"{path}: not a whole weight file ({one_line(error)}); it may be cut short, so copy or fetch it again"
+            f"not a whole weight file ({one_line(error)}); it may be cut short, so copy or fetch it again"
         ) from error
     if not isinstance(contents, dict):
-        raise InputError(f"{path}: holds a {type(contents).__name__}, not names and tensors; give a state dict")
+        raise InputError(f"holds a {type(contents).__name__}, not names and tensors; give a state dict")
     return dict(contents)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Tensors and our entry of the JSON beside them, if it is ours, and the digest that this gives for the file."""
+def _read_safetensors(path: Path, sha256: str) -> tuple[dict[str, Any], str | None]:
+    """Tensors and our entry of the JSON beside them, if it is ours."""
     try:
         tensors = load_file(path)
     except (SafetensorError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({one_line(error)}); copy or fetch it again") from error
+        raise InputError(f"not a whole safetensors file ({one_line(error)}); copy or fetch it again") from error
     candidates = (_our_entries(path.with_suffix(".json")), _our_entries(path.with_name("config.json")))
     entries: dict[str, Any] = next(filter(None, candidates), {})
     digest = entries.pop(WEIGHTS_DIGEST_KEY, None)
-    return {**entries, "state_dict": tensors}, digest if isinstance(digest, str) else None
+    if digest not in (None, sha256):
+        raise InputError(
+            f"damaged or replaced: the JSON beside it says sha256 {digest!s:.8}, the file has {sha256[:8]}; copy both "
+            "again"
+        )
+    return {**entries, "state_dict": tensors}, digest and "the digest in its JSON"
 
 
 def _our_entries(path: Path) -> dict[str, Any]:
@@ -169,11 +177,9 @@ def _our_entries(path: Path) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_bytes()) if path.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not valid JSON ({one_line(error)}); copy it again with its weights, or move it away if it is not "
-            "theirs"
-        ) from error
-    return {key: entries[key] for key in _OUR_KEYS if isinstance(entries, dict) and key in entries}
+        raise InputError(f"{path.name} beside it is not valid JSON ({one_line(error)}); copy both again") from error
+    ours = (WEIGHTS_DIGEST_KEY, RECORD_KEY)
+    return {key: entries[key] for key in ours if isinstance(entries, dict) and key in entries}
 
 
 def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:

@@ -27,45 +27,44 @@ def channels_by_name(
     names: Sequence[str] | None,
     skeleton: Skeleton,
     *,
-    source: str,
     complete: bool,
-) -> tuple[dict[str, Tensor], str | None]:
+) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors with the channels of ``names`` where ``skeleton`` has these keypoints, and a remark if any moved.
 
     ``own`` are those of the network: a keypoint that is none of ``names`` keeps its values there, or with ``complete``
-    is an error. Raises InputError, naming ``source``, for that, for no keypoint in common, and without ``names``.
+    is an error. Raises InputError for that, for no keypoint in common, and without ``names``.
     """
     found = num_channels(tensors)
     if not found:  # whoever compares names and shapes says what is wrong with it
-        return dict(tensors), None
+        return dict(tensors), []
     other_way = "" if complete else ", or leave the head out: model.pretrained_head=false"
     if names is None:
         raise InputError(
-            f"{source}: has {found} keypoints, but does not say which; only files of this project, and MMPose's with "
-            f"names in their dataset_meta, can have others than the 17 of coco_17{other_way}"
+            f"has {found} keypoints, but does not say which; only files of this project, and MMPose's with names in "
+            f"their dataset_meta, can have others than the 17 of coco_17{other_way}"
         )
     if len(names) != found:
-        raise InputError(f"{source}: weights of {found} keypoints beside the names of {len(names)}; export it again")
+        raise InputError(f"weights of {found} keypoints beside the names of {len(names)}; export it again")
     places = skeleton.places_in(names)
     absent = [name for name, place in zip(skeleton.keypoint_names, places, strict=True) if place is None]
     if len(absent) == skeleton.num_keypoints or (absent and complete):
         raise InputError(
-            f"{source}: its keypoints ({shortened(names)}) do not include {printable(', '.join(absent))} of skeleton "
-            f"{printable(skeleton.name)}; correct the names there, or give data of the model's keypoints{other_way}"
+            f"its keypoints ({shortened(names)}) do not include {printable(', '.join(absent))} of skeleton "
+            f"{skeleton.name}; correct the names there, or give data of the model's keypoints{other_way}"
         )
     if skeleton.is_in_order_of(names):
-        return dict(tensors), None
+        return dict(tensors), []
     rows = [row for row, place in enumerate(places) if place is not None]
     matched = dict(tensors)
     for name in _ENTRIES:
         if tensors[name].shape[1:] == own[name].shape[1:] and tensors[name].is_floating_point():
             matched[name] = own[name].clone()
             matched[name][rows] = tensors[name][[places[row] for row in rows]].to(own[name])
-    untrained = f"; untrained, since the file has none: {printable(', '.join(absent))}" if absent else ""
-    return matched, (
-        f"head matched by keypoint name: {len(rows)} of the {skeleton.num_keypoints} of skeleton "
-        f"{printable(skeleton.name)}, from {found} in the file{untrained}"
-    )
+    untrained = f"; untrained, since the file has none: {', '.join(absent)}" if absent else ""
+    return matched, [
+        f"head matched by keypoint name: {len(rows)} of the {skeleton.num_keypoints} of skeleton {skeleton.name}, from "
+        f"{found} in the file{untrained}"
+    ]
 
 
 def differences(trained: Skeleton | None, evaluated_on: Skeleton | None) -> list[str]:

@@ -10,7 +10,8 @@ from huggingface_hub import HfApi
 from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.saved_model import SavedModel
-from uniformer_pose.weights.export import WEIGHTS_NAME, save_pretrained
+from uniformer_pose.weights.export import save_pretrained
+from uniformer_pose.weights.hub_file import DEFAULT_FILE
 from uniformer_pose.weights.loading import load_model
 
 _CARD = """---
@@ -20,22 +21,17 @@ pipeline_tag: keypoint-detection
 tags: [uniformer, pose-estimation]
 ---
 
-# {name}
+# {repo_id}
 
-{network}: person crops of {height}x{width} (height x width) to {keypoints} keypoints ({skeleton}), decoded
-with {method}.
+{network}: person crops of {codec.height}x{codec.width} (height x width) to {skeleton.num_keypoints} keypoints
+({skeleton.name}), decoded with {codec.method}.
 
 ```python
-{loading}
+from uniformer_pose import from_pretrained
+
+model = from_pretrained("{repo_id}"{model_class})
 ```
 """
-_LOADING = """from uniformer_pose import load_network
-
-# (B, 3, {height}, {width}) normalised RGB -> (B, {keypoints}, {height} / 4, {width} / 4) heatmaps
-network = load_network("hf://{repo_id}/model.safetensors")"""
-_LOADING_OTHER = """from uniformer_pose import from_pretrained
-
-model = from_pretrained("{repo_id}", model_class="{network_class}")  # a class of your own environment"""
 
 
 def from_pretrained(
@@ -50,10 +46,10 @@ def from_pretrained(
     if folder.is_dir():
         if revision is not None:
             raise InputError(f"{folder}: a folder has no revision {revision!r}; leave it out")
-        return load_model(folder / WEIGHTS_NAME, model_class=model_class)[0]
+        return load_model(folder, model_class=model_class)[0]
     if str(name_or_folder).count("/") != 1:
         raise InputError(f"{name_or_folder}: neither a folder nor the name of a hub repository, owner/name")
-    address = f"hf://{name_or_folder}/{WEIGHTS_NAME}" + (f"@{revision}" if revision else "")
+    address = f"hf://{name_or_folder}/{DEFAULT_FILE}" + (f"@{revision}" if revision else "")
     return load_model(address, model_class=model_class)[0]
 
 
@@ -70,21 +66,16 @@ def push_to_hub(
 
     Weights, ``config.json`` and a model card, in one commit. Raises InputError when the hub refuses or is out of reach.
     """
+    other = model.other_network
+    card = _CARD.format(
+        repo_id=repo_id,
+        codec=model.codec,
+        skeleton=model.skeleton,
+        network="UniFormer pose network" if other is None else f"Pose network `{other.path}`",
+        model_class="" if other is None else f', model_class="{other.path}"',
+    )
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder)
-        facts = {
-            "name": repo_id.rpartition("/")[2],
-            "repo_id": repo_id,
-            "height": model.codec.height,
-            "width": model.codec.width,
-            "keypoints": model.skeleton.num_keypoints,
-            "skeleton": model.skeleton.name,
-            "method": model.codec.method,
-        }
-        other = model.other_network
-        facts["network"] = "UniFormer pose network" if other is None else f"Pose network `{other.path}`"
-        loading = _LOADING if other is None else _LOADING_OTHER
-        card = _CARD.format(loading=loading.format(network_class=other and other.path, **facts), **facts)
         (Path(folder) / "README.md").write_text(card, encoding="utf-8")
         api = HfApi(token=token)
         try:

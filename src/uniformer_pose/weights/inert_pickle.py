@@ -24,43 +24,26 @@ Global = Callable[..., Any] | tuple[Callable[..., Any], str]
 
 # Magic number, protocol version, system information and the saved object itself: the pickles before the raw numbers.
 _PICKLES_OF_A_LEGACY_FILE = 4
+_MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 # Dict-like classes. Their pickled items are set one by one, which torch's unpickler does for three types only.
-_MAPPINGS = frozenset(
-    {
-        "addict.Dict",
-        "addict.addict.Dict",
-        "box.box.Box",
-        "collections.defaultdict",
-        "easydict.EasyDict",
-        "fvcore.common.config.CfgNode",
-        "detectron2.config.config.CfgNode",
-        "lightning.fabric.utilities.data.AttributeDict",
-        "lightning_fabric.utilities.data.AttributeDict",
-        "mmcv.utils.config.ConfigDict",
-        "mmengine.config.config.ConfigDict",
-        "munch.Munch",
-        "pytorch_lightning.utilities.parsing.AttributeDict",
-        "yacs.config.CfgNode",
-    }
+_MAPPINGS = re.compile(
+    r"addict\.(?:addict\.)?Dict|box\.box\.Box|collections\.defaultdict|easydict\.EasyDict|munch\.Munch"
+    r"|(?:fvcore\.common|detectron2\.config|yacs)\.config\.CfgNode"
+    r"|(?:lightning\.fabric|lightning_fabric)\.utilities\.data\.AttributeDict"
+    r"|pytorch_lightning\.utilities\.parsing\.AttributeDict"
+    r"|mmcv\.utils\.config\.ConfigDict|mmengine\.config\.config\.ConfigDict"
 )
 # Builtin types, and classes (a capital letter) of packages whose objects are settings, records or counters when found
 # beside weights.
 _OBJECTS = re.compile(
     r"(?:mmengine|mmcv|mmpose|mmcls|mmpretrain|mmdet|omegaconf|ml_collections|timm|yacs)(?:\.\w+)*\.[A-Z]\w*"
     r"|builtins\.(?:object|dict|list|tuple|int|float|complex|str|bool|bytes|bytearray|frozenset|range|slice)"
-    r"|argparse\.Namespace"
-    r"|types\.SimpleNamespace"
-    r"|typing\.Any"
     r"|pathlib(?:\._local)?\.(?:Pure)?(?:Posix|Windows)?Path"
     r"|datetime\.(?:date|datetime|time|timedelta|timezone)"
-    r"|uuid\.UUID"
-    r"|decimal\.Decimal"
-    r"|fractions\.Fraction"
+    r"|argparse\.Namespace|types\.SimpleNamespace|typing\.Any|uuid\.UUID|decimal\.Decimal|fractions\.Fraction"
     r"|torch\.torch_version\.TorchVersion"
 )
-_MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-_SEQUENCES = frozenset({"collections.deque"})
 
 
 class _Shell:
@@ -97,6 +80,13 @@ def _reconstructed(*_arguments: Any) -> _Shell:
     return _Shell()
 
 
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "collections.deque": _sequence,
+    "builtins.getattr": _attribute,
+    "copyreg._reconstructor": _reconstructed,
+}
+
+
 def inert_globals(names: set[str]) -> list[Global]:
     """Stand-ins for those ``names`` (``module.name``) that are known to be harmless; the rest stays refused."""
     stand_ins: list[Global] = []
@@ -104,24 +94,11 @@ def inert_globals(names: set[str]) -> list[Global]:
         module, _, attribute = name.rpartition(".")
         # Pickle protocol 2 writes the names of Python 2, which torch's unpickler translates before it looks them up.
         modern = f"{_MODERN.get(module, module)}.{'int' if attribute == 'long' else attribute}"
-        stand_in = _stand_in(modern)
+        shell = _Mapping if _MAPPINGS.fullmatch(modern) else _Shell if _OBJECTS.fullmatch(modern) else None
+        stand_in: Callable[..., Any] | None = shell or _FUNCTIONS.get(modern)
         if stand_in is not None:
             stand_ins += [(stand_in, spelling) for spelling in {name, modern}]
     return [*stand_ins, *_numpy_arrays()]
-
-
-def _stand_in(name: str) -> Callable[..., Any] | None:
-    if name in _MAPPINGS:
-        return _Mapping
-    if name in _SEQUENCES:
-        return _sequence
-    if _OBJECTS.fullmatch(name):
-        return _Shell
-    others: dict[str, Callable[..., Any]] = {
-        "builtins.getattr": _attribute,
-        "copyreg._reconstructor": _reconstructed,
-    }
-    return others.get(name)
 
 
 def _numpy_arrays() -> list[Global]:
@@ -129,16 +106,12 @@ def _numpy_arrays() -> list[Global]:
     numbers = [np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")]
     rebuild_array: Any = np.zeros(1).__reduce__()[0]
     rebuild_scalar: Any = np.float64().__reduce__()[0]
-    return [
-        np.ndarray,
-        np.dtype,
-        *map(type, numbers),
-        rebuild_array,
-        rebuild_scalar,
-        # The names under which numpy 1 wrote them.
+    # The names under which numpy 1 wrote them.
+    of_numpy_1 = [
         (rebuild_array, "numpy.core.multiarray._reconstruct"),
         (rebuild_scalar, "numpy.core.multiarray.scalar"),
     ]
+    return [np.ndarray, np.dtype, *map(type, numbers), rebuild_array, rebuild_scalar, *of_numpy_1]
 
 
 def global_names(path: Path) -> set[str]:
@@ -158,8 +131,5 @@ def global_names(path: Path) -> set[str]:
 
 
 def _names_in(stream: BinaryIO) -> set[str]:
-    return {
-        str(argument).replace(" ", ".", 1)
-        for opcode, argument, _ in pickletools.genops(stream)
-        if opcode.name == "GLOBAL"
-    }
+    opcodes = pickletools.genops(stream)
+    return {str(argument).replace(" ", ".", 1) for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}

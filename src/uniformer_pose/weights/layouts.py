@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -37,9 +36,11 @@ _BOOKKEEPING = frozenset({"n_averaged", "steps", "step", "initted", "decay", "nu
 # Norms behind stages 1 to 3: in every released pose model, read by none (see uniformer.py).
 _UNUSED_NORMS = [f"backbone.norm{stage}.{part}" for stage in (1, 2, 3) for part in ("weight", "bias")]
 # The classifier ends in a BatchNorm and a linear layer, or two, of its own,
-_BATCHNORM_PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_CLASSIFIER_NORM = [f"norm.{part}" for part in _BATCHNORM_PARTS]
-_CLASSIFIER_HEADS = [[f"{head}.{part}" for part in ("weight", "bias")] for head in ("head", "aux_head")]
+_CLASSIFIER_ENDS = (
+    [f"norm.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")],
+    ["head.weight", "head.bias"],
+    ["aux_head.weight", "aux_head.bias"],
+)
 # where a pose model has a LayerNorm and the heatmap head.
 _NOT_IN_CLASSIFIER = re.compile(r"backbone\.norm4\.(weight|bias)|head\..+")
 
@@ -62,32 +63,24 @@ class NamedWeights:
         return self.layout == "ImageNet classifier" and _NOT_IN_CLASSIFIER.fullmatch(name) is not None
 
 
-def named_weights(
-    contents: Mapping[str, Any], path: Path, *, has_record: bool, as_they_are: bool = False
-) -> NamedWeights:
+def named_weights(contents: Mapping[str, Any], *, has_record: bool, as_they_are: bool = False) -> NamedWeights:
     """The weights among a file's contents; ``has_record`` says that this project described its network there.
 
     ``as_they_are``: that network is no ``PoseNetwork``, so nothing is known of its names.
 
     Raises InputError when it holds none, or more than one set of them.
     """
-    container, tensors = _unwrapped(contents, path)
-    remarks = []
-    if container in _EMA_CONTAINERS:
-        remarks.append(f"taken from {container}, its average of the weights")
-    elif container == "state_dict" and (swapped := _swapped(contents)):
-        remarks.append(f"its average of the weights (EMA), which it keeps in state_dict; {swapped} was not taken")
-    elif averages := [name for name in _EMA_CONTAINERS if isinstance(contents.get(name), Mapping)]:
-        remarks.append(f"its {averages[0]} was not taken")
+    container, tensors = _unwrapped(contents)
+    remarks = _remarks_on_averages(contents, container)
     if as_they_are:
         return NamedWeights("uniformer-pose model", tensors, (), tuple(remarks))
     tensors, prefix = _without_common_prefix(tensors)
     if prefix and not has_record:
         remarks.append(f"prefix {prefix} taken off")
     if "patch_embed1.proj.weight" in tensors or "patch_embed1.proj.0.weight" in tensors:
-        ends = {name for group in (_CLASSIFIER_NORM, *_CLASSIFIER_HEADS) for name in group}
+        ends = {name for group in _CLASSIFIER_ENDS for name in group}
         tensors = {name if name in ends else f"backbone.{name}": tensor for name, tensor in tensors.items()}
-        return NamedWeights("ImageNet classifier", tensors, (_CLASSIFIER_NORM, *_CLASSIFIER_HEADS), tuple(remarks))
+        return NamedWeights("ImageNet classifier", tensors, _CLASSIFIER_ENDS, tuple(remarks))
     heads = {name.partition(".")[0] for name in tensors} & {"head", "keypoint_head"}
     if heads == {"keypoint_head"}:  # with both, renaming would drop one: left alone, the second counts as unknown
         tensors = {re.sub(r"^keypoint_head\.", "head.", name): tensor for name, tensor in tensors.items()}
@@ -112,39 +105,47 @@ def released_layout(
     return named
 
 
-def _unwrapped(contents: Mapping[str, Any], path: Path) -> tuple[str | None, dict[str, Tensor]]:
+def shortened(names: Sequence[str], shown: int = 3) -> str:
+    """The first names, of a file that may hold anything, and the number of the others."""
+    rest = len(names) - shown
+    return ", ".join(printable(name)[:200] for name in names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _unwrapped(contents: Mapping[str, Any]) -> tuple[str | None, dict[str, Tensor]]:
     """Name of the container, if any, and name -> tensor; InputError where it is not clear which."""
     containers = [name for name in _CONTAINERS if isinstance(contents.get(name), Mapping)]
     loose = [str(name) for name, value in contents.items() if isinstance(value, Tensor)]
     if not containers and not loose:
         containers = [name for name in _EMA_CONTAINERS if isinstance(contents.get(name), Mapping)][:1]
     if len(containers) + bool(loose) != 1:
-        places = [*containers, *([f"{len(loose)} tensors without either"] if loose else [])]
-        found = " and ".join(places) or "none"
+        found = [*containers, *([f"{len(loose)} tensors without either"] if loose else [])]
         raise InputError(
-            f"{path}: weights must lie in one place, under 'state_dict', under 'model' or without either; found {found}"
+            "weights must lie in one place, under 'state_dict', under 'model' or without either; found "
+            f"{' and '.join(found) or 'none'}"
         )
     entries = dict(contents[containers[0]]) if containers else dict(contents)
     others = [str(n) for n, entry in entries.items() if not (isinstance(n, str) and isinstance(entry, Tensor))]
     if others:
-        raise InputError(
-            f"{path}: {len(others)} entries beside the weights are no named tensors ({shortened(others)}); "
-            "give a file of names and tensors only"
-        )
+        raise InputError(f"{len(others)} entries beside the weights are no named tensors ({shortened(others)})")
     return containers[0] if containers else None, entries
 
 
-def _swapped(contents: Mapping[str, Any]) -> str | None:
-    """Name of the entry with the weights that are not averaged, of a file whose ``state_dict`` is the average.
+def _remarks_on_averages(contents: Mapping[str, Any], container: str | None) -> list[str]:
+    """What to say of averages in the file.
 
-    MMEngine's EMA hook and Lightning's WeightAveraging swap the two when they save. The former's entry keeps the
-    wrapper's prefix and counter, by which it is told from another program's averages of that name.
+    MMEngine's EMA hook and Lightning's WeightAveraging swap the two sets of weights when they save: ``state_dict`` is
+    then the average. The former's other entry keeps the wrapper's prefix and counter, by which it is told from another
+    program's averages of that name.
     """
-    if "current_model_state" in contents:
-        return "current_model_state"
-    entry = contents.get("ema_state_dict")
-    by_mmengine = isinstance(entry, Mapping) and any(str(n) == "steps" or str(n).startswith("module.") for n in entry)
-    return "ema_state_dict" if by_mmengine else None
+    if container in _EMA_CONTAINERS:
+        return [f"taken from {container}, its average of the weights"]
+    averages = [name for name in _EMA_CONTAINERS if isinstance(contents.get(name), Mapping)]
+    ema = contents["ema_state_dict"] if "ema_state_dict" in averages else {}
+    by_mmengine = any(str(name) == "steps" or str(name).startswith("module.") for name in ema)
+    swapped = "current_model_state" if "current_model_state" in contents else "ema_state_dict" if by_mmengine else None
+    if swapped is not None and container == "state_dict":
+        return [f"its average of the weights (EMA), which it keeps in state_dict; {swapped} was not taken"]
+    return [f"its {averages[0]} was not taken"] if averages else []
 
 
 def _without_common_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -158,9 +159,3 @@ def _without_common_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor
         tensors = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
         whole_prefix += prefix
     return tensors, whole_prefix
-
-
-def shortened(names: Sequence[str], shown: int = 3) -> str:
-    """The first names, of a file that may hold anything, and the number of the others."""
-    rest = len(names) - shown
-    return ", ".join(printable(name)[:200] for name in names[:shown]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,128 @@
+"""Named tensors of a file -> a network that has exactly these, or a sentence that says what does not fit.
+
+Names and shapes must fit, but for the differences that are known for each layout; anything else would leave part of a
+network random without a word. What was taken, and what was assumed, is one line (``LoadReport``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uniformer_pose.errors import InputError
+from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.weights.architecture import network_arguments, size_name
+from uniformer_pose.weights.layouts import NamedWeights, shortened
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was taken from a file; ``str()`` of it is one line for the log.
+
+    ``loaded`` and ``left_untouched`` are names of the network, ``skipped`` names of the file.
+    """
+
+    path: Path
+    size: str
+    layout: str
+    container: str
+    checked_by: str | None
+    loaded: tuple[str, ...]
+    skipped: tuple[str, ...]
+    left_untouched: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    def __str__(self) -> str:
+        checked = f"checked by {self.checked_by}" if self.checked_by else "without a checksum to check it by"
+        expected = len(self.loaded) + len(self.left_untouched)
+        parts = [
+            f"{self.path}: {self.size}, {self.layout} ({self.container}, {checked}): "
+            f"{len(self.loaded)} of {expected} tensors loaded"
+        ]
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} skipped as expected ({shortened(self.skipped)})")
+        if self.left_untouched:
+            parts.append(f"{len(self.left_untouched)} left as they were ({shortened(self.left_untouched)})")
+        return ", ".join([*parts, *self.remarks])
+
+
+def fill(
+    network: nn.Module, tensors: Mapping[str, Tensor], weights: NamedWeights, *, without_head: bool, advice: str
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Load ``tensors``, of a file with ``weights``, into a network; ``without_head`` leaves the network's as it is.
+
+    Returns names: what was loaded, what was skipped of the file, and what was left untouched of the network. Raises
+    InputError, with ``advice`` at its end, and leaves the network as it was, unless every entry of both is accounted
+    for.
+    """
+    wanted, groups = network.state_dict(), weights.expected_extras
+    absent = [name for name in wanted if name not in tensors]
+    left = [name for name in absent if weights.may_lack(name) or (without_head and name.startswith("head."))]
+    extra = [name for name in tensors if name not in wanted]
+    skipped = [name for group in groups for name in group if name in extra]
+    begun = [group for group in groups if any(name in tensors for name in group)]
+    half_there = [name for group in begun for name in group if name not in tensors]
+    loaded = {name: tensors[name] for name in wanted if name in tensors}
+    problems = {
+        "missing": [name for name in absent if name not in left] + half_there,
+        "unknown to the network": [name for name in extra if name not in skipped],
+        **_misfits(loaded, wanted),
+    }
+    if any(problems.values()):
+        raise InputError(f"{_told(network, tensors, weights, problems)}; {advice}")
+    network.load_state_dict(loaded, strict=not left)
+    return tuple(loaded), tuple(skipped), tuple(left)
+
+
+def _misfits(loaded: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    fitting = {name: tensor for name, tensor in loaded.items() if tensor.shape == wanted[name].shape}
+    return {
+        "of another shape": [
+            f"{name}: file {list(loaded[name].shape)}, network {list(wanted[name].shape)}"
+            for name in loaded
+            if name not in fitting
+        ],
+        "of another type": [
+            f"{name}: {tensor.dtype}"
+            for name, tensor in loaded.items()
+            if tensor.is_floating_point() != wanted[name].is_floating_point()
+        ],
+        "not finite": [
+            name
+            for name, tensor in fitting.items()
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+        ],
+    }
+
+
+def _told(
+    network: nn.Module, tensors: Mapping[str, Tensor], weights: NamedWeights, problems: Mapping[str, list[str]]
+) -> str:
+    """What does not fit; of networks of different sizes that they are, since a hundred missing names do not say it."""
+    listed = "; ".join(f"{len(names)} {what} ({shortened(names)})" for what, names in problems.items() if names)
+    told = f"taken for {weights.layout} weights, but of their entries {listed}"
+    if type(network) is not PoseNetwork:
+        return told
+    extras = {name for group in weights.expected_extras for name in group}
+    try:
+        found = network_arguments({name: tensor.shape for name, tensor in tensors.items() if name not in extras})
+    except InputError as error:
+        is_another = not any(name in tensors for name in network.state_dict())
+        return str(error) if is_another else told
+    ours, theirs = _traits(network.arguments), _traits(found)
+    differing = [name for name in ours if ours[name] != theirs[name]]
+    if not differing:
+        return told
+    held, own = (", ".join(f"{name} {traits[name]}" for name in differing) for traits in (theirs, ours))
+    return f"holds {size_name(found)} ({held}), but the network is {size_name(network.arguments)} ({own})"
+
+
+def _traits(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells sizes apart; the value of a layer scale leaves no trace in a file."""
+    scaled = arguments["layer_scale"] is not None and arguments["layer_scale_blocks"]
+    return {name: arguments[name] for name in ("depths", "embed_dims", "stem")} | {"layer_scale": scaled}

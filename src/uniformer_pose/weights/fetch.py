@@ -1,0 +1,268 @@
+"""What a user names weights by, a path or an address -> a local file, whole, and verified where its digest is known.
+
+A download lies in a folder of its own, ``<cache>/<16 digits of the URL's sha256>/<name>``. The name appears in one
+step, after the digest was found right: what an interruption leaves is never taken for the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+from http.client import responses
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+import requests
+from filelock import FileLock
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
+
+from uniformer_pose.errors import InputError, printable
+from uniformer_pose.files import write_whole
+from uniformer_pose.nearest_name import nearest
+from uniformer_pose.progress import progress_bar
+from uniformer_pose.weights import hub_file
+from uniformer_pose.weights.zoo import released_address
+
+CACHE_VARIABLE = "UNIFORMER_POSE_CACHE"
+_FORMS = "a path, https://host/file, zoo:<name> or hf://owner/repository/file"
+_BY_HAND = "or download the file by hand and give its path"
+_SCHEME = re.compile(r"([A-Za-z][\w+.-]+):/")  # two letters at least: one is a drive of Windows
+# <name>-<8 digits>_<date>.pth as MMPose writes it, or <name>-<8 or more>.pth as PyTorch does, with a letter in it. The
+# commit of a training looks the same: only of these two servers' files are the digits known to begin the sha256.
+_HOSTS_WITH_DIGESTS = ("download.openmmlab.com", "download.pytorch.org")
+_DIGEST_IN_NAME = re.compile(r"-(?:([0-9a-f]{8})_\d{8}\.pth|((?=\d*[a-f])[0-9a-f]{8,64})\.\w+)$")
+
+_RETRY = Retry(
+    total=4,
+    connect=2,
+    other=0,
+    status_forcelist=(408, 425, 429, 500, 502, 503, 504),
+    backoff_factor=1,
+    retry_after_max=60,
+    raise_on_status=False,
+)
+_TRIES = 3  # of a body whose connection breaks
+_TIMEOUTS = (10.0, 30.0)  # seconds to connect, and without a byte
+_CHUNK = 2**16
+
+
+def is_address(text: str) -> bool:
+    """Whether the text means a file elsewhere (``zoo:``, ``hf://``, ``https://``, ``http://``), not a path."""
+    return text.strip().lower().startswith(("zoo:", "hf://", "https://", "http://"))
+
+
+def local_file(address: str | Path) -> Path:
+    """The local file that ``address`` means, downloaded where it lies elsewhere.
+
+    - A path, with ``~`` for the home folder; of a folder its ``model.safetensors``.
+    - ``https://host/file.pth``, with ``#sha256=<digits>`` behind it or not (``download``).
+    - ``zoo:<name>``, a released file of ``zoo.yaml``.
+    - ``hf://owner/repository/file`` with ``@revision`` or not (``hub_file``).
+
+    A download is kept, and not repeated. Raises InputError where there is no such file, for other forms of addresses,
+    and for all that can go wrong on the way.
+    """
+    text = str(address).strip()
+    if text.lower().startswith("zoo:"):
+        return download(*released_address(text[4:].strip("/")))
+    if text.lower().startswith("hf://"):
+        return hub_file.hub_file(text)
+    if is_address(text):
+        return download(text)
+    if not text or _SCHEME.match(text):
+        raise InputError(f"weights {text!r}: cannot be read from there; give {_FORMS}")
+    try:
+        return _existing(Path(text).expanduser())
+    except (OSError, RuntimeError) as error:  # no permission, a name too long; a home that is not known
+        raise InputError(f"{text}: cannot be read ({getattr(error, 'strerror', error)}); give {_FORMS}") from error
+
+
+def _existing(path: Path) -> Path:
+    if path.is_dir():
+        if (path / hub_file.DEFAULT_FILE).is_file():
+            return path / hub_file.DEFAULT_FILE
+        found = [*path.glob("*.ckpt"), *path.glob("checkpoints/*.ckpt"), *path.glob("*.pth")]
+        hint = f"did you mean {', '.join(map(str, sorted(found)[:3]))}?" if found else f"give {_FORMS}"
+        raise InputError(f"{printable(str(path))}: a folder without {hub_file.DEFAULT_FILE}; {hint}")
+    if not path.is_file():
+        alike = nearest(path.name, (file.name for file in path.parent.iterdir())) if path.parent.is_dir() else None
+        hint = f"give {_FORMS}" if alike is None else f"did you mean {path.with_name(alike)}?"
+        raise InputError(f"no such file: {printable(str(path))}; {hint}")
+    return path
+
+
+def digest_in_name(name: str) -> str | None:
+    """What stands in a file's name where publishers put the start of its sha256; anything else may stand there too."""
+    found = _DIGEST_IN_NAME.search(name)
+    return None if found is None else found[1] or found[2]
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``UNIFORMER_POSE_CACHE``, or ``uniformer_pose`` in the user's cache folder."""
+    users = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        if own := os.environ.get(CACHE_VARIABLE):
+            return Path(own).expanduser()
+        # The XDG base directory specification has relative paths ignored.
+        return (users if users.is_absolute() else Path("~/.cache").expanduser()) / "uniformer_pose"
+    except RuntimeError as error:  # of expanduser
+        raise InputError(f"no home folder to keep downloads in; set {CACHE_VARIABLE} to a folder") from error
+
+
+def download(url: str, sha256: str | None = None) -> Path:
+    """The file behind ``url`` as a local file, fetched unless the cache holds it.
+
+    ``sha256`` is the digest that the file must have, or its first 8 or more hexadecimal digits. Without it, it is taken
+    from the end of the URL (``#sha256=...``), else on OpenMMLab's and PyTorch's servers from the file name.
+
+    Only https, and http from this very machine; the same for every redirection. Several processes may ask at once: one
+    downloads, the others wait.
+
+    Raises InputError for everything that keeps the file from being there: an address that cannot be, a server that
+    refuses or is out of reach, a web page in place of the file, a wrong digest, a cache that cannot be written.
+    """
+    parts = _checked(url)
+    shown, name = _shown(parts), _safe_name(unquote(parts.path))
+    if sha256 is None and parts.fragment:
+        sha256 = parts.fragment.removeprefix("sha256=").lower()
+    elif sha256 is None and parts.hostname in _HOSTS_WITH_DIGESTS:
+        sha256 = digest_in_name(name)
+    if sha256 is not None and not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
+        raise InputError(f"{shown}: only #sha256=<8 to 64 hexadecimal digits> may stand behind an address")
+    plain = parts._replace(fragment="")
+    key = hashlib.sha256(_without_login(plain).geturl().encode()).hexdigest()[:16]
+    path = cache_folder() / key / name
+    if _is_there(path, sha256):
+        return path
+    if hub_file.is_offline():
+        raise InputError(f"{shown}: not in the cache ({path}), and the network is not to be used (offline); {_BY_HAND}")
+    advice = f"set {CACHE_VARIABLE} to a folder with room"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{name}.lock")):  # the operating system frees it when its holder dies
+            if not _is_there(path, sha256):  # another process may just have fetched it
+                with write_whole(path, part=path.with_name(f"{name}.part"), advice=advice) as part:
+                    _fetch(plain, part, name, sha256)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be kept ({error.strerror or error}); {advice}") from error
+    return path
+
+
+def _is_there(path: Path, sha256: str | None) -> bool:
+    if sha256 is None or not path.is_file():
+        return path.is_file()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(sha256)
+
+
+def _fetch(url: SplitResult, part: Path, name: str, sha256: str | None) -> None:
+    """The body of ``url`` in the file ``part``; InputError if it cannot be had or has another digest."""
+    shown = _shown(url)
+    with requests.Session() as session:
+        session.mount("https://", HTTPAdapter(max_retries=_RETRY))
+        session.mount("http://", HTTPAdapter(max_retries=_RETRY))
+        session.hooks["response"].append(_refuse_insecure_redirection)
+        session.trust_env = not _is_this_machine(url)  # proxies are for other machines
+        for _ in range(_TRIES):
+            try:
+                with _answer(session, url.geturl(), shown) as response:
+                    found = _save(response, part, name)
+                break
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+                continue
+        else:
+            raise InputError(f"{shown}: the connection broke {_TRIES} times; try again later, {_BY_HAND}")
+    if not part.stat().st_size:
+        raise InputError(f"{shown}: the server sends an empty file; try again later, {_BY_HAND}")
+    if not found.startswith(sha256 or ""):
+        raise InputError(
+            f"{shown}: its sha256 is {found}, expected {sha256}; what came is damaged or another file and is not kept: "
+            f"try again, {_BY_HAND}"
+        )
+
+
+def _answer(session: requests.Session, url: str, shown: str) -> requests.Response:
+    """The server's answer with the file, its body not read yet; InputError for any other."""
+    headers = {"User-Agent": "uniformer-pose", "Accept-Encoding": "identity"}
+    try:
+        response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUTS)
+    except requests.RequestException as error:
+        raise InputError(f"{shown}: cannot be reached ({_reason(error)}); check address, network and proxy") from error
+    status = response.status_code
+    if status != 200:
+        said = f"HTTP {status} {responses.get(status, '')}".rstrip()
+        raise InputError(f"{shown}: the server answers {said}; check the address, it may need a login, {_BY_HAND}")
+    if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
+        raise InputError(
+            f"{shown}: a web page came, not the file; it may be a page about the file or a login: give the address of "
+            f"the file itself, {_BY_HAND}"
+        )
+    return response
+
+
+def _save(response: requests.Response, part: Path, name: str) -> str:
+    """Write the body; its sha256. The libraries raise where fewer bytes come than were announced."""
+    length = response.headers.get("Content-Length", "")
+    total = int(length) if re.fullmatch(r"\d{1,18}", length) else None
+    hasher, arrived = hashlib.sha256(), 0
+    with part.open("wb") as file, progress_bar(name, unit="bytes") as report:
+        for chunk in response.iter_content(_CHUNK):
+            file.write(chunk)
+            hasher.update(chunk)
+            arrived += len(chunk)
+            report(arrived, total)
+    return hasher.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in a few words; the messages of requests themselves hold the URL with its secrets."""
+    for inner in (getattr(error, "reason", None), error.__cause__, *error.args):
+        if isinstance(inner, BaseException):
+            return _reason(inner)
+    return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def _checked(url: str) -> SplitResult:
+    """The parts of a URL; InputError unless nobody can change on its way what is fetched (https, or this machine)."""
+    try:
+        parts = urlsplit(url.strip())
+        _ = parts.port  # ValueError for one that is no number
+    except ValueError as error:
+        raise InputError(f"no web address ({error}); give one like https://host/file.pth") from None
+    # Programs disagree on which host an address with backslashes or spaces means.
+    if not parts.hostname or re.search(r"[\s\\]", parts.netloc):
+        raise InputError(f"{_shown(parts)}: no web address; give one like https://host/file.pth")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(parts)):
+        raise InputError(f"{_shown(parts)}: only https:// is fetched from; give such an address, {_BY_HAND}")
+    return parts
+
+
+def _refuse_insecure_redirection(response: requests.Response, **_: object) -> None:
+    """Called for every answer, before requests follows it elsewhere."""
+    if response.is_redirect:
+        _checked(urljoin(response.url, response.headers["location"]))
+
+
+def _is_this_machine(parts: SplitResult) -> bool:
+    try:
+        return parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _without_login(parts: SplitResult) -> SplitResult:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2])
+
+
+def _shown(parts: SplitResult) -> str:
+    """The URL for messages: without login and query, which may be secret."""
+    return _without_login(parts)._replace(query="", fragment="").geturl() + ("?..." if parts.query else "")
+
+
+def _safe_name(path: str) -> str:
+    """The last part of a path as a file name that stays in its folder; of a long one the end, with the suffix."""
+    last = re.sub(r"[^A-Za-z0-9._+-]", "_", re.split(r"[/\\]", path)[-1])
+    return last[-120:].lstrip(".-") or "file"

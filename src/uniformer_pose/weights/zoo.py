@@ -1,0 +1,129 @@
+"""The released files by name: address, digest, crop size, and the results that their publishers state.
+
+The table is ``zoo.yaml``; the environment variable ``UNIFORMER_POSE_ZOO`` may name another file of that form, for a
+mirror or for models of one's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.nearest_name import did_you_mean
+
+ZOO_VARIABLE = "UNIFORMER_POSE_ZOO"
+
+# What the name of a released pose model says: crop, size of the network, and the start of its sha256.
+_FILE = re.compile(r"top_down_(\d+)x(\d+)_global_(small|base)-([0-9a-f]{8})_\d{8}\.pth")
+
+
+@dataclass(frozen=True)
+class Released:
+    """One released file: a pose model, or an ImageNet classifier to start a training from."""
+
+    name: str
+    file_name: str
+    url: str | None
+    """None where it is to be fetched by hand."""
+    network: str
+    """The choice of ``model=`` that it fills."""
+    head_dim: int = 64
+    sha256: str | None = None
+    """Its leading hexadecimal digits."""
+    height: int = 0
+    width: int = 0
+    sigma: float = 0.0
+    results: dict[str, float] = field(default_factory=dict)
+    """The publishers', in percent; of a classifier none."""
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """The table, and how the crops of its pose models were made (RGB, 0 to 255)."""
+
+    pose_models: dict[str, Released]
+    backbones: dict[str, Released]
+    results_on: str
+    skeleton: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    box_padding: float
+
+    def of_file(self, file_name: str, sha256: str) -> Released | None:
+        """The released file of this name, or else with these bytes; None for any other file."""
+        for model in (*self.pose_models.values(), *self.backbones.values()):
+            # The original project released the six pose models without a digest in their names.
+            if file_name in (model.file_name, f"{model.file_name.partition('-')[0]}.pth"):
+                return model
+        return next((model for model in self.pose_models.values() if sha256.startswith(str(model.sha256))), None)
+
+
+def read_zoo(path: str | Path | None = None) -> Zoo:
+    """The table of ``path``, of the file that ``UNIFORMER_POSE_ZOO`` names, or of the package."""
+    own = Path(__file__).with_suffix(".yaml")
+    return _read(Path(path or os.environ.get(ZOO_VARIABLE) or own).expanduser())
+
+
+def released_address(name: str) -> tuple[str, str | None]:
+    """URL and leading digits of the sha256, if known, of a name such as ``uniformer_b_coco_384x288``."""
+    zoo = read_zoo()
+    models = zoo.pose_models | zoo.backbones
+    if name not in models:
+        raise InputError(f"zoo:{name}: no such model; {did_you_mean(name, models)}")
+    url = models[name].url
+    if url is None:
+        raise InputError(
+            f"zoo:{name}: published for download by hand only (github.com/Sense-X/UniFormer); give the path of "
+            f"{models[name].file_name}"
+        )
+    return url, models[name].sha256
+
+
+@cache
+def _read(path: Path) -> Zoo:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        pose = content["pose_models"]
+        return Zoo(
+            pose_models={name: _pose_model(name, pose["source"], entry) for name, entry in pose["files"].items()},
+            backbones={
+                name: Released(name, f"{name}.pth", group["source"] and f"{group['source']}{name}.pth", **entry)
+                for group in content.get("backbones", [])
+                for name, entry in group["files"].items()
+            },
+            results_on=str(pose["results_on"]),
+            skeleton=str(pose["skeleton"]),
+            mean=tuple(map(float, pose["mean"])),
+            std=tuple(map(float, pose["std"])),
+            box_padding=float(pose["box_padding"]),
+        )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {ZOO_VARIABLE} names no such table") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a table of released files ({one_line(error)}); take zoo.yaml of the package for a pattern"
+        ) from error
+
+
+def _pose_model(name: str, source: str, entry: dict[str, Any]) -> Released:
+    named = _FILE.fullmatch(entry["file"])
+    if named is None:
+        raise ValueError(f"the name of {entry['file']} does not say crop size, network and digest")
+    return Released(
+        name=name,
+        file_name=entry["file"],
+        url=source + entry["file"],
+        network={"small": "uniformer_s", "base": "uniformer_b"}[named[3]],
+        sha256=named[4],
+        height=int(named[1]),
+        width=int(named[2]),
+        sigma=float(entry["sigma"]),
+        results={result: float(percent) for result, percent in entry["results"].items()},
+    )

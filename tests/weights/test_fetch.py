@@ -1,0 +1,389 @@
+"""What a user names weights by becomes one whole file in one place, or one line that says why not."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from loopback_server import Page, Server
+from uniformer_pose.errors import InputError
+from uniformer_pose.weights import fetch
+from uniformer_pose.weights.fetch import cache_folder, digest_in_name, download, is_address, local_file
+
+CONTENT = random.Random(0).randbytes(400_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+OTHER = random.Random(1).randbytes(400_000)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_RETRY", fetch._RETRY.new(backoff_factor=0))
+
+
+def error_of(address: str | Path, **arguments: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        download(str(address), **arguments) if arguments else local_file(address)
+    line = str(caught.value)
+    assert line.isprintable()
+    return line
+
+
+def kept() -> set[str]:
+    return {file.name for file in cache_folder().glob("*/*")}
+
+
+# -- paths and other forms of addresses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["zoo:a", "ZOO:a", "hf://o/r/f", "https://h/f", "HTTPS://h/f", "http://h/f", " zoo:a"])
+def test_a_file_elsewhere_has_an_address(text: str) -> None:
+    assert is_address(text)
+
+
+@pytest.mark.parametrize("text", ["", "a.pth", "./zoo:a", "zoo/a.pth", "/hf/a.pth", "C:/a.pth", "https", "s3://b/k"])
+def test_a_path_is_no_address(text: str) -> None:
+    assert not is_address(text)
+
+
+def test_a_path_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "run=3 (best) @home.ckpt"
+    file.write_bytes(CONTENT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert local_file(file) == local_file(str(file)) == local_file(f"~/{file.name}") == file
+    assert local_file(file.name) == Path(file.name)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("", "give a path, https://"),
+        (
+            "{here}/uniformer_smal_in1k.pth",
+            "no such file: {here}/uniformer_smal_in1k.pth; did you mean {here}/uniformer",
+        ),
+        ("{here}/nothing/alike.pth", "no such file: {here}/nothing/alike.pth; give a path, https://"),
+        ("{here}/run", "without model.safetensors; did you mean {here}/run/checkpoints/best.ckpt, "),
+        ("{here}", "a folder without model.safetensors; did you mean {here}/uniformer_small_in1k.pth?"),
+        ("~nobody-of-that-name/a.pth", "cannot be read"),
+        ("x" * 5000, "cannot be read"),
+        ("a\0b.pth", "give "),
+        ("a\nb.pth", "give "),
+        ("s3://bucket/a.pth", "give a path, https://"),
+        ("file:///a", "give a path, https://"),
+        ("https:/example.org/a.pth", "give a path, https://"),  # what a path library leaves of an address
+        ("http://example.org/a.pth", "only https:// is fetched from"),
+        ("http://localhost.example.org/a.pth", "only https:// is fetched from"),
+        ("http://user@example.org/a.pth", "only https:// is fetched from"),
+        ("https://", "no web address"),
+        ("https://host:port/a.pth", "no web address"),
+        ("https://[::1/a.pth", "no web address"),
+        (r"http://127.0.0.1\@example.org/a.pth", "no web address"),
+        ("https://exam ple.org/a.pth", "no web address"),
+        ("https://example.org/a.pth#md5=0123456789", "only #sha256="),
+        ("https://example.org/a.pth#sha256=0123456", "only #sha256="),
+        ("https://example.org/a.pth#sha265=01234567", "only #sha256="),
+        ("zoo:uniformer_s_coco_256x193", "did you mean uniformer_s_coco_256x192?"),
+    ],
+)
+def test_what_cannot_be_a_file_is_one_line(tmp_path: Path, address: str, told: str) -> None:
+    (tmp_path / "uniformer_small_in1k.pth").touch()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for name in ("last.ckpt", "best.ckpt"):
+        (tmp_path / "run" / "checkpoints" / name).touch()
+    assert told.replace("{here}", str(tmp_path)) in error_of(address.replace("{here}", str(tmp_path)))
+
+
+def test_of_a_folder_its_safetensors_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(CONTENT)
+    (tmp_path / "other.pth").touch()
+    assert local_file(tmp_path) == tmp_path / "model.safetensors"
+
+
+def test_a_zoo_name_is_downloaded_and_held_to_its_digest(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = server.serve("/a.pth", Page(CONTENT))
+    files = {"good": (url, SHA256[:8]), "bad": (url, "01234567")}
+    monkeypatch.setattr(fetch, "released_address", files.__getitem__)
+    assert local_file("zoo:good").read_bytes() == CONTENT
+    assert f"is {SHA256}, expected 01234567" in error_of("zoo:bad")
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_fetched_once_and_lies_in_the_cache(server: Server, cache: Path) -> None:
+    url = server.serve("/folder/a.pth", Page(CONTENT))
+    path = local_file(f" {url.replace('http', 'HTTP')} ")
+    assert path.read_bytes() == CONTENT
+    assert path.parent.parent == cache
+    assert kept() == {"a.pth", "a.pth.lock"}
+    assert download(url) == download(url.replace("//", "//me:word@")) == path
+    assert len(server.requests) == 1
+    assert download(f"{url}?signature={'x' * 5000}") != path  # the query belongs to the address, the login does not
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/folder/a.pth", "a.pth"),
+        ("/", "file"),
+        ("/..%2f..%2fetc%2fpasswd", "passwd"),
+        ("/..%5c..%5cboot.ini", "boot.ini"),
+        ("/%2e%2e", "file"),
+        ("/.bashrc", "bashrc"),
+        ("/-rf", "rf"),
+        ("/a%00b%0ac%20d.pth", "a_b_c_d.pth"),
+        ("/" + "x" * 1000 + "-d4a7fdac_20230724.pth", "x" * 98 + "-d4a7fdac_20230724.pth"),
+    ],
+)
+def test_the_name_of_a_file_is_that_of_the_address_made_harmless(server: Server, path: str, name: str) -> None:
+    headers = {"Content-Disposition": 'attachment; filename="../../evil.pth"'}
+    assert download(server.serve(path, Page(CONTENT, headers=headers))).name == name
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"UNIFORMER_POSE_CACHE": "~/own", "XDG_CACHE_HOME": "/xdg", "HOME": "/home/me"}, "/home/me/own"),
+        ({"XDG_CACHE_HOME": "/xdg", "HOME": "/home/me"}, "/xdg/uniformer_pose"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, "/home/me/.cache/uniformer_pose"),
+    ],
+)
+def test_the_cache_is_where_the_user_keeps_caches(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: str
+) -> None:
+    monkeypatch.delenv("UNIFORMER_POSE_CACHE")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder)
+
+
+def test_a_cache_that_can_only_be_read_serves_what_it_holds(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = server.serve("/a.pth", Page(CONTENT))
+    path = download(url)
+
+    def read_only(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for function in ("mkdir", "write_text", "write_bytes", "replace", "unlink", "touch"):
+        monkeypatch.setattr(Path, function, read_only)
+    assert download(url) == path
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_and_nothing_is_kept(
+    server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    url = server.serve("/a.pth", Page(CONTENT))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert "No space left on device); set UNIFORMER_POSE_CACHE" in error_of(url)
+    assert kept() == {"a.pth.lock"}
+    monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(cache / "file"))
+    (cache / "file").write_text("")
+    assert "set UNIFORMER_POSE_CACHE" in error_of(url)
+
+
+def test_of_several_processes_one_downloads_and_the_others_wait(server: Server) -> None:
+    url = server.serve("/a.pth", Page(CONTENT, seconds_before=1.5))
+    program = "import sys; from uniformer_pose.weights.fetch import download; print(download(sys.argv[1]))"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    assert {Path(p.communicate(timeout=30)[0].strip()).read_bytes() for p in processes} == {CONTENT}
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_download_leaves_no_file_that_is_taken_for_whole(
+    server: Server, cache: Path, number: signal.Signals
+) -> None:
+    page = Page(CONTENT, seconds_between=1.0)
+    url = server.serve("/a.pth", page)
+    program = "import sys; from uniformer_pose.weights.fetch import download; download(sys.argv[1])"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, url],
+        stderr=subprocess.DEVNULL,
+        # Whoever runs the tests in the background hands down a SIGINT that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        deadline = time.monotonic() + 20
+        while not any(part.stat().st_size for part in cache.glob("*/*.part")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+    assert "a.pth" not in kept()
+    page.seconds_between = 0.0
+    assert download(url).read_bytes() == CONTENT
+    assert kept() == {"a.pth", "a.pth.lock"}
+
+
+# -- the digest -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "digits"),
+    [
+        ("top_down_256x192_global_small-d4a7fdac_20230724.pth", "d4a7fdac"),
+        ("top_down_256x192_global_base-12345678_20230724.pth", "12345678"),
+        ("resnet18-f37072fd.pth", "f37072fd"),
+        ("model-d4a7fda.pth", None),
+        ("model-20230724.pth", None),
+        ("step-00012000.pt", None),
+        ("model-d4a7fdac-final.pth", None),
+    ],
+)
+def test_a_digest_in_a_file_name_is_told_from_dates_and_counts(name: str, digits: str | None) -> None:
+    assert digest_in_name(name) == digits
+
+
+def test_the_names_of_two_publishers_are_believed_and_of_nobody_else(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.serve("/best-3f2a9c1d.pth", Page(CONTENT))
+    assert download(url).read_bytes() == CONTENT
+    monkeypatch.setattr(fetch, "_HOSTS_WITH_DIGESTS", ("127.0.0.1",))
+    assert "expected 3f2a9c1d" in error_of(f"{url}?2")
+
+
+def test_a_wrong_digest_is_one_line_with_both_and_nothing_is_kept(server: Server) -> None:
+    url = server.serve("/model.pth", Page(CONTENT))
+    line = error_of(f"{url}#sha256=01234567")
+    assert line.startswith(f"{url}: its sha256 is {SHA256}, expected 01234567; ")
+    assert kept() == {"model.pth.lock"}
+    assert download(f"{url}#sha256={SHA256.upper()}") == download(url)
+
+
+def test_a_file_in_the_cache_that_is_not_the_one_asked_for_is_fetched_again(server: Server) -> None:
+    url = server.serve("/a.pth", Page(OTHER))
+    download(url)
+    server.serve("/a.pth", Page(CONTENT))
+    assert download(url, sha256=SHA256).read_bytes() == CONTENT
+
+
+# -- servers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "requests"),
+    [
+        (Page(CONTENT, cuts=[150_000, 0]), 3),
+        (Page(CONTENT, statuses=[503, 500, 429]), 4),
+        (Page(CONTENT, says_length=False), 1),
+        (Page(CONTENT, statuses=[503], headers={"Retry-After": "0"}), 2),
+    ],
+)
+def test_a_server_in_trouble_is_asked_again(server: Server, page: Page, requests: int) -> None:
+    assert download(server.serve("/a.pth", page)).read_bytes() == CONTENT
+    assert len(server.requests) == requests
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (Page(status=404), "the server answers HTTP 404 Not Found"),
+        (Page(status=403), "the server answers HTTP 403 Forbidden"),
+        (Page(CONTENT, status=206), "the server answers HTTP 206"),
+        (Page(status=502), "the server answers HTTP 502"),
+        (Page(b""), "the server sends an empty file"),
+        (Page(b"x", headers={"Content-Type": "text/html; charset=utf-8"}), "a web page came, not the file"),
+        (Page(CONTENT, cuts=[9, 9, 9]), "the connection broke 3 times"),
+        (Page(status=302, headers={"Location": "/secret/a.pth"}), "cannot be reached (TooManyRedirects)"),
+    ],
+)
+def test_an_answer_that_is_no_file_is_one_line_without_secrets_and_leaves_nothing(
+    server: Server, page: Page, reason: str
+) -> None:
+    url = server.serve("/secret/a.pth", page)
+    line = error_of(f"{url.replace('//', '//me:word@')}?token=12345")
+    assert line.startswith(f"{url}?...: {reason}")
+    assert kept() == {"a.pth.lock"}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirection_is_followed_and_the_name_stays_that_of_the_address(server: Server, status: int) -> None:
+    server.serve("/elsewhere/b.bin", Page(CONTENT))
+    path = download(server.serve("/a.pth", Page(status=status, headers={"Location": "/elsewhere/b.bin?signature=1"})))
+    assert (path.name, path.read_bytes()) == ("a.pth", CONTENT)
+
+
+@pytest.mark.parametrize(
+    "target", ["http://example.org/b.pth?key=12345", "ftp://example.org/b.pth", "file:///etc/passwd"]
+)
+def test_a_redirection_to_an_insecure_address_is_refused(server: Server, target: str) -> None:
+    line = error_of(server.serve("/a.pth", Page(status=302, headers={"Location": target})))
+    assert "example.org/b.pth" in line or "no web address" in line
+    assert "12345" not in line
+
+
+# -- no network -------------------------------------------------------------------------------------------------------
+
+
+def test_a_host_whose_name_is_unknown_is_one_line_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.delenv("https_proxy", raising=False)
+    line = error_of("https://me:word@weights.invalid/a.pth?token=12345")
+    assert line.startswith("https://weights.invalid/a.pth?...: cannot be reached (Name or service not known); check")
+
+
+def test_a_server_that_is_not_there_silent_or_without_tls_is_one_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert "cannot be reached (Connection refused)" in error_of(f"http://127.0.0.1:{port}/a.pth")
+    url = server.serve("/a.pth", Page(CONTENT, seconds_before=0.3))
+    assert "cannot be reached ([SSL: " in error_of(url.replace("http:", "https:"))
+    monkeypatch.setattr(fetch, "_TIMEOUTS", (5.0, 0.05))
+    assert "cannot be reached" in error_of(url)
+
+
+def test_the_proxy_of_the_surroundings_is_asked_for_other_machines_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert download(server.serve("/a.pth", Page(CONTENT))).read_bytes() == CONTENT
+    assert "check address, network and proxy" in error_of("https://example.org/a.pth")
+
+
+@pytest.mark.parametrize("variable", ["UNIFORMER_POSE_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_the_cache_is_used_and_nothing_is_asked_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    url, other = server.serve("/a.pth", Page(CONTENT)), server.serve("/b.pth", Page(CONTENT))
+    path = download(url)
+    monkeypatch.setenv(variable, "1")
+    assert download(url) == path
+    assert "not in the cache" in error_of(other)
+    assert len(server.requests) == 1
+
+
+def test_in_a_terminal_there_is_a_bar(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    download(server.serve("/a.pth", Page(CONTENT)))
+    shown = capsys.readouterr()
+    assert "a.pth" in shown.err
+    assert "400.0/400.0 kB" in shown.err
+    assert shown.out == ""
