@@ -166,6 +166,15 @@ def _coco(ground_truth: CocoGroundTruth, annotations: list[dict[str, Any]]) -> C
     return coco
 
 
+def poses_of_records(records: list[dict[str, Any]]) -> PosePredictions:
+    """Predictions as the reference files hold them, before rescoring and NMS."""
+    names = ("id", "image_id", "bbox_xywh", "bbox_score", "scale_wh_aspect_fixed", "keypoints", "keypoint_scores")
+    ids, images, boxes, box_scores, extents, keypoints, scores = (
+        np.array([record[name] for record in records]) for name in names
+    )
+    return PosePredictions(ids, images, boxes, box_scores, extents.prod(axis=1), keypoints, scores)
+
+
 def as_predicted(ground_truth: CocoGroundTruth, rows: np.ndarray | None = None) -> PosePredictions:
     """Some people of the ground truth, or all, written as if they had been predicted."""
     rows = np.arange(len(ground_truth.ids)) if rows is None else rows

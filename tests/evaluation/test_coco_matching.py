@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.cocoeval import Params
 
-from random_people import as_predicted, one_keypoint, pycocotools_metrics, random_people
+from random_people import as_predicted, one_keypoint, poses_of_records, pycocotools_metrics, random_people
 from uniformer_pose.evaluation import coco_matching
 from uniformer_pose.evaluation.coco_matching import (
     ALL_AREAS,
@@ -67,7 +67,7 @@ class TestEqualToPycocotools:
     def test_on_the_reference_predictions(self, reference_folder, score_mode, nms_mode):
         reference = json.loads((reference_folder / "coco_evaluation.json").read_text())
         ground_truth = CocoGroundTruth.load(reference_folder / reference["annotation_file"])
-        predictions = PosePredictions.from_records(reference["predictions"])
+        predictions = poses_of_records(reference["predictions"])
         protocol = EvaluationProtocol(score_mode=score_mode, nms_mode=nms_mode)
         ours = protocol_metrics(ground_truth, predictions, protocol)
         reported = select_poses(predictions, protocol, ground_truth.skeleton.oks_sigmas)

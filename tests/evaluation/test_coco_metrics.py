@@ -1,4 +1,3 @@
-import copy
 import json
 import re
 import warnings
@@ -9,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from random_people import as_predicted
+from random_people import as_predicted, poses_of_records
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation import CocoGroundTruth, PosePredictions, coco_keypoint_metrics, coco_results
 from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, select_poses
@@ -85,7 +84,8 @@ def people(tmp_path):
 
 @pytest.fixture
 def reference(reference_folder):
-    return json.loads((reference_folder / "coco_evaluation.json").read_text())
+    content = json.loads((reference_folder / "coco_evaluation.json").read_text())
+    return content | {"predictions": poses_of_records(content["predictions"])}
 
 
 class TestReference:
@@ -109,13 +109,11 @@ class TestReference:
     def test_every_reference_evaluation_is_compared(self, reference):
         assert sorted(MODES) == sorted((e["score_mode"], e["nms_mode"]) for e in reference["evaluations"])
 
-    def test_order_and_repeats_of_records_do_not_matter(self, reference, reference_folder):
-        file = reference_folder / reference["annotation_file"]
-        order = np.random.default_rng(0).permutation(len(reference["predictions"]))
-        shuffled = [reference["predictions"][index] for index in [*order, *order[:50]]]
-        before = copy.deepcopy(shuffled)
-        assert coco_keypoint_metrics(file, shuffled) == coco_keypoint_metrics(file, reference["predictions"])
-        assert shuffled == before
+    def test_order_and_repeats_do_not_matter(self, reference, reference_folder):
+        file, poses = reference_folder / reference["annotation_file"], reference["predictions"]
+        order = np.random.default_rng(0).permutation(len(poses))
+        shuffled = poses.take(np.concatenate([order, order[:50]]))
+        assert coco_keypoint_metrics(file, shuffled) == coco_keypoint_metrics(file, poses)
 
 
 def fourteen(poses):
@@ -308,10 +306,12 @@ class TestOtherDatasets:
             warnings.simplefilter("ignore")  # its areas are those of the boxes
             truths = {number: CocoGroundTruth.load(file, skeleton, categories=[number]) for number in species}
             each = [
-                coco_keypoint_metrics(truth, [pose for pose in poses if pose["category_id"] == number], *MODES[1])["AP"]
+                coco_keypoint_metrics(
+                    truth, poses_of_records([pose for pose in poses if pose["category_id"] == number]), *MODES[1]
+                )["AP"]
                 for number, truth in truths.items()
             ]
-            together = coco_keypoint_metrics(CocoGroundTruth.load(file, skeleton), poses, *MODES[1])
+            together = coco_keypoint_metrics(CocoGroundTruth.load(file, skeleton), poses_of_records(poses), *MODES[1])
         assert np.mean(each) == pytest.approx(evaluation["metrics"]["AP"], abs=1e-6)
         assert together["AP"] == pytest.approx(0.5886, abs=1e-4)  # one class, which is another figure
 
@@ -329,7 +329,7 @@ class TestOtherDatasets:
             CocoGroundTruth.load(file, skeleton)
         truth = CocoGroundTruth.load(file, skeleton, area="box")
         modes = (evaluation["score_mode"], evaluation["nms_mode"])
-        metrics = coco_keypoint_metrics(truth, expected["predictions"], *modes)
+        metrics = coco_keypoint_metrics(truth, poses_of_records(expected["predictions"]), *modes)
         assert metrics == pytest.approx({n: evaluation["metrics"][REFERENCE_NAMES[n]] for n in METRIC_NAMES}, abs=1e-6)
 
 
@@ -356,7 +356,7 @@ class TestResults:
         results = coco_results(people.predictions.take(np.array([5, 1, 0, 3, 4, 2])))
         assert [result["image_id"] for result in results] == [0, 0, 1, 1, 2, 2]
         assert results[0]["score"] > results[1]["score"]
-        assert coco_results([]) == []
+        assert coco_results(PosePredictions.empty(17)) == []
 
     @pytest.mark.parametrize(("score_mode", "nms_mode"), MODES)
     def test_results_give_the_same_ten_numbers_in_pycocotools(
@@ -379,6 +379,11 @@ class TestResults:
             set() if with_boxes else {"APM", "APL"}
         )
 
+    def test_results_may_hold_numbers_and_arrays_of_numpy(self, people):
+        results = coco_results(people.predictions)
+        odd = [result | {"score": np.float32(1), "keypoints": np.array(result["keypoints"])} for result in results]
+        assert people.metrics(odd)["AP"] == pytest.approx(1.0)
+
     def test_results_of_other_categories_are_left_out_aloud_and_alone_they_are_an_error(self, people):
         results = coco_results(people.predictions)
         results[0]["category_id"] = 18
@@ -392,11 +397,13 @@ class TestResults:
     @pytest.mark.parametrize(
         ("change", "expected"),
         [
-            ({"score": ...}, "lacks score"),
-            ({"keypoints": [1.0, 2.0, 1.0] * 16}, "'keypoints' must be 51 numbers"),
+            ({"score": ...}, "prediction record 3 has no 'score'"),
+            ({"keypoints": [1.0, 2.0, 1.0] * 16}, "prediction record 3: 'keypoints' has 48 numbers"),
             ({"image_id": 77}, "does not list 1 images that the predictions name"),
-            ({"category_id": ...}, "result number 3 has no whole number for 'category_id'"),
+            ({"category_id": ...}, "prediction record 3 has no 'category_id'"),
             ({"score": NAN}, "hold NaN"),
+            ({"score": "0.5"}, "prediction record 3 has '0.5' in 'score'"),
+            ({"bbox": [1, 2, 3]}, "prediction record 3 has [1, 2, 3] in 'bbox'"),
         ],
     )
     def test_a_defect_of_a_result_is_named(self, people, change, expected):

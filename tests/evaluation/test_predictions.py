@@ -32,55 +32,9 @@ def make_predictions(image_ids, ids, num_keypoints=3, seed=0):
     )
 
 
-def make_record(**changes):
-    record = {
-        "id": 4,
-        "image_id": 7,
-        "bbox_xywh": [1.0, 2.0, 3.0, 4.0],
-        "bbox_score": 0.5,
-        "scale_wh_aspect_fixed": [30.0, 40.0],
-        "keypoints": [[1.0, 2.0], [3.0, 4.0]],
-        "keypoint_scores": [0.25, 0.75],
-    }
-    return {name: value for name, value in (record | changes).items() if value is not ...}
-
-
 def assert_same(predictions, expected):
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(predictions, name), getattr(expected, name), err_msg=name)
-
-
-def test_records_become_arrays_the_area_width_times_height():
-    predictions = PosePredictions.from_records([make_record(), make_record(id=np.int32(5), bbox_score=np.float32(1))])
-    assert predictions.ids.tolist() == [4, 5]
-    assert predictions.areas.tolist() == [1200.0, 1200.0]
-    assert predictions.keypoints_in_image[1].tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    assert len(PosePredictions.from_records([])) == 0
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"keypoint_scores": ...}, "record 1 lacks keypoint_scores; it has id"),
-        ({"scale_wh_aspect_fixed": ...}, "record 1 lacks scale_wh_aspect_fixed"),
-        ({"image_id": "7"}, "record 1: 'image_id' must be integers, not '7'"),
-        ({"id": 1.5}, "record 1: 'id' must be integers, not 1.5"),
-        ({"bbox_score": None}, "record 1: 'bbox_score' must be numbers, not None"),
-        ({"bbox_xywh": [1.0, 2.0, 3.0]}, r"record 1: 'bbox_xywh' must be 4 numbers, not of shape \(3,\)"),
-        ({"keypoints": [[1.0, 2.0]]}, r"record 1: 'keypoints' must be 2 x 2 numbers, not of shape \(1, 2\)"),
-        ({"keypoints": [[1.0, 2.0], [3.0]]}, r"record 1: 'keypoints' must be 2 x 2 numbers, not \[\[1"),
-        ({"keypoint_scores": ["a", "b"]}, "record 1: 'keypoint_scores' must be 2 numbers"),
-    ],
-)
-def test_a_record_that_does_not_fit_is_named(change, message):
-    with pytest.raises(InputError, match=message) as caught:
-        PosePredictions.from_records([make_record(), make_record(**change)])
-    assert "\n" not in str(caught.value)
-
-
-def test_a_record_that_is_no_mapping_is_named():
-    with pytest.raises(InputError, match=r"record 0 lacks keypoints; it has \[1, 2\]"):
-        PosePredictions.from_records([[1, 2]])
 
 
 def test_arrays_are_kept_in_one_type_each():

@@ -28,7 +28,7 @@ from uniformer_pose.data.conversion.points_table import read_points_table
 from uniformer_pose.data.conversion.source import ConversionSettings, SourceDataset
 from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
 from uniformer_pose.data.images import read_image, read_photo
-from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.predictions import PosePredictions, coco_results_of
 from uniformer_pose.prediction.boxes import boxes_of_file
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
@@ -142,7 +142,7 @@ def predictions(chance: random.Random, _folder: Path) -> Attempt:
     def run() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            poses = PosePredictions.from_records(records).sorted_unique()
+            poses = PosePredictions.from_results(coco_results_of(records)).sorted_unique()
             poses.reject_unusable()
         for name in ("keypoints_in_image", "keypoint_scores", "areas", "box_scores", "boxes_xywh"):
             assert np.isfinite(getattr(poses, name)).all(), name
@@ -289,13 +289,11 @@ def videos(chance: random.Random, folder: Path) -> Attempt:
 def _prediction_records() -> list[dict[str, Any]]:
     return [
         {
-            "id": number,
-            "image_id": 3,
-            "bbox_xywh": [1.0, 2.0, 8.0, 9.0],
-            "bbox_score": 0.5,
-            "area": 72.0,
-            "keypoints": [[1.0, 2.0], [3.0, 4.5]],
-            "keypoint_scores": [0.5, 1.0],
+            "image_id": number,
+            "category_id": 1,
+            "bbox": [1.0, 2.0, 8.0, 9.0],
+            "score": 0.5,
+            "keypoints": [1.0, 2.0, 0.5, 3.0, 4.5, 1.0],
         }
         for number in (1, 2, 3)
     ]

@@ -37,7 +37,7 @@ ImageOrientation = Literal["stored", "displayed"]
 Problems = dict[int, str]
 """Position of a record -> what is wrong with a field of it, as the end of a sentence that begins with its name."""
 
-_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Pixels = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 # pycocotools marks an unmatched detection by annotation id 0, so a person with id 0 is never found.
@@ -47,7 +47,7 @@ _PositiveId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 class ImageRecord(msgspec.Struct, gc=False):
     """An image; ``height`` and ``width`` in pixels. Only who opens or crops it needs more than the ``id``."""
 
-    id: _Integer
+    id: Integer
     file_name: str | None = None
     height: _Pixels | None = None
     width: _Pixels | None = None
@@ -60,8 +60,8 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     """
 
     id: _PositiveId
-    image_id: _Integer
-    category_id: _Integer
+    image_id: Integer
+    category_id: Integer
     bbox: list[float] | None = None
     keypoints: list[float] | None = None
     iscrowd: _Count | bool = 0
@@ -72,7 +72,7 @@ class AnnotationRecord(msgspec.Struct, gc=False):
 class CategoryRecord(msgspec.Struct, gc=False):
     """A category, and the names of its keypoints."""
 
-    id: _Integer
+    id: Integer
     name: str | int | None = None
     keypoints: list[str] | None = None
 
@@ -89,8 +89,8 @@ class AnnotationFile(msgspec.Struct, gc=False):
 class DetectionRecord(msgspec.Struct, gc=False):
     """A detector's box in image pixels."""
 
-    image_id: _Integer
-    category_id: _Integer
+    image_id: Integer
+    category_id: Integer
     bbox: list[float]
     score: float
 

@@ -23,7 +23,7 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_matching import ALL_AREAS, Poses, PrecisionRecall, precision_recall
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.oks import oks_nms, pose_scores, soft_oks_nms
-from uniformer_pose.evaluation.predictions import PosePredictions, is_coco_results
+from uniformer_pose.evaluation.predictions import CocoResult, PosePredictions, coco_results_of
 from uniformer_pose.evaluation.protocol import EvaluationProtocol, NmsMode, ScoreMode
 from uniformer_pose.skeleton import Skeleton
 
@@ -53,18 +53,26 @@ def coco_keypoint_metrics(
 ) -> dict[str, float]:
     """COCO keypoint metrics (``METRIC_NAMES``, 0 to 1) of rescored and NMS-filtered predictions.
 
-    ``annotation_file`` is a path, or a ``CocoGroundTruth`` to spare its reading; ``predictions`` may also be
-    records (``PosePredictions.from_records``), in any order, COCO results among them: what ``json.load`` gives of such
-    a file. ``score_mode`` and ``nms_mode`` None are the published protocol, and for COCO results, which have been
-    through one, the scores that they have and no NMS. ``skeleton`` gives the number of keypoints and the OKS sigmas,
-    ``coco_17`` by default. ``image_ids`` restricts the evaluation to those images of the file.
+    ``annotation_file`` is a path, or a ``CocoGroundTruth`` to spare its reading; ``predictions`` may also be COCO
+    results, what ``json.load`` gives of such a file. ``score_mode`` and ``nms_mode`` None are the published protocol,
+    and for COCO results, which have been through one, the scores that they have and no NMS. ``skeleton`` gives the
+    number of keypoints and the OKS sigmas, ``coco_17`` by default. ``image_ids`` restricts the evaluation to those
+    images of the file.
 
     As in pycocotools, -1 stands for "no such people in the ground truth". No predictions give 0 and a
     warning. Predictions with NaN or infinity, of another number of keypoints, or on unknown images raise
     ``InputError``.
     """
-    ground_truth = loaded_ground_truth(annotation_file, skeleton)
-    is_final = not isinstance(predictions, PosePredictions) and is_coco_results(predictions)
+    if not isinstance(annotation_file, CocoGroundTruth):
+        ground_truth = CocoGroundTruth.load(annotation_file, skeleton)
+    else:
+        ground_truth = annotation_file
+        if skeleton is not None and not skeleton.measures_as(ground_truth.skeleton):
+            raise InputError(
+                f"{ground_truth.file} was loaded with skeleton {ground_truth.skeleton.name!r}, not {skeleton.name!r}; "
+                "load it with the skeleton to evaluate"
+            )
+    is_final = not isinstance(predictions, PosePredictions)
     poses = checked_predictions(ground_truth, predictions)
     if image_ids is not None:
         ground_truth = ground_truth.restricted_to(image_ids)
@@ -118,20 +126,6 @@ def select_poses(
     return poses.take(kept), scores[kept]
 
 
-def loaded_ground_truth(
-    annotation_file: str | Path | CocoGroundTruth, skeleton: Skeleton | None = None
-) -> CocoGroundTruth:
-    """Ground truth of a path, or the one given; another skeleton than it was loaded with is an error."""
-    if not isinstance(annotation_file, CocoGroundTruth):
-        return CocoGroundTruth.load(annotation_file, skeleton)
-    if skeleton is not None and not skeleton.measures_as(annotation_file.skeleton):
-        raise InputError(
-            f"{annotation_file.file} was loaded with skeleton {annotation_file.skeleton.name!r}, not "
-            f"{skeleton.name!r}; load it with the skeleton to evaluate"
-        )
-    return annotation_file
-
-
 def checked_predictions(
     ground_truth: CocoGroundTruth, predictions: PosePredictions | Sequence[Mapping[str, Any]]
 ) -> PosePredictions:
@@ -139,22 +133,19 @@ def checked_predictions(
 
     COCO results of categories that do not count are left out, with a warning; where that are all, it is an error.
     """
-    if not isinstance(predictions, PosePredictions) and is_coco_results(predictions) and ground_truth.categories:
-        predictions = _of_counted_categories(ground_truth, predictions)
-    poses = usable_predictions(predictions, ground_truth.skeleton)
-    ground_truth.require_images(poses.image_ids, "the predictions name")
-    return poses
+    if not isinstance(predictions, PosePredictions):
+        results = coco_results_of(predictions)
+        if ground_truth.categories:
+            results = _of_counted_categories(ground_truth, results)
+        predictions = PosePredictions.from_results(results)
+    require_usable(predictions, ground_truth.skeleton)
+    ground_truth.require_images(predictions.image_ids, "the predictions name")
+    return predictions
 
 
-def _of_counted_categories(
-    ground_truth: CocoGroundTruth, results: Sequence[Mapping[str, Any]]
-) -> Sequence[Mapping[str, Any]]:
-    source = Path("COCO results")
-    for number, result in enumerate(results):
-        if type(result.get("category_id")) is not int:
-            raise InputError(f"{source}: result number {number} has no whole number for 'category_id'; correct it")
-    ids = np.array([result["category_id"] for result in results], dtype=np.int64)
-    require_counted(ids, ground_truth.categories, source, ground_truth.file, "results")
+def _of_counted_categories(ground_truth: CocoGroundTruth, results: list[CocoResult]) -> list[CocoResult]:
+    ids = np.array([result.category_id for result in results], dtype=np.int64)
+    require_counted(ids, ground_truth.categories, Path("COCO results"), ground_truth.file, "results")
     counted = np.isin(ids, list(ground_truth.categories))
     if not counted.all():
         warnings.warn(
@@ -165,35 +156,24 @@ def _of_counted_categories(
     return [result for result, counts in zip(results, counted.tolist(), strict=True) if counts]
 
 
-def usable_predictions(
-    predictions: PosePredictions | Sequence[Mapping[str, Any]], skeleton: Skeleton
-) -> PosePredictions:
-    """Predictions, or records of them, of this skeleton, all finite; ``InputError`` for others."""
-    poses = predictions if isinstance(predictions, PosePredictions) else PosePredictions.from_records(predictions)
+def require_usable(poses: PosePredictions, skeleton: Skeleton) -> None:
+    """``InputError`` for predictions of another skeleton, and for any that are not finite."""
     if len(poses) and poses.num_keypoints != skeleton.num_keypoints:
         raise InputError(
             f"the predictions have {poses.num_keypoints} keypoints, skeleton {skeleton.name!r} has "
             f"{skeleton.num_keypoints}; name the skeleton they were made with"
         )
     poses.reject_unusable()
-    return poses
 
 
 def array_metrics(ground_truth: CocoGroundTruth, poses: PosePredictions, scores: Scores) -> dict[str, float]:
     """The ten numbers of poses that are to be reported, with their scores (N,), by ``coco_matching``."""
     outcome = _outcome(ground_truth, poses, scores, (ALL_AREAS, MEDIUM_AREAS, LARGE_AREAS))
-    return {
-        "AP": outcome.average_precision(),
-        "AP50": outcome.average_precision(threshold=0.5),
-        "AP75": outcome.average_precision(threshold=0.75),
-        "APM": outcome.average_precision(area=1),
-        "APL": outcome.average_precision(area=2),
-        "AR": outcome.average_recall(),
-        "AR50": outcome.average_recall(threshold=0.5),
-        "AR75": outcome.average_recall(threshold=0.75),
-        "ARM": outcome.average_recall(area=1),
-        "ARL": outcome.average_recall(area=2),
-    }
+    values = [
+        [mean(0), mean(0, 0.5), mean(0, 0.75), mean(1), mean(2)]
+        for mean in (outcome.average_precision, outcome.average_recall)
+    ]
+    return dict(zip(METRIC_NAMES, [*values[0], *values[1]], strict=True))
 
 
 def _outcome(

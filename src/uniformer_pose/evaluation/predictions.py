@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from uniformer_pose.data.coco_json import Integer, each_record
 from uniformer_pose.errors import InputError
 
 Array = npt.NDArray[Any]
+
+
+class CocoResult(msgspec.Struct, gc=False):
+    """A pose in COCO's results format: x, y and score of each of the ``keypoints``, and its final ``score``."""
+
+    image_id: Integer
+    category_id: Integer
+    keypoints: list[float]
+    score: float
+    bbox: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,47 +110,29 @@ class PosePredictions:
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in filled]) for f in fields(cls)})
 
     @classmethod
-    def from_records(cls, records: Sequence[Mapping[str, Any]]) -> PosePredictions:
-        """Predictions from one mapping per pose, as a JSON file holds them.
-
-        A record has ``id``, ``image_id``, ``bbox_xywh`` (4), ``bbox_score``, ``keypoints`` (K x 2),
-        ``keypoint_scores`` (K), and ``scale_wh_aspect_fixed``, the (width, height) whose product is the area. Or they
-        are COCO results (``is_coco_results``): ``image_id``, ``keypoints`` (x, y, score of K keypoints), ``score``, and
-        ``bbox`` or none, which is then that of the keypoints; ids are their places. Other entries are left alone. A
-        missing or misshapen entry raises ``InputError`` naming the record.
-        """
-        records = list(records)
-        if not records:
+    def from_results(cls, results: Sequence[CocoResult]) -> PosePredictions:
+        """Predictions from COCO results; their places are the ids, and without a box it is that of the keypoints."""
+        if not results:
             return cls.empty(0)
-        if is_coco_results(records):
-            return cls._from_coco_results(records)
-        keypoints = _column(records, "keypoints", (-1, 2))
-        return cls(
-            ids=_column(records, "id", (), integers=True),
-            image_ids=_column(records, "image_id", (), integers=True),
-            boxes_xywh=_column(records, "bbox_xywh", (4,)),
-            box_scores=_column(records, "bbox_score", ()),
-            areas=_column(records, "scale_wh_aspect_fixed", (2,)).astype(np.float64).prod(axis=1),
-            keypoints_in_image=keypoints,
-            keypoint_scores=_column(records, "keypoint_scores", keypoints.shape[1:2]),
-        )
-
-    @classmethod
-    def _from_coco_results(cls, records: Sequence[Mapping[str, Any]]) -> PosePredictions:
-        flat = _column(records, "keypoints", (-1,))
-        if flat.shape[1] % 3:
-            raise InputError("prediction record 0: 'keypoints' of COCO results are x, y, score of one after the other")
-        poses = flat.reshape(len(records), -1, 3).astype(np.float64)
+        length = len(results[0].keypoints)
+        for index, result in enumerate(results):
+            if len(result.keypoints) != length or length % 3:
+                raise InputError(
+                    f"prediction record {index}: 'keypoints' has {len(result.keypoints)} numbers; it must be x, y, "
+                    "score of one keypoint after the other, of as many keypoints in all records"
+                )
+        flat = np.fromiter(chain.from_iterable(result.keypoints for result in results), np.float64)
+        poses = flat.reshape(len(results), -1, 3)
         points = poses[..., :2]
-        if records[0].get("bbox"):
-            boxes = _column(records, "bbox", (4,)).astype(np.float64)
+        if all(result.bbox for result in results):
+            boxes = np.array([result.bbox for result in results])
         else:  # as pycocotools takes it
             boxes = np.concatenate([points.min(axis=1), np.ptp(points, axis=1)], axis=1)
         return cls(
-            ids=np.arange(len(records)),
-            image_ids=_column(records, "image_id", (), integers=True),
+            ids=np.arange(len(results)),
+            image_ids=np.array([result.image_id for result in results]),
             boxes_xywh=boxes,
-            box_scores=_column(records, "score", ()),
+            box_scores=np.array([result.score for result in results]),
             areas=np.maximum(boxes[:, 2] * boxes[:, 3], 1.0),
             keypoints_in_image=points,
             keypoint_scores=poses[..., 2],
@@ -198,43 +194,20 @@ class PosePredictions:
         return f"first image {self.image_ids[index]} id {self.ids[index]}"
 
 
-def is_coco_results(records: Sequence[Any]) -> bool:
-    """Whether records are of COCO's results format, in which poses have a final score and no number of their own."""
-    first = records[0] if len(records) else None
-    return isinstance(first, Mapping) and "score" in first and "keypoint_scores" not in first
-
-
-def _column(
-    records: Sequence[Mapping[str, Any]], name: str, shape: tuple[int, ...], *, integers: bool = False
-) -> Array:
-    """(N, *shape) array of one entry of every record, -1 for the length of the first; InputError for what differs."""
-    for index, record in enumerate(records):
-        if not isinstance(record, Mapping) or name not in record:
-            found = ", ".join(map(str, record)) if isinstance(record, Mapping) else f"{record!r:.40}"
-            raise InputError(f"prediction record {index} lacks {name}; it has {found or 'nothing'}")
-    values = [record[name] for record in records]
-    array = _numbers(values, integers)
-    first = _numbers(values[0], integers)
-    if first is not None and first.ndim == len(shape):
-        shape = tuple(found if length < 0 else length for length, found in zip(shape, first.shape, strict=True))
-    if array is not None and array.shape == (len(values), *shape):
-        return array
-    wanted = f"{' x '.join(map(str, shape)).replace('-1', 'K')} {'integers' if integers else 'numbers'}".strip()
-    for index, value in enumerate(values):
-        found_array = _numbers(value, integers)
-        if found_array is None or found_array.shape != shape:
-            held = f"{value!r:.60}" if found_array is None else f"of shape {found_array.shape}"
-            raise InputError(f"prediction record {index}: {name!r} must be {wanted}, not {held}")
-    raise InputError(f"prediction records: {name!r} does not hold {wanted} of one kind throughout")
-
-
-def _numbers(value: Any, integers: bool) -> Array | None:
-    """The value as an array, or None where its rows differ in length or it is no such number at all."""
+def coco_results_of(records: Sequence[Mapping[str, Any]]) -> list[CocoResult]:
+    """COCO results, as ``json.load`` gives them or with numpy's numbers; InputError names the first that is none."""
     try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError):
-        return None
-    return array if array.dtype.kind in ("iu" if integers else "iuf") else None
+        return msgspec.convert(records, list[CocoResult])
+    except (msgspec.ValidationError, UnicodeError):
+        plain = json.loads(json.dumps(list(records), default=_plain))
+        results, problems = each_record(plain, CocoResult)
+        for index, problem in problems.items():
+            raise InputError(f"prediction record {index} {problem}") from None
+        return [result for result in results if result is not None]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _rows_differ(rows: Array, others: Array, tolerance: float) -> npt.NDArray[np.bool_]:

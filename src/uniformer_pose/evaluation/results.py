@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
-from uniformer_pose.evaluation.coco_metrics import select_poses, usable_predictions
+from uniformer_pose.evaluation.coco_metrics import require_usable, select_poses
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.files import write_json, write_whole
@@ -19,7 +18,7 @@ from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 
 def coco_results(
-    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+    predictions: PosePredictions,
     protocol: EvaluationProtocol | None = None,
     *,
     skeleton: Skeleton | None = None,
@@ -38,8 +37,8 @@ def coco_results(
     gives the numbers of ``coco_keypoint_metrics``, APM, APL, ARM and ARL included.
     """
     skeleton = skeleton or load_skeleton("coco_17")
-    usable = usable_predictions(predictions, skeleton)
-    poses, scores = select_poses(usable, protocol or EvaluationProtocol(), skeleton.oks_sigmas)
+    require_usable(predictions, skeleton)
+    poses, scores = select_poses(predictions, protocol or EvaluationProtocol(), skeleton.oks_sigmas)
     triplets = np.concatenate([poses.keypoints_in_image, poses.keypoint_scores[..., None]], axis=-1)
     flat = triplets.reshape(len(poses), 3 * poses.num_keypoints).tolist()
     results = [
