@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
+from uniformer_pose.progress import progress_bar
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic import write_synthetic_dataset
 
@@ -52,7 +49,7 @@ def main(config: DictConfig) -> None:
     root = settings.pop("root")
     started = time.monotonic()
     try:
-        with report_input_errors(), progress_reports() as on_progress:
+        with report_input_errors(), progress_bar("images") as on_progress:
             skeleton = load_skeleton(settings.pop("skeleton"))
             written = write_synthetic_dataset(root, skeleton=skeleton, on_progress=on_progress, **settings)
     except KeyboardInterrupt:
@@ -64,24 +61,6 @@ def main(config: DictConfig) -> None:
     seconds = time.monotonic() - started
     images = settings["num_train_images"] + settings["num_val_images"]
     print(f"wrote {images} images to {root} in {seconds:.1f} s ({images / seconds:.0f} images/s)")
-
-
-@contextmanager
-def progress_reports() -> Iterator[Callable[[int, int], None]]:
-    """A function to call with (done, total): a progress bar on a terminal, else a line every tenth of the work."""
-    if not Console().is_terminal:
-        yield (
-            lambda done, total: (
-                print(f"{done}/{total} images", flush=True)
-                if done == total or done % max(1, total // 10) == 0
-                else None
-            )
-        )
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task("images", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

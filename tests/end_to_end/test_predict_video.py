@@ -18,6 +18,7 @@ import pytest
 from pose_walkers import FIGURE, HEIGHT, WALKERS, WIDTH, box_of
 
 from uniformer_pose.skeleton import load_skeleton
+from uniformer_pose.synthetic import SyntheticSettings
 from uniformer_pose.synthetic.scene import render_scene
 
 HERE = Path(__file__).parent
@@ -41,18 +42,12 @@ def write_walkers(path: Path, frames: int) -> None:
 
 def figure(seed: int) -> np.ndarray:
     """A rendered person, cut out by the annotated box."""
-    scene = render_scene(
-        np.random.default_rng(seed),
-        height=240,
-        width=240,
-        people_per_image=(1, 1),
-        person_height=(0.7, 0.8),
-        close_up_share=0.0,
-        crowd_share=0.0,
-        striped_side="random",
+    settings = SyntheticSettings(
+        *(1, 0, 240, 240, (1, 1), (0.7, 0.8), 0.0, 0.0),
         poses="frontal",
         keypoint_names=load_skeleton("coco_17").keypoint_names,
     )
+    scene = render_scene(np.random.default_rng(seed), settings)
     left, top, width, height = (int(value) for value in scene.people[0].box_xywh)
     return cv2.resize(scene.image[top : top + height, left : left + width], FIGURE[::-1])
 

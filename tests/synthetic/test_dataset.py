@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -65,19 +64,6 @@ def test_annotations_keep_cocos_rules(dataset, split):
         assert 0 < annotation["area"] <= width * height
         assert isinstance(annotation["segmentation"], dict if annotation["iscrowd"] else list)
     assert any(a["iscrowd"] for a in annotations(dataset)["annotations"])
-
-
-def test_images_have_the_size_that_the_annotations_say(dataset):
-    for image in annotations(dataset)["images"]:
-        picture = cv2.imread(str(dataset / "images" / "train" / image["file_name"]))
-        assert picture.shape == (image["height"], image["width"], 3) == (96, 128, 3)
-
-
-def test_the_annotations_tell_how_they_were_made(dataset):
-    info = annotations(dataset)["info"]
-    assert info["seed"] == 0
-    assert info["settings"]["image_width"] == 128
-    assert info["generator_version"] >= 1
 
 
 def test_detections_are_coco_results_near_the_people_with_some_false_alarms(tmp_path):
@@ -165,25 +151,17 @@ def test_missing_images_are_drawn_again(dataset, tmp_path):
     assert contents(tmp_path) == contents(dataset)
 
 
-def test_progress_counts_every_image_of_both_splits(tmp_path):
-    reports = []
-    write_synthetic_dataset(tmp_path, **SMALL, on_progress=lambda done, total: reports.append((done, total)))
-    assert reports == [(done, 9) for done in range(1, 10)]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_train_images": -1}, "num_train_images=-1 must be a whole number"),
+        ({"num_train_images": -1}, "num_train_images=-1"),
         ({"num_train_images": 0, "num_val_images": 0}, "nothing to write"),
-        ({"image_width": 8}, "image_width=8"),
-        ({"people_per_image": (4, 1)}, "least <= most"),
-        ({"people_per_image": (1.5, 2)}, "people_per_image=1.5 must be a whole number"),
-        ({"person_height": 0.5}, "person_height=0.5 must be two numbers"),
-        ({"crowd_share": float("nan")}, "crowd_share=nan must be between 0 and 1"),
-        ({"striped_side": "middle"}, "one of left, right, random"),
+        ({"people_per_image": (4, 1)}, "least, most"),
+        ({"people_per_image": (1.5, 2)}, r"people_per_image\[0\]=1.5"),
+        ({"person_height": 0.5}, "person_height=0.5"),
+        ({"crowd_share": float("nan")}, "crowd_share=nan"),
+        ({"striped_side": "middle"}, "'left', 'right' or 'random'"),
         ({"workers": -2}, "workers=-2"),
-        ({"seed": None}, "seed=None"),
     ],
 )
 def test_unusable_settings_are_refused_in_one_line(tmp_path, change, message):

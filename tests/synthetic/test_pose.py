@@ -24,12 +24,6 @@ def test_left_is_on_the_right_of_the_image_for_a_body_facing_the_camera_and_on_t
     assert turned[f"left_{joint}"][0] < turned[f"right_{joint}"][0]
 
 
-def test_the_right_side_is_nearer_when_the_body_faces_the_right_edge_of_the_image():
-    points = seen_from_camera(Pose("standing", HANGING, HANGING, STRAIGHT, STRAIGHT, yaw=90))
-    assert points["nose"][0] > points["head"][0]
-    assert points["right_shoulder"][2] > points["left_shoulder"][2]
-
-
 def test_a_bent_knee_goes_to_the_front_and_its_ankle_to_the_back():
     points = seen_from_camera(Pose("sitting", HANGING, HANGING, LegAngles(90, 0, 90), STRAIGHT, yaw=90))
     assert points["left_knee"][0] > points["left_hip"][0] + 0.2
@@ -37,12 +31,6 @@ def test_a_bent_knee_goes_to_the_front_and_its_ankle_to_the_back():
     assert points["left_ankle"][0] == pytest.approx(points["left_knee"][0])
     assert points["left_ankle"][1] < points["left_knee"][1] - 0.2
     assert points["left_toe"][0] > points["left_heel"][0]
-
-
-def test_a_raised_arm_ends_above_the_head():
-    points = seen_from_camera(Pose("raised", ArmAngles(170, 90, 0), HANGING, STRAIGHT, STRAIGHT))
-    assert points["left_wrist"][1] > points["head_top"][1]
-    assert points["right_wrist"][1] < points["right_elbow"][1]
 
 
 @settings(max_examples=40, deadline=None)
@@ -67,10 +55,3 @@ def test_frontal_people_stand_on_their_feet_and_face_the_camera() -> None:
     assert {pose.name for pose in poses} == {"standing", "walking", "arms raised", "star", "kicking"}
     assert max(abs(pose.yaw) for pose in poses) < 110
     assert max(abs(pose.roll) for pose in poses) < 30
-
-
-def test_without_that_wish_some_lie_and_some_turn_their_back() -> None:
-    rng = np.random.default_rng(0)
-    poses = [sample_pose(rng) for _ in range(300)]
-    assert {"lying", "upside down", "sitting"} <= {pose.name for pose in poses}
-    assert sum(abs(pose.yaw) > 130 for pose in poses) > 30

@@ -30,7 +30,8 @@ from uniformer_pose.pictures.heatmap import lay_heatmaps_over
 from uniformer_pose.prediction.boxes import FullPictures
 from uniformer_pose.prediction.detection import PersonBoxes
 from uniformer_pose.prediction.estimator import PoseEstimator
-from uniformer_pose.synthetic.dataset import SyntheticSettings, render_image
+from uniformer_pose.synthetic.dataset import render_image
+from uniformer_pose.synthetic.settings import SyntheticSettings
 
 Image = npt.NDArray[np.uint8]
 Boxed = dict[str, Any]

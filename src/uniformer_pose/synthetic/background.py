@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from uniformer_pose.synthetic.outfit import scaled
+from uniformer_pose.synthetic.outline import Outline, surface
+
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Occluder = Literal["post", "box", "table", "bush"]
 _OCCLUDERS: tuple[Occluder, ...] = ("post", "box", "table", "bush")
@@ -29,50 +32,35 @@ def paint_background(rng: np.random.Generator, height: int, width: int) -> Image
     return image
 
 
-def paint_occluder(
-    rng: np.random.Generator, height: int, width: int, kind: Occluder | None = None
-) -> tuple[list[npt.NDArray[np.int32]], list[tuple[float, float, float]]]:
-    """Polygons and RGB colours of one object about (0, 0) of about height x width; a random kind unless told."""
+def occluder(rng: np.random.Generator, height: int, width: int, kind: Occluder | None = None) -> list[Outline]:
+    """One object about (0, 0) of about height x width; a random kind unless told."""
     colour = _colour(rng)
-    shade = tuple(0.65 * channel for channel in colour)
-    light = tuple(min(255.0, 1.25 * channel) for channel in colour)
     kind = kind or _OCCLUDERS[int(rng.integers(len(_OCCLUDERS)))]
     half_width, half_height = width / 2.0, height / 2.0
     if kind == "post":
         half_width *= 0.3
-        shapes = [
-            _rectangle(0, 0, half_width, half_height * 1.6),
-            _rectangle(0, 0, half_width * 0.5, half_height * 1.6),
-        ]
-        colours = [shade, colour]
+        tones = [0.65, 1.0]
+        shapes = [_rectangle(0, 0, half_width * share, half_height * 1.6) for share in (1.0, 0.5)]
     elif kind == "box":
-        shapes = [
-            _rectangle(0, 0, half_width, half_height),
-            _rectangle(0, 0, half_width * 0.86, half_height * 0.84),
-            _rectangle(0, 0, half_width * 0.12, half_height * 0.84),
-        ]
-        colours = [shade, colour, light]
-    elif kind == "table":  # a top and two legs
-        top = -half_height * 0.6
+        tones, half_heights = [0.65, 1.0, 1.25], (half_height, half_height * 0.84, half_height * 0.84)
+        shapes = [_rectangle(0, 0, half_width * w, h) for w, h in zip((1.0, 0.86, 0.12), half_heights, strict=True)]
+    elif kind == "table":  # two legs and a top
+        tones, top = [0.65, 0.65, 1.0, 1.25], -half_height * 0.6
         shapes = [
             _rectangle(side * half_width * 0.85, half_height * 0.3, half_width * 0.09, half_height * 0.9)
             for side in (-1, 1)
         ]
-        shapes += [
-            _rectangle(0, top, half_width * 1.15, half_height * 0.2),
-            _rectangle(0, top - half_height * 0.07, half_width * 1.15, half_height * 0.08),
-        ]
-        colours = [shade, shade, colour, light]
+        shapes.append(_rectangle(0, top, half_width * 1.15, half_height * 0.2))
+        shapes.append(_rectangle(0, top - half_height * 0.07, half_width * 1.15, half_height * 0.08))
     else:
         angles = np.linspace(0, 2 * np.pi, 22, endpoint=False)
         radius = rng.uniform(0.72, 1.1, angles.size)
         outline = np.stack([np.cos(angles) * radius * half_width, np.sin(angles) * radius * half_height], axis=1)
-        green = (rng.uniform(30, 110), rng.uniform(80, 170), rng.uniform(20, 80))
-        shapes, colours = (
-            [outline, outline * 0.75, outline * 0.4],
-            [tuple(0.6 * c for c in green), green, tuple(min(255.0, 1.2 * c) for c in green)],
-        )
-    return [np.round(shape).astype(np.int32) for shape in shapes], [(c[0], c[1], c[2]) for c in colours]
+        colour = (rng.uniform(30, 110), rng.uniform(80, 170), rng.uniform(20, 80))
+        tones, shapes = [0.6, 1.0, 1.2], [outline, outline * 0.75, outline * 0.4]
+    return [
+        surface("background", np.round(shape), scaled(colour, tone)) for shape, tone in zip(shapes, tones, strict=True)
+    ]
 
 
 def finish(rng: np.random.Generator, image: Image) -> Image:
@@ -122,18 +110,11 @@ def _paint_floor(rng: np.random.Generator, image: Image) -> None:
         darker = tuple(0.8 * channel for channel in colour)
         vanishing = rng.uniform(0.2, 0.8) * width
         for x in np.linspace(-width, 2 * width, int(rng.integers(10, 26))):
-            cv2.line(
-                image, (int(vanishing + (x - vanishing) * 0.35), int(horizon)), (int(x), height), darker, 1, cv2.LINE_AA
-            )
+            far = (int(vanishing + (x - vanishing) * 0.35), int(horizon))
+            cv2.line(image, far, (int(x), height), darker, 1, cv2.LINE_AA)
     if rng.random() < 0.5:
-        cv2.line(
-            image,
-            (0, int(horizon - tilt)),
-            (width, int(horizon + tilt)),
-            _colour(rng),
-            int(rng.integers(1, 6)),
-            cv2.LINE_AA,
-        )
+        ends = (0, int(horizon - tilt)), (width, int(horizon + tilt))
+        cv2.line(image, *ends, _colour(rng), int(rng.integers(1, 6)), cv2.LINE_AA)
 
 
 def _paint_pattern(rng: np.random.Generator, image: Image) -> None:
@@ -151,13 +132,8 @@ def _paint_pattern(rng: np.random.Generator, image: Image) -> None:
             break
         shift = step_x // 2 if kind == 2 and row % 2 else 0
         for x in range(shift, width, step_x):
-            cv2.line(
-                image,
-                (x, y),
-                (x, min(bottom, y + step_y) if kind != 1 else bottom),
-                colour,
-                1 if kind != 1 else max(1, step_x // 4),
-            )
+            end, thickness = (bottom, max(1, step_x // 4)) if kind == 1 else (min(bottom, y + step_y), 1)
+            cv2.line(image, (x, y), (x, end), colour, thickness)
 
 
 def _add_texture(rng: np.random.Generator, image: Image, *, strength: float) -> None:
@@ -186,17 +162,8 @@ def _paint_clutter(rng: np.random.Generator, image: Image) -> None:
         for shelf in np.linspace(corner[1], opposite[1], int(rng.integers(2, 6)))[1:-1]:
             cv2.line(image, (corner[0], int(shelf)), (opposite[0], int(shelf)), frame, 1)
     elif kind == 1:
-        cv2.ellipse(
-            image,
-            (int(x), int(y)),
-            (int(size * 0.6) + 1, int(size * rng.uniform(0.2, 0.7)) + 1),
-            rng.uniform(0, 180),
-            0,
-            360,
-            colour,
-            -1,
-            cv2.LINE_AA,
-        )
+        axes = (int(size * 0.6) + 1, int(size * rng.uniform(0.2, 0.7)) + 1)
+        cv2.ellipse(image, (int(x), int(y)), axes, rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
     elif kind == 2:  # a bar, which may look like a limb
         angle, length = rng.uniform(0, np.pi), size * rng.uniform(0.5, 2.0)
         end = (int(x + length * np.cos(angle)), int(y + length * np.sin(angle)))
@@ -211,22 +178,14 @@ def _paint_clutter(rng: np.random.Generator, image: Image) -> None:
         cv2.rectangle(image, (int(x - half), int(y - half)), (int(x + half), int(y + half)), colour, -1)
         light = tuple(min(255.0, channel + 70) for channel in colour)
         for dx in (-0.47, 0.47):
-            pane = (
-                (int(x + (dx - 0.4) * half), int(y - 0.85 * half)),
-                (int(x + (dx + 0.4) * half), int(y + 0.85 * half)),
-            )
-            cv2.rectangle(image, *pane, light, -1)
+            left, right = int(x + (dx - 0.4) * half), int(x + (dx + 0.4) * half)
+            cv2.rectangle(image, (left, int(y - 0.85 * half)), (right, int(y + 0.85 * half)), light, -1)
 
 
 def _rectangle(x: float, y: float, half_width: float, half_height: float) -> npt.NDArray[np.float64]:
-    return np.array(
-        [
-            (x - half_width, y - half_height),
-            (x + half_width, y - half_height),
-            (x + half_width, y + half_height),
-            (x - half_width, y + half_height),
-        ]
-    )
+    signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+    corners: npt.NDArray[np.float64] = np.array([x, y]) + signs * np.array([half_width, half_height])
+    return corners
 
 
 def _colour(rng: np.random.Generator) -> tuple[float, float, float]:

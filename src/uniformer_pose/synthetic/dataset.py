@@ -13,194 +13,79 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Le
 
+from uniformer_pose.config import check_value
 from uniformer_pose.errors import InputError
+from uniformer_pose.files import write_json
 from uniformer_pose.skeleton import Skeleton, load_skeleton
-from uniformer_pose.synthetic.figure import StripedSide, check_landmarks
-from uniformer_pose.synthetic.pose import PoseVariety
 from uniformer_pose.synthetic.scene import Scene, render_scene
+from uniformer_pose.synthetic.settings import Split, SyntheticSettings
 
 GENERATOR = "uniformer_pose.synthetic"
 GENERATOR_VERSION = 1  # raise it when the same settings give other pictures or annotations
-Split = Literal["train", "val"]
 SPLITS: tuple[Split, Split] = ("train", "val")
 _SCENE_STREAM, _DETECTION_STREAM = 0, 1
 _UNFINISHED = "UNFINISHED"
 _PERSON = 1  # COCO's category id
 
 
-@dataclass(frozen=True)
-class SyntheticSettings:
-    """Everything the pictures and annotations depend on; it is written into the annotations' ``info``.
-
-    ``person_height`` bounds the standing height of people as a fraction of the image height, except for the
-    ``close_up_share`` of them who are taller than the image. ``crowd_share`` of the images hold a far crowd, annotated
-    as one ``iscrowd`` region. ``striped_side`` is the side of the body with bands on sleeve and trouser leg:
-    ``random`` draws it per person. That is the default because a mirrored picture of a world where it is always the
-    left is no picture of that world, so flip augmentation and flip test would harm; in a world of random sides
-    they are right. ``poses``: ``any``, or ``frontal`` for people on their feet who face the camera. Raises InputError
-    for values out of range.
-    """
-
-    num_train_images: int
-    num_val_images: int
-    image_height: int = 256
-    image_width: int = 320
-    people_per_image: tuple[int, int] = (1, 4)
-    person_height: tuple[float, float] = (0.24, 0.9)
-    close_up_share: float = 0.08
-    crowd_share: float = 0.06
-    striped_side: StripedSide = "random"
-    poses: PoseVariety = "any"
-    jpeg_quality: int = 92
-    seed: int = 0
-    keypoint_names: tuple[str, ...] = ()
-    limbs: tuple[tuple[int, int], ...] = field(default=(), repr=False)  # COCO's "skeleton": indices from 1
-
-    def __post_init__(self) -> None:
-        for name, least, most in (
-            ("num_train_images", 0, 10**7),
-            ("num_val_images", 0, 10**7),
-            ("image_height", 32, 4096),
-            ("image_width", 32, 4096),
-            ("jpeg_quality", 1, 100),
-            ("seed", 0, 2**63),
-        ):
-            _check_whole(name, getattr(self, name), least, most)
-        if self.num_train_images + self.num_val_images == 0:
-            raise InputError("num_train_images=0 and num_val_images=0 leave nothing to write; raise one of them")
-        for name in ("close_up_share", "crowd_share"):
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}={getattr(self, name)!r} must be between 0 and 1")
-        for name, smallest, largest in (("people_per_image", 0.0, 50.0), ("person_height", 0.02, 3.0)):
-            bounds = getattr(self, name)
-            if not isinstance(bounds, (list, tuple)) or len(bounds) != 2 or not all(map(_is_number, bounds)):
-                raise InputError(f"{name}={bounds!r} must be two numbers [least, most]")
-            if not smallest <= bounds[0] <= bounds[1] <= largest:
-                raise InputError(
-                    f"{name}={list(bounds)} must be [least, most] with {smallest:g} <= least <= most <= {largest:g}"
-                )
-            object.__setattr__(self, name, tuple(bounds))
-        for bound in self.people_per_image:
-            _check_whole("people_per_image", bound, 0, 50)
-        if self.striped_side not in get_args(StripedSide):
-            raise InputError(f"striped_side={self.striped_side!r} must be one of {', '.join(get_args(StripedSide))}")
-        if self.poses not in get_args(PoseVariety):
-            raise InputError(f"poses={self.poses!r} must be one of {', '.join(get_args(PoseVariety))}")
-        check_landmarks(self.keypoint_names)
-
-    def num_images(self, split: Split) -> int:
-        """How many images a split has."""
-        return self.num_train_images if split == "train" else self.num_val_images
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as they stand in JSON."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
-
-
 def write_synthetic_dataset(
     root: Path | str,
     *,
-    num_train_images: int,
-    num_val_images: int,
-    image_height: int = 256,
-    image_width: int = 320,
-    people_per_image: tuple[int, int] = (1, 4),
-    person_height: tuple[float, float] = (0.24, 0.9),
-    close_up_share: float = 0.08,
-    crowd_share: float = 0.06,
-    striped_side: StripedSide = "random",
-    poses: PoseVariety = "any",
-    jpeg_quality: int = 92,
-    seed: int = 0,
     skeleton: Skeleton | None = None,
     workers: int = 0,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
 ) -> bool:
     """Write a synthetic dataset under ``root``; False if the same one is there already and nothing was done.
 
     ``skeleton`` (COCO's unless told) names the keypoints to annotate; ``workers`` processes render, 0 renders in this
-    process. ``on_progress(done, total)`` is called as images are finished. The other arguments are those of
-    SyntheticSettings. Raises InputError for unusable settings, for a different synthetic dataset under ``root`` unless
-    ``overwrite``, and always for files there that are not a synthetic dataset.
+    process. ``on_progress(done, total)`` is called as images are finished. ``settings`` are those of SyntheticSettings.
+    Raises InputError for unusable settings, for a different synthetic dataset under ``root`` unless ``overwrite``, and
+    always for files there that are not a synthetic dataset.
     """
-    root = Path(root)
-    skeleton = skeleton or load_skeleton("coco_17")
-    settings = SyntheticSettings(
-        num_train_images=num_train_images,
-        num_val_images=num_val_images,
-        image_height=image_height,
-        image_width=image_width,
-        people_per_image=people_per_image,
-        person_height=person_height,
-        close_up_share=close_up_share,
-        crowd_share=crowd_share,
-        striped_side=striped_side,
-        poses=poses,
-        jpeg_quality=jpeg_quality,
-        seed=seed,
-        keypoint_names=skeleton.keypoint_names,
-        limbs=tuple((int(first) + 1, int(second) + 1) for first, second in skeleton.limb_indices),
-    )
-    _check_whole("workers", workers, 0, 512)
-    if _already_written(root, settings, overwrite=overwrite):
+    root, skeleton = Path(root), skeleton or load_skeleton("coco_17")
+    limbs = tuple((int(first) + 1, int(second) + 1) for first, second in skeleton.limb_indices)
+    wanted = SyntheticSettings(**settings, keypoint_names=skeleton.keypoint_names, limbs=limbs)
+    check_value("workers", workers, Annotated[int, Ge(0), Le(512)])
+    if _already_written(root, wanted, overwrite=overwrite):
         return False
     _clear(root)
-    total = settings.num_train_images + settings.num_val_images
+    files: dict[Path, object] = {}
     done = 0
-    detection_files: dict[Path, object] = {}
-    annotation_files: dict[Path, object] = {}
     for split in SPLITS:
-        if not settings.num_images(split):
+        if not wanted.num_images(split):
             continue
         (root / "images" / split).mkdir(parents=True, exist_ok=True)
         records = []
-        render = partial(_write_image, root, settings, split)
-        for record in _in_order(render, range(1, settings.num_images(split) + 1), workers):
+        for record in _in_order(partial(_write_image, root, wanted, split), wanted.num_images(split), workers):
             records.append(record)
             done += 1
             if on_progress is not None:
-                on_progress(done, total)
-        detection_files[_detection_path(root, split)] = [
-            detection for _, _, detections in records for detection in detections
-        ]
-        annotation_files[_annotation_path(root, split)] = _annotations(settings, split, records)
-    for path, content in (*detection_files.items(), *annotation_files.items()):
-        _write_json(path, content)
+                on_progress(done, wanted.num_train_images + wanted.num_val_images)
+        files[_detection_path(root, split)] = [found for _, _, detections in records for found in detections]
+        files[_annotation_path(root, split)] = _annotations(wanted, split, records)
+    for path, content in files.items():
+        write_json(path, content, indent=None)
     (root / _UNFINISHED).unlink()
     return True
 
 
 def render_image(settings: SyntheticSettings, split: Split, image_id: int) -> Scene:
     """Image ``image_id`` (from 1) of a split, with its people."""
-    return render_scene(
-        _generator(settings, split, image_id, _SCENE_STREAM),
-        height=settings.image_height,
-        width=settings.image_width,
-        people_per_image=settings.people_per_image,
-        person_height=settings.person_height,
-        close_up_share=settings.close_up_share,
-        crowd_share=settings.crowd_share,
-        striped_side=settings.striped_side,
-        poses=settings.poses,
-        keypoint_names=settings.keypoint_names,
-    )
+    return render_scene(_generator(settings, split, image_id, _SCENE_STREAM), settings)
 
 
 def _generator(settings: SyntheticSettings, split: Split, image_id: int, stream: int) -> np.random.Generator:
@@ -312,37 +197,23 @@ def _annotations(settings: SyntheticSettings, split: Split, records: Sequence[_R
     }
 
 
-def _in_order(render: Callable[[int], _Record], image_ids: Iterable[int], workers: int) -> Iterator[_Record]:
+def _in_order(render: Callable[[int], _Record], num_images: int, workers: int) -> Iterator[_Record]:
     """The records of the images in order, rendered in this process or by others."""
+    image_ids = range(1, num_images + 1)
     if workers == 0:
         yield from map(render, image_ids)
         return
     # Spawned, not forked: the caller may hold threads (OpenCV, torch) that a fork would copy half-alive.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        with _interrupts_ignored():  # the workers inherit it: Ctrl-C reaches the parent alone, which ends them
-            records = executor.map(render, image_ids, chunksize=8)
-        yield from records
+        yield from executor.map(render, image_ids, chunksize=8)
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends the workers
 
 
 def _annotation_path(root: Path, split: Split) -> Path:
@@ -402,26 +273,3 @@ def _clear(root: Path) -> None:
         _detection_path(root, split).unlink(missing_ok=True)
         for path in (root / "images" / split).glob("[0-9]" * 12 + ".jpg"):
             path.unlink()
-
-
-def _write_json(path: Path, content: object) -> None:
-    """Write a file that is either complete or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(content, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def _check_whole(name: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(f"{name}={value!r} must be a whole number from {least} to {most}")

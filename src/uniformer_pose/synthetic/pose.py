@@ -7,7 +7,7 @@ camera's (x right in the image, y up, z towards the camera), so its left is on t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,14 +109,6 @@ class Pose:
     camera_pitch: float = 0.0
     roll: float = 0.0
 
-    def arm(self, side: Side) -> ArmAngles:
-        """The arm of one side."""
-        return self.left_arm if side == "left" else self.right_arm
-
-    def leg(self, side: Side) -> LegAngles:
-        """The leg of one side."""
-        return self.left_leg if side == "left" else self.right_leg
-
 
 @dataclass(frozen=True)
 class Body:
@@ -132,14 +124,14 @@ class Body:
 
 def view_axes(pose: Pose) -> Vector:
     """(3, 3) rotation from the body frame to the camera frame (x right, y up, z towards the camera)."""
-    return _about_z(pose.roll) @ _about_x(pose.camera_pitch) @ _about_y(pose.yaw)
+    return _about(2, pose.roll) @ _about(0, pose.camera_pitch) @ _about(1, pose.yaw)
 
 
 def place_joints(body: Proportions, pose: Pose) -> Body:
     """Every joint and surface point of a body in a pose, by forward kinematics from the hips outwards."""
-    torso_axes = _about_z(-pose.side_lean) @ _about_x(pose.lean) @ _about_y(pose.twist)
+    torso_axes = _about(2, -pose.side_lean) @ _about(0, pose.lean) @ _about(1, pose.twist)
     neck = torso_axes @ np.array([0.0, body.torso, 0.0])
-    head_axes = torso_axes @ _about_y(pose.head_yaw) @ _about_x(pose.head_pitch) @ _about_z(pose.head_tilt)
+    head_axes = torso_axes @ _about(1, pose.head_yaw) @ _about(0, pose.head_pitch) @ _about(2, pose.head_tilt)
     radius = body.head_radius
     head = (
         neck + torso_axes @ np.array([0.0, body.neck, 0.012]) + head_axes @ np.array([0.0, 1.05 * radius, 0.1 * radius])
@@ -260,22 +252,14 @@ def _leg_front(leg: LegAngles) -> Vector:
     return _leg_directions(LegAngles(leg.flexion, leg.abduction, 0.0))[2]
 
 
-def _about_x(degrees: float) -> Vector:
-    """Rotation that carries y (up) towards z (front)."""
+def _about(axis: int, degrees: float) -> Vector:
+    """Rotation about an axis (0 x, 1 y, 2 z) that carries the next one towards the one after it."""
+    first, second = (axis + 1) % 3, (axis + 2) % 3
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
-
-
-def _about_y(degrees: float) -> Vector:
-    """Rotation that carries z (front) towards x (left)."""
-    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])
-
-
-def _about_z(degrees: float) -> Vector:
-    """Rotation that carries x (left) towards y (up)."""
-    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    rotation = np.eye(3)
+    rotation[[first, second], [first, second]] = cosine
+    rotation[first, second], rotation[second, first] = -sine, sine
+    return rotation
 
 
 # What follows draws the angles of each kind of pose. A sampler returns keyword arguments of Pose.
@@ -300,14 +284,15 @@ def _relaxed_arm(rng: np.random.Generator) -> ArmAngles:
     return ArmAngles(u(20, 45), u(140, 175), u(40, 100), (-1.0, -0.2, 0.2))  # hand behind the back
 
 
+def _limbs(arms: Sequence[ArmAngles], legs: Sequence[LegAngles], **trunk: float) -> _Sampled:
+    """Arms and legs, each left and right."""
+    return {"left_arm": arms[0], "right_arm": arms[1], "left_leg": legs[0], "right_leg": legs[1], **trunk}
+
+
 def _standing(rng: np.random.Generator) -> _Sampled:
     u = rng.uniform
-    return {
-        "left_arm": _relaxed_arm(rng),
-        "right_arm": _relaxed_arm(rng),
-        "left_leg": LegAngles(u(-6, 12), u(0, 14), u(0, 14)),
-        "right_leg": LegAngles(u(-6, 12), u(0, 14), u(0, 14)),
-    }
+    arms = [_relaxed_arm(rng) for _ in SIDES]
+    return _limbs(arms, [LegAngles(u(-6, 12), u(0, 14), u(0, 14)) for _ in SIDES])
 
 
 def _striding(rng: np.random.Generator, least: float, most: float, elbow: tuple[float, float]) -> _Sampled:
@@ -318,8 +303,8 @@ def _striding(rng: np.random.Generator, least: float, most: float, elbow: tuple[
     front_arm = ArmAngles(stride * u(0.7, 1.2), u(5, 35), u(*elbow))
     back_arm = ArmAngles(stride * u(0.7, 1.2), u(140, 165), u(*elbow))
     if rng.random() < 0.5:
-        return {"left_leg": front, "right_leg": back, "left_arm": back_arm, "right_arm": front_arm}
-    return {"left_leg": back, "right_leg": front, "left_arm": front_arm, "right_arm": back_arm}
+        return _limbs((back_arm, front_arm), (front, back))
+    return _limbs((front_arm, back_arm), (back, front))
 
 
 def _walking(rng: np.random.Generator) -> _Sampled:
@@ -332,18 +317,12 @@ def _running(rng: np.random.Generator) -> _Sampled:
 
 def _sitting(rng: np.random.Generator) -> _Sampled:
     u = rng.uniform
-    lap = [
+    arms = [
         ArmAngles(u(12, 45), u(10, 50), u(25, 95), (-0.4, 0.2, 1.0)) if rng.random() < 0.7 else _relaxed_arm(rng)
         for _ in SIDES
     ]
     knee = u(65, 100)
-    return {
-        "left_arm": lap[0],
-        "right_arm": lap[1],
-        "left_leg": LegAngles(u(72, 95), u(2, 22), knee + u(-12, 12)),
-        "right_leg": LegAngles(u(72, 95), u(2, 22), knee + u(-12, 12)),
-        "lean": u(-10, 20),
-    }
+    return _limbs(arms, [LegAngles(u(72, 95), u(2, 22), knee + u(-12, 12)) for _ in SIDES], lean=u(-10, 20))
 
 
 def _arms_raised(rng: np.random.Generator) -> _Sampled:
@@ -354,35 +333,24 @@ def _arms_raised(rng: np.random.Generator) -> _Sampled:
 
 def _star(rng: np.random.Generator) -> _Sampled:
     u = rng.uniform
-    return {
-        "left_arm": ArmAngles(u(70, 135), u(80, 98), u(0, 30), (0, 1, 0.3)),
-        "right_arm": ArmAngles(u(70, 135), u(80, 98), u(0, 30), (0, 1, 0.3)),
-        "left_leg": LegAngles(u(-5, 12), u(18, 40), u(0, 20), 20),
-        "right_leg": LegAngles(u(-5, 12), u(18, 40), u(0, 20), 20),
-    }
+    arms = [ArmAngles(u(70, 135), u(80, 98), u(0, 30), (0, 1, 0.3)) for _ in SIDES]
+    return _limbs(arms, [LegAngles(u(-5, 12), u(18, 40), u(0, 20), 20) for _ in SIDES])
 
 
 def _crouching(rng: np.random.Generator) -> _Sampled:
     u = rng.uniform
-    return {
-        "left_arm": ArmAngles(u(20, 80), u(5, 50), u(10, 70)),
-        "right_arm": ArmAngles(u(20, 80), u(5, 50), u(10, 70)),
-        "left_leg": LegAngles(u(75, 112), u(5, 30), u(95, 130)),
-        "right_leg": LegAngles(u(60, 112), u(5, 30), u(95, 130)),
-        "lean": u(10, 35),
-    }
+    arms = [ArmAngles(u(20, 80), u(5, 50), u(10, 70)) for _ in SIDES]
+    legs = [LegAngles(u(least, 112), u(5, 30), u(95, 130)) for least in (75, 60)]
+    return _limbs(arms, legs, lean=u(10, 35))
 
 
 def _kicking(rng: np.random.Generator) -> _Sampled:
     u = rng.uniform
-    kick, stand = LegAngles(u(35, 90), u(0, 35), u(0, 75), 25), LegAngles(u(-8, 5), u(0, 6), u(0, 20))
-    arms = {
-        "left_arm": ArmAngles(u(30, 95), u(60, 110), u(0, 60)),
-        "right_arm": ArmAngles(u(30, 95), u(60, 110), u(0, 60)),
-    }
+    legs = [LegAngles(u(35, 90), u(0, 35), u(0, 75), 25), LegAngles(u(-8, 5), u(0, 6), u(0, 20))]
+    arms = [ArmAngles(u(30, 95), u(60, 110), u(0, 60)) for _ in SIDES]
     if rng.random() < 0.5:
-        kick, stand = stand, kick
-    return {"left_leg": kick, "right_leg": stand, "lean": u(-15, 5), **arms}
+        legs.reverse()
+    return _limbs(arms, legs, lean=u(-15, 5))
 
 
 def _bowing(rng: np.random.Generator) -> _Sampled:
@@ -398,7 +366,7 @@ def _lying(rng: np.random.Generator) -> _Sampled:
 
 def _upside_down(rng: np.random.Generator) -> _Sampled:
     u = rng.uniform
-    arms = {side: ArmAngles(u(150, 176), u(80, 96), u(0, 15), (0, 0, 1)) for side in ("left_arm", "right_arm")}
+    arms = {f"{side}_arm": ArmAngles(u(150, 176), u(80, 96), u(0, 15), (0, 0, 1)) for side in SIDES}
     return {**(_star(rng) if rng.random() < 0.5 else _standing(rng)), **arms, "roll": 180 + rng.normal(0, 16)}
 
 

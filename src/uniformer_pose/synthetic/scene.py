@@ -14,17 +14,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.synthetic.background import Image, finish, paint_background, paint_occluder
-from uniformer_pose.synthetic.figure import (
-    PARTS,
-    Figure,
-    Outfit,
-    Outline,
-    StripedSide,
-    build_figure,
-    build_silhouette,
-)
-from uniformer_pose.synthetic.pose import PoseVariety, Proportions, sample_pose
+from uniformer_pose.synthetic.background import Image, finish, occluder, paint_background
+from uniformer_pose.synthetic.figure import Figure, build_figure, build_silhouette
+from uniformer_pose.synthetic.outfit import Outfit
+from uniformer_pose.synthetic.outline import PARTS, Outline
+from uniformer_pose.synthetic.pose import Proportions, sample_pose
+from uniformer_pose.synthetic.settings import SyntheticSettings
 
 PartBuffer = npt.NDArray[np.int32]
 _PART_BITS = (len(PARTS) - 1).bit_length()
@@ -132,39 +127,26 @@ def describe_person(canvas: Canvas, layer: int, placed: PlacedFigure, keypoint_n
     return Person(keypoints, _tight_box(mask), area, _polygons(mask))
 
 
-def render_scene(
-    rng: np.random.Generator,
-    *,
-    height: int,
-    width: int,
-    people_per_image: tuple[int, int],
-    person_height: tuple[float, float],
-    close_up_share: float,
-    crowd_share: float,
-    striped_side: StripedSide,
-    poses: PoseVariety,
-    keypoint_names: Sequence[str],
-) -> Scene:
-    """A random picture; person heights are standing heights as fractions of the image height.
-
-    A close-up is a person taller than the image; a crowd stands far behind everyone else.
-    """
+def render_scene(rng: np.random.Generator, settings: SyntheticSettings) -> Scene:
+    """A random picture. A close-up is a person taller than the image; a crowd stands far behind everyone else."""
+    height, width = settings.image_height, settings.image_width
+    least, most = settings.people_per_image
     canvas = Canvas(paint_background(rng, height, width))
-    crowd_layer = _paint_crowd(rng, canvas) if rng.random() < crowd_share else None
+    crowd_layer = _paint_crowd(rng, canvas) if rng.random() < settings.crowd_share else None
     placed: list[PlacedFigure] = []
     taken: list[tuple[float, float, float, float]] = []
     sizes = []
-    for _ in range(int(rng.integers(people_per_image[0], people_per_image[1] + 1))):
-        close_up = rng.random() < close_up_share
-        sizes.append(height * (rng.uniform(1.1, 1.7) if close_up else rng.uniform(*person_height)))
+    for _ in range(int(rng.integers(least, most + 1))):
+        close_up = rng.random() < settings.close_up_share
+        sizes.append(height * (rng.uniform(1.1, 1.7) if close_up else rng.uniform(*settings.person_height)))
     light = rng.uniform(-2.6, -0.5)  # highlights lie somewhere above
     layers: list[int] = []
     for size in sorted(sizes):  # the tallest stand in front
-        pose = sample_pose(rng, poses)
+        pose = sample_pose(rng, settings.poses)
         figure = build_figure(
             Proportions.sample(rng),
             pose,
-            Outfit.sample(rng, striped_side),
+            Outfit.sample(rng, settings.striped_side),
             height=size,
             light=(np.cos(light), np.sin(light)),
             distance=rng.uniform(3.5, 10.0),
@@ -179,14 +161,11 @@ def render_scene(
         if rng.random() < 0.16:
             left, top, right, bottom = taken[-1]
             tall, wide = rng.uniform(0.2, 0.5) * (bottom - top), rng.uniform(0.3, 0.9) * (right - left)
-            shapes, colours = paint_occluder(rng, max(6, int(tall)), max(6, int(wide)))
-            outlines = [
-                Outline(0, shape.astype(np.float64), colour, is_surface=True)
-                for shape, colour in zip(shapes, colours, strict=True)
-            ]
+            outlines = occluder(rng, max(6, int(tall)), max(6, int(wide)))
             canvas.paint(outlines, rng.uniform(left, right), rng.uniform(top + 0.3 * (bottom - top), bottom))
     people = [
-        describe_person(canvas, layer, person, keypoint_names) for layer, person in zip(layers, placed, strict=True)
+        describe_person(canvas, layer, person, settings.keypoint_names)
+        for layer, person in zip(layers, placed, strict=True)
     ]
     crowd = _describe_crowd(canvas, crowd_layer) if crowd_layer is not None else None
     return Scene(finish(rng, canvas.image), [person for person in people if person is not None], crowd)
@@ -249,11 +228,7 @@ def _paint_seat(rng: np.random.Generator, canvas: Canvas, placed: PlacedFigure, 
     """A box behind a sitting figure, from its seat to its feet."""
     bottom = placed.figure.extent()[3]
     tall = max(6.0, bottom - 0.02 * size)
-    shapes, colours = paint_occluder(rng, int(tall), max(6, int(size * rng.uniform(0.22, 0.45))), kind="box")
-    outlines = [
-        Outline(0, shape.astype(np.float64), colour, is_surface=True)
-        for shape, colour in zip(shapes, colours, strict=True)
-    ]
+    outlines = occluder(rng, int(tall), max(6, int(size * rng.uniform(0.22, 0.45))), kind="box")
     canvas.paint(outlines, placed.x, placed.y + 0.02 * size + tall / 2)
 
 
@@ -270,11 +245,8 @@ def _paint_crowd(rng: np.random.Generator, canvas: Canvas) -> int:
     """A far crowd as one layer; returns its number."""
     height, width = canvas.image.shape[:2]
     size = height * rng.uniform(0.05, 0.1)
-    ground, centre, spread = (
-        rng.uniform(0.25, 0.8) * height,
-        rng.uniform(0.1, 0.9) * width,
-        rng.uniform(0.12, 0.4) * width,
-    )
+    ground, centre = rng.uniform(0.25, 0.8) * height, rng.uniform(0.1, 0.9) * width
+    spread = rng.uniform(0.12, 0.4) * width
     outlines: list[Outline] = []
     for _ in range(int(rng.integers(8, 24))):
         colours = [tuple(float(c) for c in rng.uniform(20, 240, 3)) for _ in range(2)]
