@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 from uniformer_pose.config import check_config
 from uniformer_pose.entry_point import config_groups, plain_config, report_input_errors, run
 from uniformer_pose.errors import InputError
-from uniformer_pose.keypoints.crop_size import check_crop_size
 from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.ranges import Count, NotNegative, Positive, Seed, Share
@@ -86,7 +85,6 @@ def checked_settings(config: DictConfig) -> tuple[str, dict[str, Any]]:
     for key, only in ONLY_FOR.items():
         if settings[key] and source_format != only:
             raise InputError(f"{key}={settings[key]} is for from={only}; leave it out for from={source_format}")
-    check_crop_size(settings["codec"]["height"], settings["codec"]["width"])
     return source_format, settings
 
 
@@ -98,9 +96,11 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
     from uniformer_pose.data.conversion.points_table import read_points_table
     from uniformer_pose.data.conversion.source import ConversionSettings
     from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
+    from uniformer_pose.keypoints.heatmap_codec import check_crop_size
     from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
 
+    check_crop_size(settings["codec"]["height"], settings["codec"]["width"])
     to, paths = Path(settings["to"]).expanduser(), _paths(settings)
     name = _config_name(settings["name"] or to.resolve().name)
     require_free(to, overwrite=settings["overwrite"])

@@ -86,6 +86,8 @@ def reproduce(config: dict[str, Any]) -> None:
             continue
         if module.evaluation.part and not rows:
             conditions += f" Only {module.evaluation.part}: not comparable."
+        if not trainer.is_global_zero:
+            continue
         published = zoo.pose_models[name].results
         measured = {result: 100 * module.evaluation.metrics[result] for result in published}
         rows.append(Reproduction(name, published, measured))

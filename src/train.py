@@ -23,7 +23,6 @@ from uniformer_pose.config_parts import (
 )
 from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run
 from uniformer_pose.errors import InputError
-from uniformer_pose.keypoints.crop_size import HEATMAP_STRIDE, check_crop_size, check_network_stride
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.ranges import RunName, Seed
 from uniformer_pose.run_directory import (
@@ -88,14 +87,8 @@ def main(config: DictConfig) -> float:
 
 
 def checked_train_config(config: DictConfig) -> dict[str, Any]:
-    """The config as plain values, checked, with the sizes that no single signature can judge."""
-    plain = checked_config(config, TrainConfig)
-    codec = plain["data"].get("codec")
-    if isinstance(codec, dict) and {"height", "width"} <= codec.keys():
-        check_crop_size(codec["height"], codec["width"])
-        if str(plain["model"].get("_target_")).startswith("uniformer_pose."):  # another one's is seen when it is built
-            check_network_stride(codec.get("stride", HEATMAP_STRIDE))
-    return plain
+    """The config as plain values, checked."""
+    return checked_config(config, TrainConfig)
 
 
 def train(config: dict[str, Any]) -> float:
@@ -126,10 +119,10 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from uniformer_pose.run_record import library_versions, record_run
     from uniformer_pose.saved_model import SavedModel
     from uniformer_pose.training.agreement import CheckpointOfFirstProcess
-    from uniformer_pose.training.callbacks import Pictures
     from uniformer_pose.training.checkpoint_files import DurableCheckpoints, require_space
     from uniformer_pose.training.optimization import Optimization
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
+    from uniformer_pose.training.pictures import Pictures
     from uniformer_pose.training.resume import keep_replaced_config, same_logger_runs
     from uniformer_pose.training.safe_logging import forgiving
     from uniformer_pose.training.trainer import make_trainer
@@ -206,7 +199,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     elif best or (trainer.enable_validation and "val/AP" not in trainer.callback_metrics):
         # Without a best one there was nothing left to train, and nothing had been evaluated.
         trainer.validate(module, datamodule=data, ckpt_path=best or None, weights_only=True, verbose=False)
-    if module.evaluation is not None:  # on the first process, unless nothing was evaluated
+    if module.evaluation is not None and trainer.is_global_zero:
         print(write_report(run_dir, module.evaluation, module.protocol))
         if any((run_dir / "pictures").glob("*.png")):
             print(f"pictures            {run_dir / 'pictures'}")

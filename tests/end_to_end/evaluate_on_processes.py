@@ -19,6 +19,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
+from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.saved_model import SavedModel, data_arguments
@@ -29,19 +30,12 @@ from uniformer_pose.weights.loading import load_model
 class KnowsTheAnswer(PoseModule):
     """Predicts the annotated keypoints of each crop, moved by a pixel or two that depend on the person."""
 
-    def validation_step(self, batch: dict[str, torch.Tensor], batch_index: int) -> dict[str, torch.Tensor] | None:
+    def predict_batch(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The poses of a batch, the network's replaced by the truth."""
-        poses = super().validation_step(batch, batch_index)
-        people = self.data.val_people
-        if poses is None or people is None:
-            return poses
-        index = poses["instance_index"].numpy()
-        centers, extents = poses["centers_in_image"].numpy(), poses["extents_in_image"].numpy()
-        in_crop = (people.keypoints_in_image[index] - centers[:, None] + extents[:, None] / 2) / extents[:, None]
-        in_crop = in_crop * [self.codec.width, self.codec.height] + (index % 3)[:, None, None]
-        poses["keypoints_in_crop"] = torch.from_numpy(in_crop).float()
-        poses["scores"] = torch.ones_like(poses["scores"])
-        return poses
+        index, people = batch["instance_index"].numpy(), self.data.val_people
+        crops = CropGeometry(self.model.crop_spec, batch["centers_in_image"].numpy(), batch["extents_in_image"].numpy())
+        in_crop = crops.to_crop(people.keypoints_in_image[index]) + (index % 3)[:, None, None]
+        return torch.from_numpy(in_crop).float(), torch.ones(in_crop.shape[:2])
 
 
 def write_people(root: Path, count: int) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from eval import EvalConfig, evaluate, source_names
+from eval import EvalConfig, evaluate
 from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
 from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.datasets import source_names
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from uniformer_pose.data.images import read_image
-from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.skeleton import load_skeleton
-from uniformer_pose.training.pose_module import PoseModule
 from weights_by_name import weights_by_name
 
 SKELETON = load_skeleton("coco_17")
@@ -39,7 +38,7 @@ def test_keypoints_in_images_are_those_of_mmpose(
     model: SavedModel, mode: str, numbers_folder: Path, pictures_folder: Path
 ) -> None:
     reference = json.loads((numbers_folder / "image_keypoints_uniformer_s_256x192.json").read_text())
-    module = PoseModule(model, EvaluationProtocol(flip_test=mode == "flip_test")).eval()
+    pipeline = PosePipeline(model, model.network)
     people: list[dict[str, Any]] = reference["people"]
     geometries = model.crop_spec.around([person["bbox_xywh"] for person in people])
     crops = []
@@ -48,7 +47,7 @@ def test_keypoints_in_images_are_those_of_mmpose(
         height, width = cv2.imread(str(path)).shape[:2]
         crops.append(geometries[index].crop(read_image(path, height=height, width=width)))
     with torch.inference_mode():
-        keypoints_in_crop, scores = module.predict_crops(torch.from_numpy(np.stack(crops)))
+        keypoints_in_crop, scores = pipeline(torch.from_numpy(np.stack(crops)), with_flip_test=mode == "flip_test")
     keypoints_in_image = geometries.to_image(keypoints_in_crop.numpy())
     expected = np.array([person[mode]["keypoints_xy"] for person in people])
     near = np.linalg.norm(keypoints_in_image - expected, axis=-1) < 0.01

@@ -104,6 +104,18 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
     )
 
 
+def write_comparison(folder: Path, evaluations: Mapping[str, Evaluation]) -> str:
+    """Write the metrics of several evaluations, by the names of their boxes; returns their table.
+
+    ``metrics.json``, which a sweep's summary shows, has those of the last.
+    """
+    records = {name: evaluation.record for name, evaluation in evaluations.items()}
+    write_json(folder / "metrics_by_boxes.json", records)
+    write_json(folder / "metrics.json", list(records.values())[-1])
+    rows = {name + (e.part and f" ({e.part})"): e.metrics for name, e in evaluations.items()}
+    return f"{text_table(metrics_table(rows, 'boxes'))}\nmetrics             {folder / 'metrics_by_boxes.json'}"
+
+
 def metrics_table(metrics_by_name: Mapping[str, Mapping[str, float]], name_of_rows: str = "") -> list[list[str]]:
     """Header and rows of text: the ten metrics of each of several evaluations; a dash for no such people."""
     rows = [[name, *_numbers(metrics, METRIC_NAMES)] for name, metrics in metrics_by_name.items()]

@@ -21,18 +21,6 @@ def flip_test(
     return (plain.float() + mirror_heatmaps(mirrored, mirror_permutation, shift).float()) * 0.5
 
 
-def predicted_heatmaps(
-    network: Callable[[Tensor], Tensor],
-    images: Tensor,
-    mirror_permutation: Tensor,
-    *,
-    with_flip_test: bool,
-    shift: bool,
-) -> Tensor:
-    """(B, K, h, w) heatmaps of (B, 3, H, W) images, with flip test or without."""
-    return flip_test(network, images, mirror_permutation, shift=shift) if with_flip_test else network(images)
-
-
 def mirror_heatmaps(heatmaps_of_mirrored: Tensor, mirror_permutation: Tensor, shift: bool = True) -> Tensor:
     """(B, K, h, w) heatmaps of the plain crop, from those of the mirrored crop.
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import torch
@@ -27,10 +27,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.keypoints.crop_size import check_crop_size
 
 Method = Literal["msra", "dark", "udp"]
 
+BACKBONE_STRIDE = 32
+HEATMAP_STRIDE = 4
+"""Crop pixels per heatmap cell of the pose head: three doublings of the backbone's map."""
+
+_ARGUMENTS: dict[str, type] = {
+    "height": int,
+    "width": int,
+    "sigma": float,
+    "method": str,
+    "stride": int,
+    "blur_kernel": int,
+}
 # Floors of the blurred heatmap before its logarithm; they differ in the two original decoders.
 _DARK_FLOOR = 1e-10
 _UDP_FLOOR, _UDP_CEILING = 1e-3, 50.0
@@ -63,7 +74,7 @@ class HeatmapCodec:
         width: int,
         sigma: float,
         method: Method = "msra",
-        stride: int = 4,
+        stride: int = HEATMAP_STRIDE,
         blur_kernel: int | None = None,
     ) -> None:
         check_crop_size(height, width)
@@ -141,32 +152,17 @@ class HeatmapCodec:
 
     def to_dict(self) -> dict[str, int | float | str]:
         """The codec's arguments as plain numbers and strings, for a checkpoint."""
-        return {
-            "height": self.height,
-            "width": self.width,
-            "sigma": self.sigma,
-            "method": self.method,
-            "stride": self.stride,
-            "blur_kernel": self.blur_kernel,
-        }
+        return {name: getattr(self, name) for name in _ARGUMENTS}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, int | float | str]) -> HeatmapCodec:
+    def from_dict(cls, fields: Mapping[str, Any]) -> HeatmapCodec:
         """The codec whose arguments ``to_dict`` wrote."""
-        expected = {"height", "width", "sigma", "method", "stride", "blur_kernel"}
-        if set(fields) != expected:
+        if fields.keys() != _ARGUMENTS.keys():
             raise InputError(
                 f"heatmap codec with the fields {', '.join(map(str, fields))}: it needs exactly "
-                f"{', '.join(sorted(expected))}; was the checkpoint written by this version?"
+                f"{', '.join(sorted(_ARGUMENTS))}; was the checkpoint written by this version?"
             )
-        return cls(
-            height=int(fields["height"]),
-            width=int(fields["width"]),
-            sigma=float(fields["sigma"]),
-            method=cast(Method, fields["method"]),
-            stride=int(fields["stride"]),
-            blur_kernel=int(fields["blur_kernel"]),
-        )
+        return cls(**{name: kind(fields[name]) for name, kind in _ARGUMENTS.items()})
 
     @property
     def cell_size(self) -> tuple[float, float]:
@@ -202,6 +198,15 @@ class HeatmapCodec:
         # Of a lone positive cell, smoothing can leave nothing positive: such a map stays at the floor.
         scale = maxima[..., None, None] / highest.clamp(min=1e-20)
         return (blurred * scale).clamp(min=floor, max=ceiling).log()
+
+
+def check_crop_size(height: int, width: int) -> None:
+    """Raise InputError for a crop that the backbone cannot divide evenly."""
+    if height <= 0 or width <= 0 or height % BACKBONE_STRIDE or width % BACKBONE_STRIDE:
+        raise InputError(
+            f"crop size {height}x{width} (height x width): both must be positive multiples of {BACKBONE_STRIDE}, "
+            "such as 256x192"
+        )
 
 
 def find_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:

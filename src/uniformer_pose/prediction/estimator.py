@@ -7,10 +7,8 @@ people.keypoints  # (1, 17, 2) image pixels
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,25 +16,24 @@ import torch
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
+from uniformer_pose.config_parts import Precision
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import eight_bits, read_photo
-from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError, InputError
-from uniformer_pose.keypoints.flip_test import predicted_heatmaps
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.prediction.engines import Engine, inference_network
 from uniformer_pose.prediction.people import People
+from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import SavedModel
+from uniformer_pose.training.precision import autocast, find_device, resolved
 from uniformer_pose.weights.loading import load_model
 
 FloatArray = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
 Picture = Image | PillowImage.Image | str | Path
 Boxes = npt.ArrayLike
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Sigma of the released models; it shapes training targets only, and a codec cannot be without one.
 _SIGMA_UP_TO_256, _SIGMA_ABOVE = 2.0, 3.0
 # Pixels: far beyond any picture, and well within what a crop's arithmetic holds.
@@ -88,21 +85,21 @@ class PoseEstimator:
             )
         self.skeleton = self.model.skeleton
         self.batch_size = batch_size
-        self.device = _device(device)
-        self.precision = _resolved(precision, self.device)
-        self._network = inference_network(
+        self.device = find_device(device)
+        self.precision = resolved(precision, self.device.type)
+        network = inference_network(
             self.model.network.eval(),
             engine=engine,
             device=self.device,
-            reduced_precision=self.precision in _REDUCED,
+            reduced_precision=self.precision != "fp32",
             height=self.codec.height,
             width=self.codec.width,
         )
-        self.engine = self._network.engine
-        if self._network.remark is not None:
-            announce(self._network.remark)
-        self._normalize = CropNormalization(self.model.mean, self.model.std).to(self.device)
-        self._mirror = torch.from_numpy(self.skeleton.mirror_permutation).to(self.device)
+        self.engine = network.engine
+        if network.remark is not None:
+            announce(network.remark)
+        self._pipeline = PosePipeline(self.model, network)
+        self._pipeline.normalize.to(self.device)
 
     def __call__(
         self,
@@ -169,45 +166,37 @@ class PoseEstimator:
         picture = as_pixels(image)
         boxes, _ = _checked_boxes(0, None if box is None else np.reshape(np.asarray(box), (1, 4)), None, picture)
         crops = self.model.crop_spec.around(boxes).crop(picture)
-        with torch.inference_mode():
-            return self._heatmaps(crops, flip_test)[0].double().cpu().numpy()
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            heatmaps = self._pipeline.heatmaps(torch.from_numpy(crops).to(self.device), with_flip_test=flip_test)
+        return heatmaps[0].double().cpu().numpy()
 
     def _poses(
         self, pictures: Sequence[Image], fitted: Sequence[CropGeometry], flip_test: bool
     ) -> tuple[FloatArray, FloatArray]:
         """(N, K, 2) keypoints in crop pixels and (N, K) scores of all boxes of all pictures, one after the other."""
+        count = self.skeleton.num_keypoints
+        keypoints, scores = [np.zeros((0, count, 2))], [np.zeros((0, count))]
+        for crops in self._batches(pictures, fitted):
+            with torch.inference_mode(), autocast(self.precision, self.device):
+                decoded = self._pipeline(torch.from_numpy(crops).to(self.device), with_flip_test=flip_test)
+            keypoints.append(decoded[0].double().cpu().numpy())
+            scores.append(decoded[1].double().cpu().numpy())
+        all_keypoints, all_scores = np.concatenate(keypoints), np.concatenate(scores)
+        if not (np.isfinite(all_keypoints).all() and np.isfinite(all_scores).all()):
+            raise DivergedError("the network gives NaN or infinity; try precision=fp32, or other weights")
+        return all_keypoints, all_scores
+
+    def _batches(self, pictures: Sequence[Image], fitted: Sequence[CropGeometry]) -> Iterator[npt.NDArray[np.uint8]]:
+        """The crops of all boxes, of which no more than two batches are in memory."""
         waiting: list[npt.NDArray[np.uint8]] = []
-        decoded: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-        def run(crops: npt.NDArray[np.uint8]) -> None:
-            with torch.inference_mode():
-                decoded.append(self.codec.decode(self._heatmaps(crops, flip_test)))
-
         for picture, crops in zip(pictures, fitted, strict=True):
-            for first in range(0, len(crops.center), self.batch_size):  # never more crops in memory than two batches
-                rows = slice(first, first + self.batch_size)
-                waiting.extend(crops[rows].crop(picture))
+            for first in range(0, len(crops.center), self.batch_size):
+                waiting.extend(crops[first : first + self.batch_size].crop(picture))
                 while len(waiting) >= self.batch_size:
-                    run(np.stack(waiting[: self.batch_size]))
+                    yield np.stack(waiting[: self.batch_size])
                     del waiting[: self.batch_size]
         if waiting:
-            run(np.stack(waiting))
-        count = self.skeleton.num_keypoints
-        if not decoded:
-            return np.zeros((0, count, 2)), np.zeros((0, count))
-        keypoints = torch.cat([part for part, _ in decoded]).double().cpu().numpy()
-        scores = torch.cat([part for _, part in decoded]).double().cpu().numpy()
-        if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
-            raise DivergedError("the network gives NaN or infinity; try precision=fp32, or other weights")
-        return keypoints, scores
-
-    def _heatmaps(self, crops: npt.NDArray[np.uint8], flip_test: bool) -> torch.Tensor:
-        reduced = _REDUCED.get(self.precision)
-        with nullcontext() if reduced is None else torch.autocast(self.device.type, reduced):
-            images = self._normalize(torch.from_numpy(crops).to(self.device))
-            return predicted_heatmaps(
-                self._network, images, self._mirror, with_flip_test=flip_test, shift=not self.codec.unbiased
-            )
+            yield np.stack(waiting)
 
 
 def as_pixels(image: Picture) -> Image:
@@ -239,26 +228,6 @@ def _codec(input_size: tuple[int, int] | None) -> HeatmapCodec | None:
     except (TypeError, ValueError):
         raise InputError(f"input_size={input_size!r}: give (height, width) of the crop, such as (256, 192)") from None
     return HeatmapCodec(height, width, sigma=_SIGMA_UP_TO_256 if height <= 256 else _SIGMA_ABOVE)
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"device={device}: not there ({str(error).splitlines()[0]}); give cpu, or cuda") from error
-    return chosen
-
-
-def _resolved(precision: Precision, device: torch.device) -> Precision:
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise InputError(f"precision={precision!r}: choose auto, fp32, bf16 or fp16")
-    if precision != "auto":
-        return precision
-    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if on_gpu else "fp32"
 
 
 def _checked_boxes(

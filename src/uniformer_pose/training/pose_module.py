@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-import torch.distributed
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.datamodule import PersonCrops
-from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import DivergedError
-from uniformer_pose.evaluation.coco_metrics import protocol_metrics
-from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.pose_metric import PoseMetric
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
-from uniformer_pose.keypoints.flip_test import predicted_heatmaps
+from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.last_evaluation import evaluate_the_end
 from uniformer_pose.training.non_finite import StopOnNonFinite
@@ -36,10 +30,11 @@ class PoseModule(pl.LightningModule):
     """Training and evaluation of one model.
 
     ``model`` holds the network and what goes with it. ``optimization`` is how it is trained, None for evaluation alone.
-    ``compile_step``: see ``StepLoss``.
+    ``compile_step``: see ``StepLoss``. ``inference_network`` computes the heatmaps of evaluations instead of the
+    network: for weights that no longer change. ``is_scored`` false is for images without ground truth.
 
-    ``inference_network``, where it is set, computes the heatmaps of evaluations instead of the network: for weights
-    that no longer change.
+    After an evaluation, on every process: ``evaluation``, whose numbers are logged as ``val/AP`` and so on, or without
+    scores ``metric.predictions``.
     """
 
     def __init__(
@@ -48,30 +43,28 @@ class PoseModule(pl.LightningModule):
         protocol: EvaluationProtocol,
         optimization: Optimization | None = None,
         compile_step: CompileStep = False,
+        inference_network: Callable[[Tensor], Tensor] | None = None,
+        is_scored: bool = True,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.network = model.network
-        self.codec = model.codec
-        self.normalize = CropNormalization(model.mean, model.std)
-        # No buffer: an index is not to be averaged, cast or broadcast with the weights.
-        self.mirror_permutation = torch.from_numpy(model.skeleton.mirror_permutation)
-        self.protocol = protocol
+        self.model, self.network, self.codec = model, model.network, model.codec
+        self.pipeline = PosePipeline(model, model.network if inference_network is None else inference_network)
+        self.normalize = self.pipeline.normalize  # here too, so that it moves with this module
+        self.protocol, self.is_scored = protocol, is_scored
         self.optimization = optimization
         self.compile_step: CompileStep = compile_step
         self._step_loss: StepLoss | None = None
-        self.inference_network: Callable[[Tensor], Tensor] | None = None
+        self.metric: PoseMetric
         self.evaluation: Evaluation | None = None
-        self.evaluated_at_step: int | None = None  # of the last complete evaluation, on every process
-        self._decoded: list[dict[str, Tensor]] = []
-        self._unreadable: list[Tensor] = []
-        self._stopwatch: Stopwatch | None = None
+        self.evaluated_at_step: int | None = None  # of the last complete evaluation
+        self._watch = Stopwatch()
         # No buffer: DDP would overwrite each process's with that of the first, at every step.
         self._replaced: Tensor | None = None
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """What cannot be scored against is refused before the first batch."""
-        _ = self.data.ground_truth
+        if self.is_scored:
+            _ = self.data.ground_truth
 
     # ---------------------------------------------------------------- training
 
@@ -164,151 +157,72 @@ class PoseModule(pl.LightningModule):
     # -------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last pass."""
-        self._decoded.clear()
-        self._unreadable.clear()
-        self.evaluation = None
-        self._stopwatch = Stopwatch()
+        """Begin a pass."""
+        people = self.data.val_people
+        if people is None:
+            raise RuntimeError("no evaluation people were read")
+        truth = self.data.ground_truth if self.is_scored else None
+        self.evaluation, self._watch = None, Stopwatch()
+        self.metric = PoseMetric(people, self.model.crop_spec, self.protocol, truth, is_part=self._is_limited)
 
     def on_validation_batch_start(self, *_: Any) -> None:
         """The crops are there."""
-        if self._stopwatch is not None:
-            self._stopwatch.batch_arrived()
+        self._watch.batch_arrived()
 
     def on_validation_batch_end(self, *_: Any) -> None:
         """Now the loop waits for the next crops."""
-        if self._stopwatch is not None:
-            self._stopwatch.loop_waits()
+        self._watch.loop_waits()
 
-    def validation_step(self, batch: dict[str, Tensor], _batch_index: int) -> dict[str, Tensor] | None:
+    def validation_step(self, batch: dict[str, Tensor], _batch_index: int) -> None:
         """Keypoints of every crop, kept on the device until the pass is over."""
-        self._unreadable.append(batch["unreadable_images"])
-        if len(batch["crops"]) == 0:  # every image of the batch was unreadable, and skipping them was asked for
-            return None
+        keypoints_in_crop, scores = self.predict_batch(batch)
+        self.metric.update(batch, keypoints_in_crop, scores)
+
+    def predict_batch(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Keypoints in crop pixels (B, K, 2) and scores (B, K) of a batch, which may be of unreadable images only."""
+        count, keypoints = len(batch["crops"]), self.model.skeleton.num_keypoints
+        if count == 0:
+            return torch.zeros((0, keypoints, 2), device=self.device), torch.zeros((0, keypoints), device=self.device)
         # An image may have more boxes than a batch: memory stays bounded by the batch size.
         chunks = torch.split(batch["crops"], self.data.eval_batch_size)
-        decoded = [self.predict_crops(chunk) for chunk in chunks]
-        poses = {
-            "instance_index": batch["instance_index"],
-            "centers_in_image": batch["centers_in_image"],
-            "extents_in_image": batch["extents_in_image"],
-            "keypoints_in_crop": torch.cat([keypoints for keypoints, _ in decoded]),
-            "scores": torch.cat([scores for _, scores in decoded]),
-        }
-        self._decoded.append(poses)
-        return poses
-
-    def predict_crops(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 RGB crops (B, H, W, 3) -> keypoints in crop pixels (B, K, 2) and scores (B, K)."""
-        watch = self._stopwatch
-        with watch.part("network", crops.device) if watch else nullcontext():
-            images = self.normalize(crops)
-            heatmaps = predicted_heatmaps(
-                self.inference_network or self.network,
-                images,
-                self.mirror_permutation.to(images.device),
-                with_flip_test=self.protocol.flip_test,
-                shift=not self.codec.unbiased,
-            )
-        with watch.part("decoding", crops.device) if watch else nullcontext():
-            return self.codec.decode(heatmaps)
+        decoded = [self.pipeline(chunk, with_flip_test=self.protocol.flip_test, watch=self._watch) for chunk in chunks]
+        return torch.cat([keypoints for keypoints, _ in decoded]), torch.cat([scores for _, scores in decoded])
 
     def on_validation_epoch_end(self) -> None:
-        """Gather all processes' poses, score them once, and tell every process the numbers."""
-        poses, unreadable = self._gathered()
-
-        def score() -> dict[str, float]:
-            self.evaluation = self._score(self._predictions(poses, unreadable))
-            return self.evaluation.metrics
-
-        for name, value in self._on_first_process(score).items():
+        """Gather all processes' poses, score them, and log the numbers."""
+        with self._watch.part("matching"):
+            metrics = self.metric.compute()
+        self.evaluated_at_step = None if self._is_limited else self.global_step
+        truth = self.metric.ground_truth
+        if truth is None:
+            return
+        metrics = self.trainer.strategy.broadcast(metrics)  # processors of two kinds may differ in the last bit
+        if self._is_limited:
+            images = len(truth.listed_image_ids)
+            rank_zero_warn(f"partial validation of {images} images: AP {metrics['AP']:.4f} is logged as -1")
+        for name, value in metrics.items():
             # An AP over a part of the images must never be taken for the best: -1 is COCO's own "undefined".
-            self.log(f"val/{name}", -1.0 if self._limited else value, prog_bar=name == "AP")
-        self.evaluated_at_step = None if self._limited else self.global_step
-
-    def _gathered(self) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-        """The poses of all processes, and the images that could not be read, of which a warning tells."""
-        poses = _gather({name: _stacked(self._decoded, name) for name in (self._decoded[0] if self._decoded else {})})
-        mine = {"image": torch.cat(self._unreadable).cpu().numpy()} if self._unreadable else {}
-        unreadable = _gather(mine).get("image", np.zeros(0, dtype=np.int64))
-        self._decoded.clear()
-        if len(unreadable):
-            people = self.data.val_people
-            names = [str(people.file_names[index]) for index in unreadable] if people else []
-            rank_zero_warn(
-                f"{len(names)} evaluation images could not be read, their people count as missed: "
-                f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-            )
-        return poses, unreadable
-
-    def _on_first_process(self, work: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """What ``work`` returns on the first process, on all of them; they also share what it raises."""
-        outcome: dict[str, float] | Exception = {}
-        if self.trainer.is_global_zero:
-            try:
-                outcome = work()
-            except Exception as error:
-                outcome = error  # the other processes wait for word: tell them before raising
-        outcome = _broadcast(outcome)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+            self.log(f"val/{name}", -1.0 if self._is_limited else value, prog_bar=name == "AP")
+        self.evaluation = Evaluation(
+            metrics, self.metric.predictions, truth, complete=self.is_complete, seconds=self.seconds
+        )
 
     @property
-    def _limited(self) -> bool:
+    def seconds(self) -> dict[str, float]:
+        """Where the time of the pass went, on this process (``Stopwatch``)."""
+        return self._watch.seconds()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all images with boxes are evaluated."""
+        return not (self._is_limited or self.data.val_is_part)
+
+    @property
+    def _is_limited(self) -> bool:
         """Whether only a part of the images is asked for."""
         trainer: Any = self.trainer
         limit = trainer.limit_val_batches  # 1.0 is all batches, 1 is one batch
         return isinstance(limit, int) or limit != 1.0 or bool(trainer.fast_dev_run) or trainer.sanity_checking
-
-    @property
-    def _complete(self) -> bool:
-        """Whether all images with boxes are evaluated."""
-        return not (self._limited or self.data.val_is_part)
-
-    def _predictions(self, poses: dict[str, np.ndarray[Any, Any]], unreadable: np.ndarray[Any, Any]) -> PosePredictions:
-        """The gathered poses in image pixels, each box once; an error if one is missing or not finite."""
-        people = self.data.val_people
-        if people is None:
-            raise RuntimeError("no evaluation people were read")
-        expected = len(people)
-        index = poses.get("instance_index", np.zeros(0, dtype=np.int64))
-        index, first = np.unique(index, return_index=True)
-        missing = expected - int(people.boxes_per_image[unreadable].sum()) - len(index)
-        if missing and not self._limited:
-            raise RuntimeError(f"{missing} of {expected} evaluation boxes were not predicted")
-        if len(index) == 0:
-            return PosePredictions.empty(self.model.skeleton.num_keypoints)
-        crops = CropGeometry(self.model.crop_spec, poses["centers_in_image"][first], poses["extents_in_image"][first])
-        keypoints_in_image = crops.to_image(poses["keypoints_in_crop"][first])
-        scores = poses["scores"][first]
-        bad = ~(np.isfinite(keypoints_in_image).all((1, 2)) & np.isfinite(scores).all(1))
-        if bad.any():
-            raise DivergedError(
-                f"{int(bad.sum())} of {len(bad)} predictions are not finite, so nothing is scored; "
-                "try precision=fp32, or train with a lower optimizer.lr_per_256"
-            )
-        return PosePredictions(
-            ids=people.instance_ids[index],
-            image_ids=people.image_ids[people.image_of_instance[index]],
-            boxes_xywh=people.boxes_xywh[index],
-            box_scores=people.box_scores[index],
-            areas=poses["extents_in_image"][first].prod(axis=1),
-            keypoints_in_image=keypoints_in_image,
-            keypoint_scores=scores,
-        )
-
-    def _score(self, predictions: PosePredictions) -> Evaluation:
-        ground_truth = self.data.ground_truth
-        if self._limited:
-            ground_truth = ground_truth.restricted_to(predictions.image_ids)
-        watch = self._stopwatch or Stopwatch()
-        with watch.part("matching"):
-            metrics = protocol_metrics(ground_truth, predictions, self.protocol)
-        if self._limited:
-            images = len(ground_truth.listed_image_ids)
-            rank_zero_warn(f"AP {metrics['AP']:.4f} is over {images} images only, so it is logged as -1")
-        return Evaluation(metrics, predictions, ground_truth, complete=self._complete, seconds=watch.seconds())
 
     # -------------------------------------------------------------- checkpoint
 
@@ -341,52 +255,3 @@ class PoseModule(pl.LightningModule):
         if not isinstance(datamodule, PersonCrops):
             raise TypeError(f"PoseModule works with PersonCrops, not {type(datamodule).__name__}")
         return datamodule
-
-
-class PosePredictor(PoseModule):
-    """For images without ground truth: an evaluation that ends with ``predictions``, of which nothing is scored.
-
-    After it, on the first process: ``predictions``; ``complete``, false where only a part of the images was asked for;
-    ``seconds`` (``Stopwatch``).
-    """
-
-    predictions: PosePredictions | None = None
-    complete: bool = False
-    seconds: dict[str, float]
-
-    def setup(self, stage: str) -> None:
-        """Nothing: there is no ground truth."""
-
-    def on_validation_epoch_end(self) -> None:
-        """Gather all processes' poses."""
-        poses, unreadable = self._gathered()
-
-        def keep() -> dict[str, float]:
-            self.predictions, self.complete = self._predictions(poses, unreadable), self._complete
-            self.seconds = (self._stopwatch or Stopwatch()).seconds()
-            return {}
-
-        self._on_first_process(keep)
-
-
-def _stacked(batches: list[dict[str, Tensor]], name: str) -> np.ndarray[Any, Any]:
-    values: np.ndarray[Any, Any] = torch.cat([batch[name] for batch in batches]).cpu().numpy()
-    return values
-
-
-def _gather(mine: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-    """All processes' arrays, one after the other; a process may have none, and their numbers may differ."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return mine
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, mine)
-    parts: list[dict[str, np.ndarray[Any, Any]]] = [part for part in gathered if part]
-    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
-
-
-def _broadcast(value: Any) -> Any:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    box = [value]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]

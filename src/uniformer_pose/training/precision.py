@@ -1,23 +1,52 @@
-"""Names of number formats, as people say them, to what Lightning calls them."""
+"""Device and number format: what people call them, what there is, and what Lightning calls them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
 
 import torch
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from uniformer_pose.config_parts import Precision
+from uniformer_pose.errors import InputError
+
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_LIGHTNINGS: dict[Precision, LightningPrecision] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def lightning_precision(precision: Precision, accelerator: str) -> LightningPrecision:
-    """Lightning's name of a precision.
+def find_device(device: str | torch.device | None) -> torch.device:
+    """A device that is there, the GPU for None if there is one; InputError for one that is not."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device={device}: not there ({str(error).splitlines()[0]}); give cpu, or cuda") from error
+    return chosen
+
+
+def resolved(precision: Precision, device_type: str) -> Precision:
+    """The number format that is used on a device (``cpu``, ``cuda``).
 
     ``auto`` is bf16 on a GPU that computes in it, else fp32: bf16 has fp32's range, so nothing overflows and no loss
     needs scaling. On a CPU bf16 is slower than fp32 unless the processor has instructions for it.
     """
-    if precision == "auto":
-        on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    names: dict[str, LightningPrecision] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-    return names[precision]
+    if precision not in get_args(Precision):
+        raise InputError(f"precision={precision!r}: choose {', '.join(get_args(Precision))}")
+    if precision != "auto":
+        return precision
+    on_gpu = device_type == "cuda" and torch.cuda.is_available()
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def lightning_precision(precision: Precision, accelerator: str) -> LightningPrecision:
+    """Lightning's name of a precision on one of its accelerators."""
+    return _LIGHTNINGS[resolved(precision, "cuda" if accelerator in ("auto", "gpu", "cuda") else accelerator)]
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Within, the network computes in a resolved precision."""
+    reduced = _REDUCED.get(precision)
+    return nullcontext() if reduced is None else torch.autocast(device.type, reduced)

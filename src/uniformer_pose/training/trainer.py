@@ -9,11 +9,12 @@ import lightning.pytorch as pl
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from uniformer_pose.config_parts import Precision
 from uniformer_pose.entry_point import refuse_unlaunchable_sweep
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES
 from uniformer_pose.nearest_name import did_you_mean
-from uniformer_pose.training.precision import Precision, lightning_precision
+from uniformer_pose.training.precision import lightning_precision
 from uniformer_pose.training.progress import progress_callback
 
 _LOGGED = ("train/loss", "train/pck", *(f"val/{name}" for name in METRIC_NAMES))

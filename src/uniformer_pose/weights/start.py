@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.keypoints.heatmap_codec import HEATMAP_STRIDE, HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import OtherNetwork
 from uniformer_pose.skeleton import Skeleton
@@ -44,6 +44,8 @@ def _network(
     arguments: Mapping[str, Any], skeleton: Skeleton, codec: HeatmapCodec
 ) -> tuple[nn.Module, OtherNetwork | None]:
     if arguments["_target_"] == POSE_NETWORK:
+        if codec.stride != HEATMAP_STRIDE:
+            raise InputError(f"data.codec.stride={codec.stride}: must be {HEATMAP_STRIDE}, as the pose head has it")
         return instantiate(arguments, num_keypoints=skeleton.num_keypoints, _convert_="all"), None
     other = OtherNetwork.of_config(arguments, skeleton.num_keypoints)
     network = other.built(other.path)

@@ -5,8 +5,8 @@ import pytest
 
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import read_image
-from uniformer_pose.training import callbacks
-from uniformer_pose.training.callbacks import Pictures, evaluation_sheet
+from uniformer_pose.training import pictures as drawing_module
+from uniformer_pose.training.pictures import Pictures, evaluation_sheet
 
 
 def test_the_folder_of_pictures_shows_the_first_batch_and_every_evaluation(tiny):
@@ -30,8 +30,8 @@ def test_a_resumed_run_keeps_the_picture_of_its_first_batch(tiny):
 def test_pictures_that_cannot_be_written_are_drawn_once_and_training_goes_on(tiny, monkeypatch):
     (tiny.folder / "pictures").write_text("a file where the folder should be")
     drawn = []
-    original = callbacks.training_sheet
-    monkeypatch.setattr(callbacks, "training_sheet", lambda *a, **k: drawn.append(1) or original(*a, **k))
+    original = drawing_module.training_sheet
+    monkeypatch.setattr(drawing_module, "training_sheet", lambda *a, **k: drawn.append(1) or original(*a, **k))
     pictures = Pictures(str(tiny.folder / "pictures"))
     with pytest.warns(UserWarning, match="without this picture"):
         tiny.trainer(max_epochs=2, callbacks=[pictures]).fit(tiny.module(), datamodule=tiny.data())
@@ -62,7 +62,7 @@ def sheets(monkeypatch):
         drawn.append({"crops": crops, "truth": truth, "predicted": predicted, **named})
         return np.zeros((8, 8, 3), dtype=np.uint8)
 
-    monkeypatch.setattr(callbacks, "prediction_sheet", keep)
+    monkeypatch.setattr(drawing_module, "prediction_sheet", keep)
     return drawn
 
 

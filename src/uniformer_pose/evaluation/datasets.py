@@ -1,0 +1,55 @@
+"""What a saved model is evaluated on: its training's data or another's, once for each source of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
+from uniformer_pose.errors import InputError
+from uniformer_pose.saved_model import SavedModel, data_arguments
+
+
+def evaluation_datasets(
+    model: SavedModel,
+    config: Mapping[str, Any],
+    *,
+    split: Literal["val", "train", "test"],
+    boxes: str | list[str] | None,
+) -> dict[str, PersonCrops]:
+    """The data by the name of its boxes, all read and fit to be scored: a mistake must not show after an hour.
+
+    ``config``: what differs from the training's data (``data_arguments``). ``boxes``: ``source_names``.
+    """
+    sources = source_names(boxes)
+    arguments = data_arguments(model, config)
+    if config.get("codec") is not None:  # a whole data config was chosen: its images and boxes count
+        rank_zero_info(f"crops stay {model.codec.height}x{model.codec.width} and {model.codec.method}, as in training")
+    if split == "val" and arguments["val_annotations"] == arguments.get("train_annotations"):
+        rank_zero_info(f"{arguments['val_annotations']}: these are the training's own images")
+    datasets = {name: PersonCrops(**evaluation_arguments(arguments, split, source)) for name, source in sources.items()}
+    for data in datasets.values():
+        data.setup("validate")
+        if split != "test":
+            _ = data.ground_truth
+    return datasets
+
+
+def source_names(boxes: str | list[str] | None) -> dict[str, str | None]:
+    """Sources of boxes by a name that can be a folder's: ``gt``, ``detector``, or what a file is called."""
+    listed = boxes if isinstance(boxes, list) else [boxes]
+    names: dict[str, str | None] = {}
+    for source in listed:
+        name = "detector" if source is None else Path(source).stem
+        if name in names:
+            raise InputError(
+                f"boxes={','.join(map(str, listed))}: two are called {name}, and so would be their folders; name each "
+                "source once, and rename a file where need be"
+            )
+        names[name] = source
+    if not names:
+        raise InputError("boxes=[]: give gt, detector, files of detections, or several of them: boxes=[gt,detector]")
+    return names

@@ -1,0 +1,107 @@
+"""One pass over the evaluation images, in any number of processes: every box counts once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from uniformer_pose.data.coco import PersonInstances
+from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
+from uniformer_pose.errors import DivergedError
+from uniformer_pose.evaluation.coco_metrics import protocol_metrics
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
+from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
+
+_OF_BOXES = ("instance_index", "centers_in_image", "extents_in_image", "keypoints_in_crop", "scores")
+_OF_IMAGES = ("unreadable_images",)
+
+
+class PoseMetric(Metric):
+    """Gathers the poses of all processes and scores them: the ten numbers of COCO.
+
+    Every process computes them from the same poses, so that each has them, or the same error. ``ground_truth`` None:
+    nothing is scored. ``is_part``: only some of the boxes are evaluated, and scored against the images they are in.
+    After ``compute``: ``predictions``, and ``ground_truth`` of the evaluated images.
+    """
+
+    full_state_update = False
+
+    def __init__(
+        self,
+        people: PersonInstances,
+        crop_spec: CropSpec,
+        protocol: EvaluationProtocol,
+        ground_truth: CocoGroundTruth | None,
+        *,
+        is_part: bool = False,
+    ) -> None:
+        super().__init__()
+        self.people, self.crop_spec, self.protocol, self.is_part = people, crop_spec, protocol, is_part
+        self.ground_truth = ground_truth
+        self.predictions: PosePredictions
+        for name in (*_OF_BOXES, *_OF_IMAGES):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, batch: Mapping[str, Tensor], keypoints_in_crop: Tensor, scores: Tensor) -> None:
+        """Keep the poses of a batch of ``EvaluationImages``, on their device until the pass is over."""
+        poses = {**batch, "keypoints_in_crop": keypoints_in_crop, "scores": scores}
+        for name in (*_OF_BOXES, *_OF_IMAGES):
+            getattr(self, name).append(poses[name])
+
+    def compute(self) -> dict[str, float]:
+        """The metrics by their names; DivergedError where a prediction is not finite."""
+        self.predictions = self._gathered()
+        if self.ground_truth is None:
+            return {}
+        if self.is_part:
+            self.ground_truth = self.ground_truth.restricted_to(self.predictions.image_ids)
+        return protocol_metrics(self.ground_truth, self.predictions, self.protocol)
+
+    def _gathered(self) -> PosePredictions:
+        """The poses in image pixels, each box once; an error if one is missing or not finite."""
+        people = self.people
+        unreadable = np.unique(self._values("unreadable_images"))
+        self._warn_of(unreadable)
+        index, first = np.unique(self._values("instance_index"), return_index=True)
+        missing = len(people) - int(people.boxes_per_image[unreadable].sum()) - len(index)
+        if missing and not self.is_part:
+            raise RuntimeError(f"{missing} of {len(people)} evaluation boxes were not predicted")
+        crops = CropGeometry(
+            self.crop_spec, self._values("centers_in_image")[first], self._values("extents_in_image")[first]
+        )
+        keypoints, scores = crops.to_image(self._values("keypoints_in_crop")[first]), self._values("scores")[first]
+        bad = ~(np.isfinite(keypoints).all((1, 2)) & np.isfinite(scores).all(1))
+        if bad.any():
+            raise DivergedError(
+                f"{int(bad.sum())} of {len(bad)} predictions are not finite, so nothing is scored; "
+                "try precision=fp32, or train with a lower optimizer.lr_per_256"
+            )
+        return PosePredictions(
+            ids=people.instance_ids[index],
+            image_ids=people.image_ids[people.image_of_instance[index]],
+            boxes_xywh=people.boxes_xywh[index],
+            box_scores=people.box_scores[index],
+            areas=crops.extent.prod(axis=1),
+            keypoints_in_image=keypoints,
+            keypoint_scores=scores,
+        )
+
+    def _warn_of(self, unreadable: npt.NDArray[np.int64]) -> None:
+        if len(unreadable):
+            names = [str(self.people.file_names[index]) for index in unreadable]
+            rank_zero_warn(
+                f"{len(names)} evaluation images could not be read, their people count as missed: "
+                f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+            )
+
+    def _values(self, name: str) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = dim_zero_cat(getattr(self, name)).cpu().numpy()
+        return values
