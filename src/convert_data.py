@@ -19,21 +19,11 @@ from uniformer_pose.entry_point import config_groups, plain_config, report_input
 from uniformer_pose.errors import InputError
 from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.overrides import shell_command
-from uniformer_pose.ranges import Count, NotNegative, Positive, Seed, Share
+from uniformer_pose.ranges import Share
 
 CONF = Path(__file__).parents[1] / "conf"
 FORMATS = ("yolo_pose", "points_csv", "coco")
 ONLY_FOR = {"val_source": "coco", "val_images": "coco", "normalised": "points_csv"}
-READER_KEYS = ("category", "exif", "val_share", "seed", "default_sigma", "min_confidence", "box_margin", "normalised")
-
-
-@dataclass
-class CodecSize:
-    """Crop size in pixels and the spread of the target heatmaps."""
-
-    height: Count
-    width: Count
-    sigma: Positive
 
 
 @dataclass
@@ -48,18 +38,12 @@ class ConvertDataConfig:
     name: str | None
     category: str | int | list[str | int] | None
     skeleton: str | None
-    default_sigma: Positive
     exif: Literal["displayed", "stored"] | None
     normalised: bool
     min_confidence: Share
-    box_margin: NotNegative
-    area_of_box: Positive
     val_share: Share
-    seed: Seed
     image_files: Literal["link", "copy"]
-    codec: CodecSize
     on_problem: Literal["error", "skip"]
-    overwrite: bool
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="convert_data")
@@ -94,43 +78,40 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
     from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
     from uniformer_pose.data.conversion.dataset_writer import require_free, write_dataset
     from uniformer_pose.data.conversion.points_table import read_points_table
-    from uniformer_pose.data.conversion.source import ConversionSettings
+    from uniformer_pose.data.conversion.source import Log, Settings
     from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
-    from uniformer_pose.keypoints.heatmap_codec import check_crop_size
     from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
 
-    check_crop_size(settings["codec"]["height"], settings["codec"]["width"])
-    to, paths = Path(settings["to"]).expanduser(), _paths(settings)
+    to = Path(settings["to"]).expanduser()
     name = _config_name(settings["name"] or to.resolve().name)
-    require_free(to, overwrite=settings["overwrite"])
-    for path in filter(None, paths.values()):
+    require_free(to)
+    names = ("source", "val_source", "images", "val_images")
+    paths = {key: Path(settings[key]).expanduser() for key in names if settings[key] is not None}
+    for path in paths.values():
         if path.resolve().is_relative_to(to.resolve()):
             raise InputError(f"to={to} holds the source {path}; give a folder beside it")
+    category = settings["category"]
+    asked = Settings(
+        images=paths.get("images"),
+        val_source=paths.get("val_source"),
+        val_images=paths.get("val_images"),
+        **{key: settings[key] for key in ("exif", "normalised", "min_confidence", "val_share")},
+        skeleton=None if settings["skeleton"] is None else load_skeleton(settings["skeleton"]),
+        categories=category if category is None or isinstance(category, list) else [category],
+    )
     readers = {"yolo_pose": read_yolo_pose, "points_csv": read_points_table, "coco": read_coco_keypoints}
-    source = paths.pop("source") or Path()
-    skeleton = None if settings["skeleton"] is None else load_skeleton(settings["skeleton"])
-    asked: dict[str, Any] = {**paths, **{key: settings[key] for key in READER_KEYS}}
-    dataset = readers[source_format](source, ConversionSettings(name=name, skeleton=skeleton, **asked))
+    log = Log(skip=settings["on_problem"] == "skip")
+    source = readers[source_format](paths["source"], asked, log)
     with progress_bar("images") as on_progress:
-        summary = write_dataset(
-            dataset,
-            to,
-            name=name,
-            made_from={"from": source_format, **settings},
-            on_progress=on_progress,
-            **{key: settings[key] for key in ("image_files", "codec", "area_of_box", "overwrite", "on_problem")},
-        )
-    print(summary.text())
-    if settings["image_files"] == "link" and summary.copied:
-        print(f"note: {summary.copied} images were copied, as they could not be linked")
+        how = {"made_from": {"from": source_format, **settings}, "image_files": settings["image_files"]}
+        lines = write_dataset(source, to, name, asked, log, on_progress=on_progress, **how)
+    lines += [f"note: {note}" for note in log.notes]
+    lines += [f"note: {times} {repair}" for repair, times in (+log.repairs).items()]
+    lines += [f"left out: {len(log.problems)}, listed in {to / 'left_out.txt'}"] if log.problems else []
     for purpose, script in (("check it: ", "src/check_data.py"), ("train:    ", "src/train.py")):
-        print(purpose + shell_command("python", script, "--config-dir", summary.config_file.parents[1], data=name))
-
-
-def _paths(settings: dict[str, Any]) -> dict[str, Path | None]:
-    found = {key: settings[key] for key in ("source", "val_source", "images", "val_images")}
-    return {key: None if path is None else Path(path).expanduser() for key, path in found.items()}
+        lines.append(purpose + shell_command("python", script, "--config-dir", to.absolute() / "conf", data=name))
+    print("\n".join(lines))
 
 
 def _config_name(name: str) -> str:

@@ -293,7 +293,6 @@ def test_what_a_program_does_not_read_may_stand_in_a_shared_file_but_not_be_type
         "demo port=70000",
         "reproduce tolerance=-1",
         "check_data workers=0",
-        "check_data max_examples=-1",
         "prepare workers=-1",
         "prepare images_per_shard=0",
         "make_synthetic sede=1",

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import random
+import shutil
 import string
 import warnings
 from collections.abc import Callable
@@ -19,13 +20,14 @@ from mutations import broken_bytes, broken_json, broken_value
 from PIL import Image
 from watching import Attempt
 
-from uniformer_pose.data.checking.dataset_check import SplitFiles, check_dataset
-from uniformer_pose.data.checking.image_check import examine_image, read_header
+from uniformer_pose.data.checking.dataset import check_dataset
+from uniformer_pose.data.checking.report import Split
 from uniformer_pose.data.coco import PersonInstances, read_detections, read_ground_truth
 from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
 from uniformer_pose.data.conversion.dataset_writer import write_dataset
 from uniformer_pose.data.conversion.points_table import read_points_table
-from uniformer_pose.data.conversion.source import ConversionSettings, SourceDataset
+from uniformer_pose.data.conversion.source import Log, Settings, Source
+from uniformer_pose.data.conversion.turned_pictures import read_header
 from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
 from uniformer_pose.data.images import read_image, read_photo
 from uniformer_pose.evaluation.predictions import PosePredictions, coco_results_of
@@ -33,7 +35,6 @@ from uniformer_pose.prediction.boxes import boxes_of_file
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 HEIGHT, WIDTH = 24, 32
-CODEC = {"height": 256, "width": 192, "sigma": 2.0}
 
 
 @functools.cache
@@ -125,12 +126,12 @@ def whole_dataset(chance: random.Random, folder: Path) -> Attempt:
     """A broken annotation file and broken boxes, as src/check_data.py finds everything that is wrong with them."""
     data, what = broken_json(annotation_document(), chance)
     boxes, what_too = broken_json(detection_document(), chance)
-    split = SplitFiles("val", _written(folder / "val.json", data), folder, _written(folder / "val_boxes.json", boxes))
+    split = Split("val", _written(folder / "val.json", data), folder, _written(folder / "val_boxes.json", boxes))
 
     def run() -> None:
-        report = check_dataset([split], coco_17(), read_images=False, workers=1)
-        text = json.dumps(report.to_dict(), allow_nan=False)
-        assert json.loads(text)["splits"]
+        check_dataset([split], coco_17(), read_images=False, workers=1)
+        assert json.loads(json.dumps(split.to_dict(), allow_nan=False))["defects"] is not None
+        assert split.lines()
 
     return Attempt(f"{what} | {what_too}", ("val.json", "val_boxes.json"), run)
 
@@ -151,11 +152,11 @@ def predictions(chance: random.Random, _folder: Path) -> Attempt:
 
 
 def pictures(chance: random.Random, folder: Path) -> Attempt:
-    """A broken picture, as training, prediction and the dataset check read it."""
+    """A broken picture, as training, prediction and the converter read it."""
     suffix = chance.choice(sorted(_picture_files()))
     data, what = broken_bytes(_picture_files()[suffix], chance)
     file = _written(folder / f"picture{suffix}", data)
-    reader = chance.choice(["training", "photo", "check"])
+    reader = chance.choice(["training", "photo", "header"])
 
     def run() -> None:
         if reader == "training":
@@ -166,9 +167,7 @@ def pictures(chance: random.Random, folder: Path) -> Attempt:
             assert image.shape[2] == 3
             assert image.shape[0] * image.shape[1] <= 100_000
         else:
-            header = read_header(file)
-            assert header is None or min(header.height, header.width) > 0
-            examine_image(file, folder.resolve(), height=HEIGHT, width=WIDTH)
+            assert min(read_header(file).displayed) > 0
 
     return Attempt(f"{suffix} {reader}: {what}", (file.name,), run)
 
@@ -225,7 +224,7 @@ def yolo_labels(chance: random.Random, folder: Path) -> Attempt:
         _written(root / "labels" / "train" / "a.txt", label)
 
     def run() -> None:
-        _convert(read_yolo_pose(root, ConversionSettings("horses")), folder / "converted")
+        _convert(read_yolo_pose, root, folder / "converted")
 
     return Attempt(what, ("data.yaml", ".txt", ".png", "flip_idx", "train: ", "val: "), run)
 
@@ -247,7 +246,7 @@ def points_tables(chance: random.Random, folder: Path) -> Attempt:
     file = _written(folder / "points.csv", data)
 
     def run() -> None:
-        _convert(read_points_table(file, ConversionSettings("hands")), folder / "converted")
+        _convert(read_points_table, file, folder / "converted")
 
     return Attempt(what, (file.name, "train: ", "val: ", "keypoint names", "images cannot be divided"), run)
 
@@ -260,8 +259,7 @@ def coco_sources(chance: random.Random, folder: Path) -> Attempt:
     file = _written(folder / "theirs.json", data)
 
     def run() -> None:
-        dataset = read_coco_keypoints(file, ConversionSettings("theirs", images=folder, val_share=0.5))
-        _convert(dataset, folder / "converted")
+        _convert(read_coco_keypoints, file, folder / "converted", images=folder, val_share=0.5)
 
     return Attempt(what, (file.name, "train: ", "val: ", "keypoint names", "images cannot be divided"), run)
 
@@ -380,29 +378,23 @@ def _broken_words(text: str, chance: random.Random) -> tuple[bytes, str]:
     return ending.join(separator.join(line) for line in lines).encode(), "; ".join(done)
 
 
-def _convert(dataset: SourceDataset, to: Path) -> None:
+def _convert(read: Callable[[Path, Settings, Log], Source], source: Path, to: Path, **settings: Any) -> None:
     """Write the dataset without its problems; every image is converted, or listed as left out."""
-    summary = write_dataset(
-        dataset,
-        to,
-        name="theirs",
-        codec=CODEC,
-        area_of_box=0.5,
-        overwrite=True,
-        on_problem="skip",
-        made_from={"from": "a test"},
-    )
-    assert all(sentence.isprintable() for sentence in summary.left_out), summary.left_out
-    for split, number in summary.images.items():
-        assert number <= len(dataset.images[split])
-        assert number == len(dataset.images[split]) or summary.left_out
+    log, asked = Log(skip=True), Settings(**settings)
+    shutil.rmtree(to, ignore_errors=True)
+    found = read(source, asked, log)
+    write_dataset(found, to, "theirs", asked, log, made_from={"from": "a test"})
+    assert all(sentence.isprintable() for sentence in log.problems), log.problems
+    num_images = 0
+    for split in ("train", "val"):
         file = to / "annotations" / f"{split}.json"
         written = json.loads(file.read_text(encoding="utf-8"))
-        assert len(written["images"]) == number
+        num_images += len(written["images"])
         if any(sum(annotation["keypoints"][2::3]) for annotation in written["annotations"]):
             skeleton = load_skeleton(to / "skeleton.yaml")
             people = read_ground_truth(file, to / "images" / split, skeleton)
             _require_sound(people, len(written["annotations"]))
+    assert num_images == sum(map(len, found.splits.values())) or log.problems
 
 
 def _require_sound(people: PersonInstances, num_records: int) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from uniformer_pose.data.checking.dataset_check import DatasetReport, SplitFiles, check_dataset
+from uniformer_pose.data.checking.dataset import check_dataset
+from uniformer_pose.data.checking.report import Found, Split
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 from uniformer_pose.synthetic import write_synthetic_dataset
 
@@ -35,26 +36,25 @@ class SpoilableDataset:
     def image_path(self, number: int, split: str = "train") -> Path:
         return self.root / "images" / split / self.contents[split]["images"][number]["file_name"]
 
-    def files(self) -> list[SplitFiles]:
-        for split, content in self.contents.items():
-            (self.root / f"annotations/person_keypoints_{split}.json").write_text(json.dumps(content))
+    def splits(self) -> list[Split]:
+        files = {split: self.root / f"annotations/person_keypoints_{split}.json" for split in ("train", "val")}
+        for split, file in files.items():
+            file.write_text(json.dumps(self.contents[split]))
         boxes = self.root / "person_detection_results/val_detections.json"
         boxes.write_text(json.dumps(self.detections))
-        return [
-            SplitFiles("train", self.root / "annotations/person_keypoints_train.json", self.root / "images/train"),
-            SplitFiles("val", self.root / "annotations/person_keypoints_val.json", self.root / "images/val", boxes),
-        ]
+        train = Split("train", files["train"], self.root / "images/train")
+        return [train, Split("val", files["val"], self.root / "images/val", boxes)]
 
-    def check(self, **settings: Any) -> DatasetReport:
-        return check_dataset(self.files(), self.skeleton, **settings)
+    def check(self, **settings: Any) -> list[Split]:
+        splits = self.splits()
+        check_dataset(splits, self.skeleton, **settings)
+        return splits
 
-    def found(self, **settings: Any) -> dict[str, int]:
-        """How often each kind of defect was found, in both splits together."""
-        counts: dict[str, int] = {}
-        for split in self.check(**settings).splits:
-            for found in split.findings.found:
-                counts[found.kind] = counts.get(found.kind, 0) + found.count
-        return counts
+    def found(self, **settings: Any) -> dict[str, Found]:
+        """What was found, in both splits together."""
+        kinds = [found for split in self.check(**settings) for found in split.findings.found]
+        assert len({found.kind for found in kinds}) == len(kinds)
+        return {found.kind: found for found in kinds}
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
-"""Pictures for small foreign datasets, and the way from one of those to training crops."""
+"""Pictures for small foreign datasets, and the way from one of those to what training reads."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from uniformer_pose.data.conversion.dataset_writer import ConversionSummary, write_dataset
-from uniformer_pose.data.conversion.source import SourceDataset
+from uniformer_pose.data.coco import PersonInstances, read_ground_truth
+from uniformer_pose.data.conversion.dataset_writer import write_dataset
+from uniformer_pose.data.conversion.source import Log, Settings, Source
+from uniformer_pose.skeleton import Skeleton, load_skeleton
 
-CODEC = {"height": 64, "width": 64, "sigma": 1.5}
+Reader = Callable[[Path, Settings, Log], Source]
 
 
-def save_picture(path: Path, height: int, width: int, orientation: int | None = None) -> Path:
+def save_picture(path: Path, height: int = 40, width: int = 80, orientation: int | None = None) -> Path:
     """Random pixels, the same for the same name; with an EXIF orientation if one is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(sum(path.name.encode()))
@@ -33,29 +38,58 @@ def picture() -> Callable[..., Path]:
     return save_picture
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., ConversionSummary]:
-    """Writes a source to tmp_path/converted, unless told otherwise."""
+@dataclass(eq=False)
+class Converted:
+    """A written dataset, and what was said about it."""
 
-    def run(dataset: SourceDataset, **settings: Any) -> ConversionSummary:
-        arguments: dict[str, Any] = {
-            "to": tmp_path / "converted",
-            "name": "converted",
-            "codec": CODEC,
-            "area_of_box": 0.5,
-            "made_from": {},
-        }
-        return write_dataset(dataset, **(arguments | settings))
+    folder: Path
+    log: Log
+    lines: list[str]
+
+    def content(self, split: str = "train") -> dict[str, Any]:
+        """The annotation file."""
+        return json.loads((self.folder / f"annotations/{split}.json").read_text())
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return load_skeleton(self.folder / "skeleton.yaml")
+
+    def people(self, split: str = "train") -> PersonInstances:
+        """What training reads."""
+        files = self.folder / f"annotations/{split}.json", self.folder / f"images/{split}"
+        return read_ground_truth(*files, self.skeleton)
+
+    def keypoints(self, name: str, split: str = "train") -> list[list[list[float]]]:
+        """x, y, visibility of everybody in an image."""
+        (image_id,) = [i["id"] for i in self.content(split)["images"] if i["file_name"] == name]
+        found = [a for a in self.content(split)["annotations"] if a["image_id"] == image_id]
+        return [np.array(a["keypoints"]).reshape(-1, 3).tolist() for a in found]
+
+    def box(self, name: str, split: str = "train") -> list[float]:
+        """The first box of an image."""
+        (image_id,) = [i["id"] for i in self.content(split)["images"] if i["file_name"] == name]
+        return next(a["bbox"] for a in self.content(split)["annotations"] if a["image_id"] == image_id)
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Callable[..., Converted]:
+    """Converts a source to tmp_path/converted, anew each time; ``skip``: problems are listed."""
+
+    def run(read: Reader, source: Path, *, skip: bool = False, name: str = "mine", **settings: Any) -> Converted:
+        log, asked, to = Log(skip=skip), Settings(**settings), tmp_path / "converted"
+        shutil.rmtree(to, ignore_errors=True)
+        lines = write_dataset(read(source, asked, log), to, name, asked, log, made_from={})
+        return Converted(to, log, lines)
 
     return run
 
 
 @pytest.fixture
-def fields_of_three(tmp_path: Path) -> Path:
-    """The YAML file of a skeleton of nose, left_ear and right_ear."""
+def skeleton_of_three(tmp_path: Path) -> Skeleton:
+    """A skeleton of nose, left_ear and right_ear."""
     keypoints = {name: {"sigma": 0.05, "colour": [1, 2, 3]} for name in ("nose", "left_ear", "right_ear")}
     pairs = [["left_ear", "right_ear"]]
     fields = {"name": "cat", "keypoints": keypoints, "left_right_pairs": pairs}
     path = tmp_path / "three.yaml"
     path.write_text(yaml.safe_dump({**fields, "upper_body": [], "lower_body": [], "limbs": []}, sort_keys=False))
-    return path
+    return load_skeleton(path)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
-from uniformer_pose.data.conversion.source import ConversionSettings, Problems, SourceDataset, SourceImage
 from uniformer_pose.data.conversion.yolo_pose import label_file, read_yolo_pose
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import load_skeleton
+from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 DESCRIPTION = {
     "path": "../nowhere/horses",
@@ -25,10 +22,7 @@ DESCRIPTION = {
     "names": {0: "horse"},
 }
 LINE = "0 0.5 0.5 0.4 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0"
-
-
-def yolo(source: Path, **settings: Any) -> SourceDataset:
-    return read_yolo_pose(source, ConversionSettings(**{"name": "horses", **settings}))
+POINTS = [[40, 10, 2], [32, 20, 1], [0, 0, 0]]
 
 
 @pytest.fixture
@@ -36,7 +30,7 @@ def horses(tmp_path: Path, picture: Callable[..., Path]) -> Path:
     """Two training images of 40x80 and one for validation, one horse in each; b.png has no label file."""
     root = tmp_path / "horses"
     for name in ("train/a.png", "train/b.png", "val/c.png"):
-        picture(root / "images" / name, 40, 80)
+        picture(root / "images" / name)
     for name in ("train/a.txt", "val/c.txt"):
         (root / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "labels" / name).write_text(LINE + "\n")
@@ -49,85 +43,73 @@ def describe(root: Path, **changes: Any) -> None:
     (root / "data.yaml").write_text(yaml.safe_dump(content))
 
 
-def people(root: Path, split: Any = "train", name: str = "a.png", **settings: Any) -> SourceImage:
-    problems = Problems(allowed=True)
-    image = yolo(root, **settings).read(split, name, problems)
-    assert problems.sentences == []
-    assert image is not None
-    return image
+@pytest.fixture
+def yolo(horses: Path, convert: Callable[..., Any]) -> Callable[..., Any]:
+    """Converts the horses."""
+    return lambda source=horses, **settings: convert(read_yolo_pose, source, **settings)
 
 
-def problem(root: Path, **settings: Any) -> str:
-    problems = Problems(allowed=True)
-    yolo(root, **settings).read("train", "a.png", problems)
-    (sentence,) = problems.sentences
-    assert "\n" not in sentence
-    return sentence
+def names(converted: Any, split: str = "train") -> list[str]:
+    return [image["file_name"] for image in converted.content(split)["images"]]
 
 
-def test_fractions_become_pixels(horses: Path) -> None:
-    image = people(horses)
-    assert (image.height, image.width) == (40, 80)
-    (horse,) = image.people
-    assert horse.box_xywh == pytest.approx([24, 8, 32, 24])
-    assert horse.keypoints.tolist() == [[40, 10, 2], [32, 20, 1], [0, 0, 0]]
-
-
-def test_the_splits_are_those_of_the_description(horses: Path) -> None:
-    dataset = yolo(horses / "data.yaml")
-    assert dataset.images == {"train": ["a.png", "b.png"], "val": ["c.png"]}
-    assert dataset.category == "horse"
-    assert dataset.skeleton.mirror_permutation.tolist() == [0, 2, 1]
-    assert dataset.skeleton.keypoint_names == ("keypoint_1", "keypoint_2", "keypoint_3")
-
-
-def test_an_image_without_labels_has_nobody(horses: Path) -> None:
-    assert people(horses, name="b.png").people == []
+def test_fractions_become_pixels_of_every_split(horses: Path, yolo: Callable[..., Any]) -> None:
+    converted = yolo(horses / "data.yaml")
+    assert (names(converted), names(converted, "val")) == (["a.png", "b.png"], ["c.png"])
+    assert converted.keypoints("a.png") == [POINTS]
+    assert converted.keypoints("b.png") == []
+    (horse,) = converted.content()["annotations"]
+    assert (horse["bbox"], horse["area"]) == ([24, 8, 32, 24], pytest.approx(0.53 * 32 * 24))
+    assert converted.content()["categories"][0]["name"] == "horse"
+    assert converted.skeleton.mirror_permutation.tolist() == [0, 2, 1]
+    assert converted.skeleton.keypoint_names == ("keypoint_1", "keypoint_2", "keypoint_3")
+    assert (converted.folder / "images/train/a.png").samefile(horses / "images/train/a.png")
 
 
 @pytest.mark.parametrize(("numbers", "labelled"), [("0.5 0.25", 2), ("-1 0.25", 0), ("0.5 -0.1", 0), ("0 0", 0)])
 def test_with_two_numbers_a_keypoint_a_negative_or_zero_one_is_not_labelled(
-    horses: Path, numbers: str, labelled: int
+    horses: Path, yolo: Callable[..., Any], numbers: str, labelled: int
 ) -> None:
-    describe(horses, kpt_shape=[1, 2], flip_idx=[0])
-    (horses / "labels/train/a.txt").write_text(f"0 0.5 0.5 0.4 0.6 {numbers}")
-    ((x, y, visibility),) = people(horses).people[0].keypoints
-    assert visibility == labelled
-    assert (x, y) == ((40, 10) if labelled else (0, 0))
+    describe(horses, kpt_shape=[2, 2], flip_idx=[0, 1])
+    for labels in ("train/a.txt", "val/c.txt"):
+        (horses / "labels" / labels).write_text(f"0 0.5 0.5 0.4 0.6 {numbers} 0.4 0.5")
+    assert yolo().keypoints("a.png")[0] == [[40, 10, 2] if labelled else [0, 0, 0], [32, 20, 2]]
 
 
-def test_names_of_keypoints_are_used_and_of_a_given_skeleton(horses: Path, tmp_path: Path) -> None:
-    describe(horses, kpt_names={0: ["nose", "left_ear", "right_ear"]}, flip_idx=None)
-    skeleton = yolo(horses).skeleton
-    assert skeleton.keypoint_names == ("nose", "left_ear", "right_ear")
-    assert skeleton.left_right_pairs == (("left_ear", "right_ear"),)
-    describe(horses, kpt_shape=[17, 3])
-    coco = load_skeleton("coco_17")
-    assert yolo(horses, skeleton=coco).skeleton is coco
+def test_names_and_order_of_keypoints_are_the_descriptions_or_a_given_skeletons(
+    horses: Path, yolo: Callable[..., Any], skeleton_of_three: Skeleton
+) -> None:
+    assert yolo(skeleton=skeleton_of_three).skeleton.keypoint_names == ("nose", "left_ear", "right_ear")
+    describe(horses, kpt_names={0: ["Left Ear", "Right Ear", "nose"]}, flip_idx=None)
+    assert yolo().skeleton.left_right_pairs == (("Left Ear", "Right Ear"),)
+    assert yolo(skeleton=skeleton_of_three).keypoints("a.png")[0] == [POINTS[2], POINTS[0], POINTS[1]]
+    with pytest.raises(InputError, match="its 3 keypoints are not the 17"):
+        yolo(skeleton=load_skeleton("coco_17"))
 
 
-def test_labels_refer_to_the_picture_as_it_is_displayed(horses: Path, picture: Callable[..., Path]) -> None:
+def test_labels_refer_to_the_picture_as_it_is_displayed(
+    horses: Path, yolo: Callable[..., Any], picture: Callable[..., Path]
+) -> None:
     picture(horses / "images/train/a.png", 40, 80, 6)  # shown as 80 high, 40 wide, turned clockwise
-    image = people(horses)
-    assert (image.height, image.width) == (80, 40)
-    assert image.people[0].keypoints[0].tolist() == [20, 20, 2]
-    assert image.people[0].box_xywh == pytest.approx([12, 16, 16, 48])
+    converted = yolo()
+    assert [converted.content()["images"][0][side] for side in ("height", "width")] == [80, 40]
+    assert converted.keypoints("a.png")[0][0] == [20, 20, 2]
+    assert converted.box("a.png") == pytest.approx([12, 16, 16, 48])
     # Stored x 40, y 10: turned clockwise, row 10 of 40 from the top is column 39 - 10.
-    assert people(horses, exif="stored").people[0].keypoints[0].tolist() == [29, 40, 2]
+    assert yolo(exif="stored").keypoints("a.png")[0][0] == [29, 40, 2]
 
 
-def test_one_class_of_several_is_chosen_by_name(horses: Path) -> None:
+def test_several_classes_are_one_unless_some_are_chosen(horses: Path, yolo: Callable[..., Any]) -> None:
     describe(horses, names=["dog", "horse"])
-    (horses / "labels/train/a.txt").write_text(f"{LINE}\n1{LINE[1:]}\n1{LINE[1:]}\n")
-    with pytest.raises(InputError, match="has the classes dog, horse; choose with category"):
-        yolo(horses)
+    for labels in ("train/a.txt", "val/c.txt"):
+        (horses / "labels" / labels).write_text(f"{LINE}\n1{LINE[1:]}\n1{LINE[1:]}\n")
+    assert len(yolo().keypoints("a.png")) == len(yolo(categories=["dog", 1]).keypoints("a.png")) == 3
+    assert any("dog, horse as one class" in note for note in yolo().log.notes)
+    converted = yolo(categories=["horse"])
+    assert "objects of class dog are not converted" in converted.log.notes
+    assert len(converted.keypoints("a.png")) == 2
     with pytest.raises(InputError, match=r"has no class 'hose'; did you mean horse\?"):
-        yolo(horses, category="hose")
-    dataset = yolo(horses, category="horse")
-    assert "objects of class dog are not converted" in dataset.notes
-    assert len(people(horses, category="horse").people) == 2
-    assert len(people(horses, category="dog").people) == 1
-    assert len(people(horses, category=["dog", 1]).people) == 3
+        yolo(categories=["hose"])
 
 
 @pytest.mark.parametrize(
@@ -139,21 +121,24 @@ def test_one_class_of_several_is_chosen_by_name(horses: Path) -> None:
         ("0 0.5 0.5 0 0 0.5 0.25 2 0.5 0.25 2 0 0 0", "has no usable box, and 2 labelled keypoints"),
     ],
 )
-def test_a_bad_line_is_named_with_its_number(horses: Path, line: str, expected: str) -> None:
+def test_a_bad_line_is_named_with_its_number(horses: Path, yolo: Callable[..., Any], line: str, expected: str) -> None:
     (horses / "labels/train/a.txt").write_text(f"{LINE}\n{line}\n")
-    sentence = problem(horses)
+    (sentence,) = yolo(skip=True).log.problems
     assert sentence.startswith(f"{horses / 'labels/train/a.txt'}:2: ")
     assert expected in sentence
 
 
-def test_a_picture_that_cannot_be_read_is_named(horses: Path) -> None:
-    (horses / "images/train/a.png").write_text("<html>")
-    assert problem(horses) == f"{horses / 'images/train/a.png'}: not an image that can be read"
-
-
-def test_a_label_file_that_is_no_text_is_named(horses: Path) -> None:
-    (horses / "labels/train/a.txt").write_bytes(b"\xff\xfe\x00")
-    assert "labels/train/a.txt: cannot be read" in problem(horses)
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [("images/train/b.png", b"<html>", "not an image"), ("labels/train/b.txt", b"\xff\xfe\x00", "cannot be read")],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    horses: Path, yolo: Callable[..., Any], file: str, content: bytes, expected: str
+) -> None:
+    (horses / file).write_bytes(content)
+    (sentence,) = yolo(skip=True).log.problems
+    assert sentence.startswith(f"{horses / file}: ")
+    assert expected in sentence
 
 
 @pytest.mark.parametrize(
@@ -162,86 +147,94 @@ def test_a_label_file_that_is_no_text_is_named(horses: Path) -> None:
         ({"kpt_shape": None}, "kpt_shape is None; a pose dataset has"),
         ({"kpt_shape": [3, 4]}, "kpt_shape is"),
         ({"kpt_shape": "17x3"}, "kpt_shape is"),
+        ({"kpt_shape": [True, 3]}, "kpt_shape is"),
         ({"flip_idx": [0, 1]}, "flip_idx"),
         ({"flip_idx": "x"}, "flip_idx must be a list"),
         ({"names": None}, "'names' must list the classes"),
         ({"train": None}, "has no 'train'"),
-        ({"train": "images/absent"}, "is neither a folder nor a list of images"),
+        ({"train": "images/absent"}, "is not in"),
         ({"train": "labels/train"}, "no images there"),
-        ({"train": "/etc"}, "leads out of"),
-        ({"train": "../../etc"}, "leads out of"),
+        ({"train": "/etc"}, "is not in"),
+        ({"train": "../../etc"}, "is not in"),
     ],
 )
 def test_a_description_that_cannot_be_used_is_told_in_one_line(
-    horses: Path, changes: dict[str, Any], expected: str
+    horses: Path, yolo: Callable[..., Any], changes: dict[str, Any], expected: str
 ) -> None:
     describe(horses, **changes)
     with pytest.raises(InputError) as error:
-        yolo(horses)
+        yolo()
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "- a", "a: [", "\0"])
-def test_a_file_that_is_no_description_is_refused(horses: Path, content: str) -> None:
-    (horses / "data.yaml").write_text(content)
-    with pytest.raises(InputError):
-        yolo(horses)
-
-
-def test_python_objects_in_a_description_are_not_made(horses: Path, tmp_path: Path) -> None:
-    (horses / "data.yaml").write_text(f"train: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']")
-    with pytest.raises(InputError, match="not valid YAML"):
-        yolo(horses)
+def test_a_file_that_is_no_description_is_refused_and_runs_nothing(
+    horses: Path, yolo: Callable[..., Any], tmp_path: Path
+) -> None:
+    for content in ("", "- a", "a: [", "\0", f"train: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']"):
+        (horses / "data.yaml").write_text(content)
+        with pytest.raises(InputError):
+            yolo()
     assert not (tmp_path / "made").exists()
 
 
-def test_a_path_that_leads_elsewhere_needs_the_users_word(horses: Path, tmp_path: Path) -> None:
+def test_pictures_and_labels_elsewhere_need_the_users_word(
+    horses: Path, yolo: Callable[..., Any], tmp_path: Path, picture: Callable[..., Path]
+) -> None:
+    (horses / "images/train/b.png").unlink()
+    (horses / "images/train/b.png").symlink_to(picture(tmp_path / "secret.png"))
+    (sentence,) = yolo(skip=True).log.problems
+    assert "leads out of" in sentence
     (horses / "images").rename(tmp_path / "images")
     (horses / "labels").rename(tmp_path / "labels")
     describe(horses, path="..")
-    with pytest.raises(InputError, match=r"leads out of .*; if that is meant, give images="):
-        yolo(horses)
-    assert yolo(horses, images=tmp_path).images["val"] == ["c.png"]
+    with pytest.raises(InputError, match=r"is not in .*; give images=<folder that holds the images>"):
+        yolo()
+    assert names(yolo(images=tmp_path), "val") == ["c.png"]
 
 
-def test_a_wrong_folder_of_labels_is_noticed(horses: Path) -> None:
+def test_a_wrong_folder_of_labels_is_noticed(horses: Path, yolo: Callable[..., Any]) -> None:
     (horses / "labels").rename(horses / "annotations")
     with pytest.raises(InputError, match=r"none of the 2 train images has its label file, such as .*/a\.txt"):
-        yolo(horses)
+        yolo()
 
 
-def test_a_link_out_of_the_dataset_is_not_followed(horses: Path, tmp_path: Path, picture: Callable[..., Path]) -> None:
-    (horses / "images/train/a.png").unlink()
-    (horses / "images/train/a.png").symlink_to(picture(tmp_path / "secret.png", 40, 80))
-    assert "leads out of" in problem(horses)
-
-
-def test_without_a_val_a_share_of_the_images_is_taken(horses: Path) -> None:
+def test_without_a_val_a_share_of_the_images_is_taken(horses: Path, yolo: Callable[..., Any]) -> None:
     describe(horses, val=None)
-    dataset = yolo(horses, val_share=0.5)
-    assert sorted(dataset.images["train"] + dataset.images["val"]) == ["a.png", "b.png"]
-    assert any("no 'val': 1 of the images" in note for note in dataset.notes)
+    (horses / "labels/train/b.txt").write_text(LINE)
+    converted = yolo(val_share=0.5)
+    assert sorted(names(converted) + names(converted, "val")) == ["a.png", "b.png"]
+    assert any("no split for validation: 1 of the images" in note for note in converted.log.notes)
 
 
-def test_images_may_be_given_as_a_list_of_files_or_folders(horses: Path) -> None:
-    (horses / "train.txt").write_text("./images/train/a.png\nimages/val/c.png\n")
+def test_lists_of_images_and_files_of_windows_are_read(horses: Path, yolo: Callable[..., Any]) -> None:
+    (horses / "labels/train/a.txt").write_bytes(b"\xef\xbb\xbf" + LINE.encode() + b"\r\n")
+    listed = (
+        f"./images/train/a.png\r\nimages\\train\\b.png\r\n/mnt/x/images/val/c.png\r\n{horses}/images/train/a.png\r\n"
+    )
+    (horses / "train.txt").write_bytes(b"\xef\xbb\xbf" + listed.encode())
     describe(horses, train=["train.txt", "images/train"])
-    assert yolo(horses).images["train"] == ["train/a.png", "train/b.png", "val/c.png"]
+    data = horses / "data.yaml"
+    data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b"\n", b"\r\n"))
+    converted = yolo()
+    assert names(converted) == ["train/a.png", "train/b.png", "val/c.png"]
+    assert converted.keypoints("train/a.png") == [POINTS]
     (horses / "train.txt").write_text("../../secret.png\n")
-    with pytest.raises(InputError, match="leads out of"):
-        yolo(horses)
+    with pytest.raises(InputError, match="is not in"):
+        yolo()
 
 
-def test_the_folders_that_roboflow_writes_are_found(tmp_path: Path, picture: Callable[..., Path]) -> None:
+def test_the_folders_that_roboflow_writes_are_found(
+    tmp_path: Path, picture: Callable[..., Path], yolo: Callable[..., Any]
+) -> None:
+    root = tmp_path / "robo"
     for part, name in (("train", "a"), ("valid", "b")):
-        picture(tmp_path / part / "images" / f"{name}.png", 40, 80)
-        (tmp_path / part / "labels").mkdir()
-        (tmp_path / part / "labels" / f"{name}.txt").write_text(LINE)
-    describe(tmp_path, path=None, train="../train/images", val="../valid/images")
-    dataset = yolo(tmp_path)
-    assert dataset.images == {"train": ["a.png"], "val": ["b.png"]}
-    assert len(people(tmp_path).people) == 1
+        picture(root / part / "images" / f"{name}.png")
+        (root / part / "labels").mkdir()
+        (root / part / "labels" / f"{name}.txt").write_text(LINE)
+    describe(root, path=None, train="../train/images", val="../valid/images")
+    converted = yolo(root)
+    assert (names(converted), names(converted, "val")) == (["a.png"], ["b.png"])
 
 
 @pytest.mark.parametrize(
@@ -256,69 +249,24 @@ def test_labels_lie_beside_the_last_folder_called_images(image: str, labels: str
     assert label_file(Path(image)) == Path(labels)
 
 
-def test_converted_horses_are_the_labelled_ones(horses: Path, write: Callable[..., Any], tmp_path: Path) -> None:
-    summary = write(yolo(horses))
-    assert (summary.images, summary.people) == ({"train": 2, "val": 1}, {"train": 1, "val": 1})
-    content = json.loads((tmp_path / "converted/annotations/train.json").read_text())
-    assert content["annotations"] == [
-        {
-            "iscrowd": 0,
-            "id": 1,
-            "image_id": 1,
-            "category_id": 1,
-            "bbox": [24, 8, 32, 24],
-            "area": 384.0,
-            "keypoints": [40, 10, 2, 32, 20, 1, 0, 0, 0],
-            "num_keypoints": 2,
-        }
-    ]
-    assert content["images"][0] == {"id": 1, "file_name": "a.png", "height": 40, "width": 80}
-    assert np.array_equal(
-        np.frombuffer((tmp_path / "converted/images/train/a.png").read_bytes(), np.uint8),
-        np.frombuffer((horses / "images/train/a.png").read_bytes(), np.uint8),
-    )
-
-
-def test_marks_line_ends_and_separators_of_windows_are_read(horses: Path) -> None:
-    (horses / "labels/train/a.txt").write_bytes(b"\xef\xbb\xbf" + LINE.encode() + b"\r\n")
-    (horses / "train.txt").write_bytes(b"\xef\xbb\xbf./images/train/a.png\r\nimages\\train\\b.png\r\n")
-    describe(horses, train="train.txt")
-    data = horses / "data.yaml"
-    data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b"\n", b"\r\n"))
-    assert yolo(horses).images["train"] == ["a.png", "b.png"]
-    assert people(horses).people[0].keypoints.tolist() == [[40, 10, 2], [32, 20, 1], [0, 0, 0]]
-
-
-def test_a_list_may_name_images_as_another_machine_does(horses: Path) -> None:
-    (horses / "train.txt").write_text(f"{horses}/images/train/a.png\n/mnt/x/images/train/b.png\n")
-    describe(horses, train="train.txt")
-    assert yolo(horses).images["train"] == ["a.png", "b.png"]
-
-
 @pytest.mark.parametrize(
-    ("numbers", "visibility"),
+    ("numbers", "visibility", "box"),
     [
-        ("0.5 1.043 2 0.4 0.5 1 0 0 0", [0, 1, 0]),
-        ("nan nan 2 0.4 0.5 1 0 0 0", [0, 1, 0]),
-        ("0.5 0.25 3 0.4 0.5 1 0 0 0", [0, 1, 0]),
-        ("0.5 0.25 0.93 0.4 0.5 0.2 0 0 0", [2, 0, 0]),
-        ("", [0, 0, 0]),
+        ("0.5 0.5 0.4 0.6 0.5 1.043 2 0.4 0.5 1 0.5 0.5 0.0", [0, 1, 0], [24, 8, 32, 24]),
+        ("0.5 0.5 0.4 0.6 nan nan 2 0.4 0.5 1 0 0 0", [0, 1, 0], [24, 8, 32, 24]),
+        ("0.5 0.5 0.4 0.6 0.5 0.25 3 0.4 0.5 1 0 0 0", [0, 1, 0], [24, 8, 32, 24]),
+        ("0.5 0.5 0.4 0.6 0.5 0.25 0.93 0.4 0.5 0.2 0 0 0", [2, 0, 0], [24, 8, 32, 24]),
+        ("0.5 0.5 0.4 0.6", [0, 0, 0], [24, 8, 32, 24]),
+        ("0.5 0.5 0 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0", [2, 1, 0], [31, 9, 10, 12]),  # drawn around the keypoints
+        ("nan 0.5 0.4 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0", [2, 1, 0], [31, 9, 10, 12]),
+        ("400 200 32 24 0.5 0.25 2 0.4 0.5 1 0 0 0", [2, 1, 0], [31, 9, 10, 12]),
     ],
 )
-def test_a_line_keeps_what_can_be_used(horses: Path, numbers: str, visibility: list[int]) -> None:
-    (horses / "labels/train/a.txt").write_text(f"0.0 0.5 0.5 0.4 0.6 {numbers}\n")
-    (horse,) = people(horses).people
-    assert horse.keypoints[:, 2].tolist() == visibility
-    assert horse.box_xywh == pytest.approx([24, 8, 32, 24])
-
-
-@pytest.mark.parametrize("box", ["0.5 0.5 0 0.6", "nan 0.5 0.4 0.6", "400 200 32 24"])
-def test_a_box_that_cannot_be_used_is_drawn_around_the_keypoints(horses: Path, box: str) -> None:
-    (horses / "labels/train/a.txt").write_text(f"0 {box} 0.5 0.25 2 0.4 0.5 1 0 0 0\n")
-    assert people(horses).people[0].box_xywh == pytest.approx([31, 9, 10, 12])
-
-
-def test_names_in_another_order_than_a_given_skeletons_are_permuted(horses: Path, fields_of_three: Path) -> None:
-    describe(horses, kpt_names={0: ["Left Ear", "Right Ear", "nose"]}, flip_idx=[1, 0, 2])
-    image = people(horses, skeleton=load_skeleton(fields_of_three))
-    assert image.people[0].keypoints.tolist() == [[0, 0, 0], [40, 10, 2], [32, 20, 1]]
+def test_a_line_keeps_what_can_be_used(
+    horses: Path, yolo: Callable[..., Any], numbers: str, visibility: list[int], box: list[float]
+) -> None:
+    (horses / "labels/train/a.txt").write_text(f"0.0 {numbers}\n")
+    (horses / "labels/train/b.txt").write_text(LINE)
+    converted = yolo()
+    assert [point[2] for point in converted.keypoints("a.png")[0]] == visibility
+    assert converted.box("a.png") == pytest.approx(box)

@@ -1,1 +1,1 @@
-"""What is wrong with a dataset, all of it, before anyone trains on it."""
+"""What spoils a training or an AP in silence, found in a data set before anyone trains on it, by the reader's rules."""

@@ -1,1 +1,5 @@
-"""Annotations in other formats -> the layout and the data config that training reads."""
+"""Annotations of other formats -> a data set in COCO's, whole or not at all; every repair is counted and said.
+
+A reader (``yolo_pose``, ``points_table``, ``coco_keypoints``) gives a ``Source`` as it stands there; ``dataset_writer``
+makes it usable and writes it. A fourth format is a fourth reader.
+"""

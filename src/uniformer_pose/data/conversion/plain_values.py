@@ -23,9 +23,9 @@ Repairs = Counter[str]
 """How often each repair was needed, by what the user is told about it."""
 
 _WHOLE = re.compile(r"\s*[-+]?\d+(\.0*)?\s*")
-_NOT_LABELLED = "read as not labelled"
 _SHORTEST_SIDE = 0.001  # pixel: as boxes are written
 _OVER_THE_EDGE = 1.0  # pixel: annotation tools round
+_MARGIN = 0.1  # of a box that is drawn around keypoints, of its larger side
 
 
 def plain_number(value: object) -> float:
@@ -81,7 +81,7 @@ def usable_keypoints(
 
     def unlabel(where: npt.NDArray[np.bool_], what: str) -> None:
         seen[where] = 0
-        repairs[f"{what} {_NOT_LABELLED}"] += int(where.sum())
+        repairs[f"{what} read as not labelled"] += int(where.sum())
 
     unlabel(~np.isfinite(seen), "visibilities that are no number (NaN, null)")
     unlabel(np.asarray(seen < 0), "visibilities below 0")
@@ -106,12 +106,12 @@ def usable_keypoints(
 
 
 def usable_box(
-    box_xywh: FloatArray, keypoints: FloatArray, height: int, width: int, *, margin: float, repairs: Repairs
+    box_xywh: FloatArray, keypoints: FloatArray, height: int, width: int, repairs: Repairs
 ) -> FloatArray | None:
     """The box if it has an area in the picture, else one around the labelled keypoints; None without either.
 
-    A drawn box is larger than the keypoints by ``margin`` of its larger side all around, as far as the picture goes.
-    Raises InputError where the keypoints are too few, or in one place.
+    A drawn box is larger than the keypoints by a margin all around, as far as the picture goes. Raises InputError where
+    the keypoints are too few, or in one place.
     """
     low, high = box_xywh[:2], box_xywh[:2] + box_xywh[2:]
     if (box_xywh[2:] >= _SHORTEST_SIDE).all() and (high > 0).all() and (low < (width - 1, height - 1)).all():
@@ -127,7 +127,7 @@ def usable_box(
             "of x, y, width, height"
         )
     repairs["boxes drawn around the keypoints, where no usable one was given"] += 1
-    reach = margin * float(extent.max())
+    reach = _MARGIN * float(extent.max())
     low = np.clip(labelled.min(axis=0) - reach, 0, (max(width - 2, 0), max(height - 2, 0)))
     high = np.clip(labelled.max(axis=0) + reach, 0, (width, height))
     return np.concatenate([low, np.maximum(high - low, 1.0)])
