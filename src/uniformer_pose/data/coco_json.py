@@ -141,7 +141,7 @@ def each_record(records: Sequence[object], kind: type[T]) -> tuple[list[T | None
 
 def _decoded(data: bytes, kind: type[T], file: Path, what: str) -> T:
     try:
-        with _garbage_collection_paused():
+        with garbage_collection_paused():
             return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         content = _plain(data, file)  # slow, but it reads NaN, and shows what is wrong
@@ -156,7 +156,7 @@ def _decoded(data: bytes, kind: type[T], file: Path, what: str) -> T:
 
 def _plain(data: bytes, file: Path) -> Any:
     try:
-        with _garbage_collection_paused():
+        with garbage_collection_paused():
             return json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         # ValueError covers text that is not UTF-8 and JSON that is malformed, cut off, or empty.
@@ -165,7 +165,7 @@ def _plain(data: bytes, file: Path) -> Any:
 
 
 @contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
+def garbage_collection_paused() -> Iterator[None]:
     """Looking for cycles among millions of new lists, of which none is garbage, takes as long as making them."""
     was_enabled = gc.isenabled()
     gc.disable()

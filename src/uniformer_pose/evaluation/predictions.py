@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco_json import Integer, each_record
+from uniformer_pose.data.coco_json import Integer, each_record, garbage_collection_paused
 from uniformer_pose.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -114,14 +114,14 @@ class PosePredictions:
         """Predictions from COCO results; their places are the ids, and without a box it is that of the keypoints."""
         if not results:
             return cls.empty(0)
-        length = len(results[0].keypoints)
-        for index, result in enumerate(results):
-            if len(result.keypoints) != length or length % 3:
-                raise InputError(
-                    f"prediction record {index}: 'keypoints' has {len(result.keypoints)} numbers; it must be x, y, "
-                    "score of one keypoint after the other, of as many keypoints in all records"
-                )
-        flat = np.fromiter(chain.from_iterable(result.keypoints for result in results), np.float64)
+        lengths = np.array([len(result.keypoints) for result in results])
+        odd = np.flatnonzero((lengths != lengths[0]) | (lengths % 3 != 0))
+        if len(odd):
+            raise InputError(
+                f"prediction record {odd[0]}: 'keypoints' has {lengths[odd[0]]} numbers; it must be x, y, score of one "
+                "keypoint after the other, of as many keypoints in all records"
+            )
+        flat = np.fromiter(chain.from_iterable(r.keypoints for r in results), np.float64, int(lengths.sum()))
         poses = flat.reshape(len(results), -1, 3)
         points = poses[..., :2]
         if all(result.bbox for result in results):
@@ -197,7 +197,8 @@ class PosePredictions:
 def coco_results_of(records: Sequence[Mapping[str, Any]]) -> list[CocoResult]:
     """COCO results, as ``json.load`` gives them or with numpy's numbers; InputError names the first that is none."""
     try:
-        return msgspec.convert(records, list[CocoResult])
+        with garbage_collection_paused():
+            return msgspec.convert(records, list[CocoResult])
     except (msgspec.ValidationError, UnicodeError):
         plain = json.loads(json.dumps(list(records), default=_plain))
         results, problems = each_record(plain, CocoResult)
