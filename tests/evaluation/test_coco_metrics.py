@@ -109,11 +109,12 @@ class TestReference:
     def test_every_reference_evaluation_is_compared(self, reference):
         assert sorted(MODES) == sorted((e["score_mode"], e["nms_mode"]) for e in reference["evaluations"])
 
-    def test_order_and_repeats_do_not_matter(self, reference, reference_folder):
+    def test_order_does_not_matter_and_repeats_are_refused(self, reference, reference_folder):
         file, poses = reference_folder / reference["annotation_file"], reference["predictions"]
         order = np.random.default_rng(0).permutation(len(poses))
-        shuffled = poses.take(np.concatenate([order, order[:50]]))
-        assert coco_keypoint_metrics(file, shuffled) == coco_keypoint_metrics(file, poses)
+        assert coco_keypoint_metrics(file, poses.take(order)) == coco_keypoint_metrics(file, poses)
+        with pytest.raises(InputError, match=r"50 of .* predictions repeat the image id and id of an earlier one"):
+            coco_keypoint_metrics(file, poses.take(np.concatenate([order, order[:50]])))
 
 
 def fourteen(poses):

@@ -143,7 +143,7 @@ def predictions(chance: random.Random, _folder: Path) -> Attempt:
     def run() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            poses = PosePredictions.from_results(coco_results_of(records)).sorted_unique()
+            poses = PosePredictions.from_results(coco_results_of(records))
             poses.reject_unusable()
         for name in ("keypoints_in_image", "keypoint_scores", "areas", "box_scores", "boxes_xywh"):
             assert np.isfinite(getattr(poses, name)).all(), name

@@ -104,7 +104,7 @@ def protocol_metrics(
 def select_poses(
     predictions: PosePredictions, protocol: EvaluationProtocol, sigmas: npt.NDArray[np.float64]
 ) -> tuple[PosePredictions, npt.NDArray[np.float64]]:
-    """Poses to report and their scores (N,): repeats dropped, rescored, near-copies suppressed.
+    """Poses to report and their scores (N,): rescored, near-copies suppressed.
 
     ``oks_nms`` drops a pose whose OKS with a better one is above the threshold; ``soft_oks_nms`` keeps the 20
     of an image that win while the scores of their like decay (the reported scores do not); ``none`` keeps
@@ -113,7 +113,7 @@ def select_poses(
     """
     if not len(predictions):
         return predictions, np.zeros(0)
-    poses = predictions.sorted_unique()
+    poses = predictions.sorted_by_image()
     scores = pose_scores(
         poses.box_scores, poses.keypoint_scores, protocol.score_mode, protocol.keypoint_score_threshold
     )

@@ -179,7 +179,7 @@ def keypoint_errors(
 
     Input and its errors as in ``coco_keypoint_metrics``.
     """
-    poses = checked_predictions(ground_truth, predictions).sorted_unique()
+    poses = checked_predictions(ground_truth, predictions).sorted_by_image()
     people = np.flatnonzero(ground_truth.is_scored & (ground_truth.areas > 0))
     labelled = ground_truth.visibility[people] > 0
     matched_keypoints = np.full((len(people), *ground_truth.keypoints_in_image.shape[1:]), np.nan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -96,20 +95,6 @@ class PosePredictions:
         )
 
     @classmethod
-    def concatenate(cls, parts: Sequence[PosePredictions]) -> PosePredictions:
-        """All poses of the parts, in their order; parts without poses (a rank without images) add nothing."""
-        filled = [part for part in parts if len(part)]
-        if not filled:
-            return parts[0] if parts else cls.empty(0)
-        sizes = sorted({part.num_keypoints for part in filled})
-        if len(sizes) > 1:
-            raise InputError(
-                f"predictions with {' and '.join(map(str, sizes))} keypoints cannot be joined; "
-                "join predictions of one skeleton"
-            )
-        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in filled]) for f in fields(cls)})
-
-    @classmethod
     def from_results(cls, results: Sequence[CocoResult]) -> PosePredictions:
         """Predictions from COCO results; their places are the ids, and without a box it is that of the keypoints."""
         if not results:
@@ -142,56 +127,38 @@ class PosePredictions:
         """The poses at ``indices`` (positions or a boolean mask), in that order."""
         return PosePredictions(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
 
-    def sorted_unique(self) -> PosePredictions:
-        """The poses by image id, then id, each (image id, id) once: the first given is the one that stays.
-
-        Distributed loaders repeat samples to fill their last batch, and one repeated detection costs AP. Such
-        copies agree up to rounding; where they do not, two different prediction sets were mixed, and a
-        warning says so.
-        """
-        order = np.lexsort((self.ids, self.image_ids))  # stable: repeats keep the order they came in
-        image_ids, ids = self.image_ids[order], self.ids[order]
-        repeats = np.zeros(len(order), dtype=bool)
-        repeats[1:] = (image_ids[1:] == image_ids[:-1]) & (ids[1:] == ids[:-1])
-        if repeats.any():
-            firsts = order[np.maximum.accumulate(np.where(repeats, 0, np.arange(len(order))))]
-            keypoints, scores = self.keypoints_in_image, self.box_scores
-            differ = _rows_differ(keypoints[order], keypoints[firsts], tolerance=1.0)
-            differ |= _rows_differ(scores[order], scores[firsts], tolerance=0.01)
-            if differ.any():
-                at = int(np.flatnonzero(differ)[0])
-                warnings.warn(
-                    f"{int(differ.sum())} predictions repeat the (image id, id) of a different pose and are "
-                    f"left out, first image {image_ids[at]} id {ids[at]}; give each pose its own id",
-                    stacklevel=2,
-                )
-        return self.take(order[~repeats])
+    def sorted_by_image(self) -> PosePredictions:
+        """The poses by image id, then id."""
+        return self.take(np.lexsort((self.ids, self.image_ids)))
 
     def reject_unusable(self) -> None:
-        """Raise ``InputError`` if a pose holds NaN or infinity, or an area that is not positive.
+        """Raise ``InputError`` if a pose holds NaN or infinity, or an area that is not positive, or comes twice.
 
         This comes before any scoring: pycocotools gives a pose of NaNs a perfect match (every comparison that
-        would end the match is false), so a diverged network would reach AP 1.0.
+        would end the match is false), so a diverged network would reach AP 1.0; and each repeated pose costs AP.
         """
-        unusable = np.zeros(len(self), dtype=bool)
-        for name in ("boxes_xywh", "box_scores", "areas", "keypoints_in_image", "keypoint_scores"):
-            values = getattr(self, name)
-            unusable |= ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-        if unusable.any():
-            raise InputError(
-                f"{int(unusable.sum())} of {len(self)} predictions hold NaN or infinity, "
-                f"{self._name_first(unusable)}; nothing was scored: check the network for divergence"
-            )
-        flat = self.areas <= 0
-        if flat.any():
-            raise InputError(
-                f"{int(flat.sum())} of {len(self)} predictions have an area that is not positive, "
-                f"{self._name_first(flat)}; the area is that of the crop's region in image pixels"
-            )
+        values = (self.boxes_xywh, self.box_scores, self.areas, self.keypoints_in_image, self.keypoint_scores)
+        finite = [np.isfinite(array).all(axis=tuple(range(1, array.ndim))) for array in values]
+        self._reject(
+            ~np.all(finite, axis=0), "hold NaN or infinity", "nothing was scored: check the network for divergence"
+        )
+        self._reject(
+            self.areas <= 0,
+            "have an area that is not positive",
+            "the area is that of the crop's region in image pixels",
+        )
+        order = np.lexsort((self.ids, self.image_ids))
+        again = np.zeros(len(self), dtype=np.bool_)
+        again[order[1:]] = (np.diff(self.image_ids[order]) == 0) & (np.diff(self.ids[order]) == 0)
+        self._reject(again, "repeat the image id and id of an earlier one", "give each pose its own id")
 
-    def _name_first(self, chosen: npt.NDArray[np.bool_]) -> str:
-        index = int(np.flatnonzero(chosen)[0])
-        return f"first image {self.image_ids[index]} id {self.ids[index]}"
+    def _reject(self, unusable: npt.NDArray[np.bool_], what: str, advice: str) -> None:
+        if unusable.any():
+            index = int(np.flatnonzero(unusable)[0])
+            raise InputError(
+                f"{int(unusable.sum())} of {len(self)} predictions {what}, first image {self.image_ids[index]} id "
+                f"{self.ids[index]}; {advice}"
+            )
 
 
 def coco_results_of(records: Sequence[Mapping[str, Any]]) -> list[CocoResult]:
@@ -209,8 +176,3 @@ def coco_results_of(records: Sequence[Mapping[str, Any]]) -> list[CocoResult]:
 
 def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _rows_differ(rows: Array, others: Array, tolerance: float) -> npt.NDArray[np.bool_]:
-    close = np.isclose(rows, others, rtol=0, atol=tolerance, equal_nan=True)
-    return np.asarray(~close.all(axis=tuple(range(1, close.ndim))))
