@@ -335,6 +335,10 @@ _YAML_ATTACKS = {
 }
 
 
+_WORDS = 'nan inf -1 1e999 ../a.png /etc/passwd " \x1b[2J \ufeff a\x00b 0x10 1_0 ٣ 3,3 nose train =cmd() 1e-400 7'
+_MORE_WORDS = ["", "\u2028", "9" * 400, "x" * 200000]
+
+
 def _broken_words(text: str, chance: random.Random) -> tuple[bytes, str]:
     """A table with words exchanged for hostile ones, or with broken bytes."""
     if chance.random() < 0.3:
@@ -345,33 +349,7 @@ def _broken_words(text: str, chance: random.Random) -> tuple[bytes, str]:
     for _ in range(chance.choice([1, 1, 2, 3])):
         row = chance.randrange(len(lines))
         column = chance.randrange(len(lines[row]))
-        word = chance.choice(
-            [
-                "",
-                "nan",
-                "inf",
-                "-1",
-                "1e999",
-                "9" * 400,
-                "../a.png",
-                "/etc/passwd",
-                '"',
-                "\x1b[2J",
-                "\ufeff",
-                "a\x00b",
-                "x" * 200000,
-                "0x10",
-                "1_0",
-                "٣",
-                "3,3",
-                "nose",
-                "train",
-                "=cmd()",
-                "\u2028",
-                "1e-400",
-                "7",
-            ]
-        )
+        word = chance.choice([*_WORDS.split(" "), *_MORE_WORDS])
         lines[row][column] = word
         done.append(f"{row}:{column} = {word!r:.20}")
     ending = chance.choice(["\n", "\r\n", "\r"])

@@ -130,105 +130,21 @@ def onnx_files(chance: random.Random, folder: Path) -> Attempt:
 
 
 # Keys of every kind: of a group, of a node's argument, of the top level, of Hydra, unknown.
-_KEYS = [
-    "model",
-    "data",
-    "trainer",
-    "logger",
-    "experiment",
-    "seed",
-    "name",
-    "precision",
-    "ckpt_path",
-    "model.depths",
-    "model.embed_dims",
-    "model.head_dim",
-    "model._target_",
-    "data.root",
-    "data.batch_size",
-    "data.codec",
-    "data.codec.height",
-    "data.codec.sigma",
-    "data.skeleton",
-    "trainer.max_epochs",
-    "trainer.devices",
-    "scheduler.per_epoch",
-    "optimizer._target_",
-    "logger.csv",
-    "logger.csv.api_key",
-    "callbacks.pictures",
-    "evaluation.nms_mode",
-    "lr",
-    "model.pretrained",
-    "callbacks",
-    "augmentation.photometric",
-    "run_dir",
-    "hydra.run.dir",
-    "",
-    ".",
-    "a.b.c",
-    "model..x",
-]
-_TEXTS = [
-    "",
-    "null",
-    "1",
-    "-1",
-    "1e400",
-    "nan",
-    "inf",
-    "true",
-    "[]",
-    "{}",
-    "[1,2",
-    "{a:",
-    "{a:1}",
-    "'",
-    '"x',
-    "a b",
-    "a,b",
-    "(1)",
-    "$",
-    "${",
-    "${x}",
-    "${seed}",
-    "${oc.env:HOME}",
-    "${oc.env:NO_SUCH_VARIABLE}",
-    "${hydra:runtime.cwd}",
-    "???",
-    "\\",
-    "=",
-    "a=b",
-    "os.system",
-    "subprocess.Popen",
-    "builtins.eval",
-    "torch.load",
-    "{_target_:os.system,command:'touch MARKER'}",
-    "{_target_:builtins.eval}",
-    "[0,0,0,0]",
-    "[1,2,3,99999999]",
-    "../../x",
-    "/dev/null",
-    "uniformr_b",
-    "uniformer_b",
-    "\x1b[2J",
-    "\u202e",
-    "x" * 3000,
-    "choice(1,2)",
-    "range(1,9)",
-    "glob(*)",
-    "int('1')",
-    "file:///etc/passwd",
-    "https://user:password@example.org/x?token=abc",
-    "zoo:nothing",
-    "hf://a/b/c",
-    "-",
-    "~",
-    "@",
-    "1_000",
-    "0x10",
-    "[[[[[[[[]]]]]]]]",
-]
+_KEYS = (
+    "model data trainer logger experiment seed name precision ckpt_path model.depths model.embed_dims "
+    "model.head_dim model._target_ data.root data.batch_size data.codec data.codec.height data.codec.sigma "
+    "data.skeleton trainer.max_epochs trainer.devices scheduler.per_epoch optimizer._target_ logger.csv "
+    "logger.csv.api_key callbacks.pictures evaluation.nms_mode lr model.pretrained callbacks "
+    "augmentation.photometric run_dir hydra.run.dir . a.b.c model..x"
+)
+_TEXTS = (
+    "null 1 -1 1e400 nan inf true [] {} [1,2 {a: {a:1} ' \"x a,b (1) $ ${ ${x} ${seed} ${oc.env:HOME} "
+    "${oc.env:NO_SUCH_VARIABLE} ${hydra:runtime.cwd} ??? \\ = a=b os.system subprocess.Popen builtins.eval "
+    "torch.load {_target_:builtins.eval} [0,0,0,0] [1,2,3,99999999] ../../x /dev/null uniformr_b "
+    "uniformer_b \x1b[2J \u202e choice(1,2) range(1,9) glob(*) int('1') file:///etc/passwd "
+    "https://user:password@example.org/x?token=abc zoo:nothing hf://a/b/c - ~ @ 1_000 0x10 [[[[[[[[]]]]]]]]"
+)
+_MORE_TEXTS = ["", "a b", "x" * 3000, "{_target_:os.system,command:'touch MARKER'}"]
 
 
 def command_lines(chance: random.Random, _folder: Path) -> Attempt:
@@ -237,7 +153,7 @@ def command_lines(chance: random.Random, _folder: Path) -> Attempt:
 
     arguments = []
     for _ in range(chance.choice([1, 1, 2])):
-        key, value = chance.choice(_KEYS), chance.choice(_TEXTS)
+        key, value = chance.choice([*_KEYS.split(), ""]), chance.choice([*_TEXTS.split(" "), *_MORE_TEXTS])
         prefix = chance.choice(["", "", "", "", "+", "++", "~"])
         arguments.append(f"{prefix}{key}={value}" if chance.random() < 0.95 else f"{prefix}{key}")
 

@@ -8,23 +8,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-HOSTILE_VALUES: list[Any] = [
-    None,
-    True,
-    False,
-    -1,
-    0,
-    1,
-    0.5,
-    -1e308,
-    1e308,
-    10**400,
-    -(2**63),
-    2**63,
-    2**31,
-    float("nan"),
-    float("inf"),
-    float("-inf"),
+_NUMBERS = [-1, 0, 1, 0.5, -1e308, 1e308, 10**400, -(2**63), 2**63, 2**31, *map(float, ("nan", "inf", "-inf"))]
+_TEXTS = [
     "",
     "17",
     "nan",
@@ -34,18 +19,11 @@ HOSTILE_VALUES: list[Any] = [
     "line\nline",
     "\x1b[31mred\x1b[0m",
     "\u202etxt.exe",
-    "\ud800",
-    "x" * 5000,
-    "$(touch MARKER)",
-    "${oc.env:HOME}",
-    [],
-    [[]],
-    [None],
-    [1, [2, [3]]],
-    {},
-    {"id": 1},
-    {"_target_": "os.system", "command": "touch MARKER"},
 ]
+_TEXTS += ["\ud800", "x" * 5000, "$(touch MARKER)", "${oc.env:HOME}"]
+_CONTAINERS: list[Any] = [[], [[]], [None], [1, [2, [3]]], {}, {"id": 1}]
+HOSTILE_VALUES: list[Any] = [None, True, False, *_NUMBERS, *_TEXTS, *_CONTAINERS]
+HOSTILE_VALUES.append({"_target_": "os.system", "command": "touch MARKER"})
 
 
 def broken_value(document: Any, chance: random.Random) -> tuple[Any, str]:
