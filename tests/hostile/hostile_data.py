@@ -231,18 +231,12 @@ def yolo_labels(chance: random.Random, folder: Path) -> Attempt:
 
 def points_tables(chance: random.Random, folder: Path) -> Attempt:
     """A broken CSV of points, converted whole."""
-    by_point = "image,person,keypoint,x,y,visibility,split\n" + "".join(
-        f"{image},{person},{keypoint},{x},{x / 2},2,{split}\n"
-        for image, split in (("a.png", "train"), ("b.png", "val"))
-        for person in (1, 2)
-        for x, keypoint in ((3, "nose"), (9.5, "left_hand"), (20, "right_hand"))
-    )
     by_person = "image,split,nose_x,nose_y,left_hand_x,left_hand_y,box_x,box_y,box_width,box_height\n" + "".join(
         f"{image},{split},3,4,9.5,6,1,2,20,18\n" for image, split in (("a.png", "train"), ("b.png", "val"))
     )
     for name in ("a.png", "b.png"):
         _written(folder / name, _picture_files()[".png"])
-    data, what = _broken_words(chance.choice([by_point, by_person]), chance)
+    data, what = _broken_words(by_person, chance)
     file = _written(folder / "points.csv", data)
 
     def run() -> None:

@@ -73,6 +73,13 @@ def test_annotations_skeleton_and_data_config_are_those_that_training_reads(sour
         assert (tmp_path / "new" / config[key]).exists()
 
 
+def test_keypoints_without_letters_stay_in_their_order(source: Source, tmp_path: Path) -> None:
+    source.keypoint_names = ["!", "?"]
+    write(source, tmp_path / "new")
+    (worm,) = json.loads((tmp_path / "new/annotations/val.json").read_text())["annotations"]
+    assert worm["keypoints"] == [12.346, 7, 2, 0, 0, 0]
+
+
 def test_images_are_linked_or_copied(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
@@ -133,5 +140,5 @@ def test_a_problem_stops_the_conversion_or_is_listed(source: Source, tmp_path: P
 
 def test_a_split_without_labelled_people_is_refused(source: Source, tmp_path: Path) -> None:
     source.splits["val"] = source.splits["train"][:1]
-    with pytest.raises(InputError, match="val: 1 images, 0 people, none with a labelled keypoint"):
+    with pytest.raises(InputError, match="val   1 images, 0 people, 0 of them with labelled keypoints; no training"):
         write(source, tmp_path / "new")

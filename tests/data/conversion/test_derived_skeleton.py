@@ -82,6 +82,7 @@ def test_keypoints_are_matched_by_name() -> None:
     log = Log()
     assert order_by_name(COCO.keypoint_names, [n.upper() for n in COCO.keypoint_names], "f", log).tolist()[:2] == [0, 1]
     assert log.notes == []
+    assert order_by_name(["!", "?"], ["?", "!"], "f", Log()).tolist() == [1, 0]  # no letters to go by
     names = [name.replace("_", " ").title() for name in reversed(COCO.keypoint_names)]
     assert order_by_name(COCO.keypoint_names, names, "f", log).tolist() == list(range(16, -1, -1))
     assert "order" in log.notes[0]

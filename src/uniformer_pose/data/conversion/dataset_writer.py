@@ -70,7 +70,12 @@ def write_dataset(
     if "val" not in splits:
         splits = split_by_share(splits["train"], settings.val_share)
         log.notes.append(f"no split for validation: {len(splits['val'])} of the images, drawn by their names, are it")
-    unfinished = _unfinished(to)
+    unfinished = to.with_name(to.name + ".part")
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        advice = "if a killed conversion left it, delete it, else give another to="
+        raise InputError(f"{unfinished} cannot be made ({error.strerror or error}); {advice}") from error
     try:
         converted = _Finisher(source, skeleton, order, settings, log).splits(splits, on_progress or (lambda *_: None))
         log.refuse()
@@ -78,8 +83,7 @@ def write_dataset(
         for split, images in converted.items():
             for image in images:
                 _place_image(image.file.resolve(), unfinished / "images" / split / image.name, image_files)
-            lines.append(_write_split(split, images, unfinished, skeleton, source.category))
-        _require_labelled(converted, log)
+            lines.append(_write_split(split, images, unfinished, skeleton, source.category, log))
         _write_descriptions(unfinished, to, name, skeleton)
         facts = {"made_from": dict(made_from), "splits": lines, "notes": log.notes, "repairs": +log.repairs}
         write_json(unfinished / "conversion.json", {**facts, "left_out": len(log.problems)})
@@ -102,29 +106,20 @@ def require_free(to: Path) -> None:
         raise InputError(f"to={to} holds files; give a folder that is new or empty")
 
 
-def _unfinished(to: Path) -> Path:
-    unfinished = to.with_name(to.name + ".part")
-    try:
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{unfinished} cannot be made ({reason}); if a killed conversion left it, delete it, else give another to="
-        ) from error
-    return unfinished
-
-
 def _skeleton_and_order(
     source: Source, name: str, settings: Settings, log: Log
 ) -> tuple[Skeleton, npt.NDArray[np.int64]]:
     """The skeleton that was asked for, else one from the names; where its keypoints stand in the source (K,)."""
-    skeleton = settings.skeleton or derive_skeleton(
-        name, source.keypoint_names, log, flip_indices=source.flip_indices, limbs=source.limbs
-    )
+    order = np.arange(len(source.keypoint_names))
+    if settings.skeleton is None:
+        flips, limbs = source.flip_indices, source.limbs
+        skeleton = derive_skeleton(name, source.keypoint_names, log, flip_indices=flips, limbs=limbs)
+    else:
+        skeleton = settings.skeleton
+        order = order_by_name(skeleton.keypoint_names, source.keypoint_names, "the source", log)
     lone_sides = skeleton.sides_without_partner()
     log.notes += [] if lone_sides is None else [lone_sides]
-    names = [str(keypoint).strip() for keypoint in source.keypoint_names]
-    return skeleton, order_by_name(skeleton.keypoint_names, names, "the source", log)
+    return skeleton, order
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +194,9 @@ def _shown_by_sizes(found: Sequence[tuple[SourceImage, ImageHeader]]) -> ImageOr
 
 
 def _write_split(
-    split: SplitName, images: Sequence[SourceImage], folder: Path, skeleton: Skeleton, category: str
+    split: SplitName, images: Sequence[SourceImage], folder: Path, skeleton: Skeleton, category: str, log: Log
 ) -> str:
-    """One annotation file."""
+    """One annotation file; InputError where it would have nobody to train on or to evaluate."""
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(images, start=1):
@@ -219,7 +214,12 @@ def _write_split(
     content = {"info": info, "categories": [about], "images": entries, "annotations": annotations}
     write_json(folder / "annotations" / f"{split}.json", content, indent=None)
     labelled = sum(annotation["num_keypoints"] > 0 for annotation in annotations)
-    return f"{split:<5} {len(entries)} images, {len(annotations)} people, {labelled} of them with labelled keypoints"
+    line = f"{split:<5} {len(entries)} images, {len(annotations)} people, {labelled} of them with labelled keypoints"
+    if not labelled:
+        because = [f"{times} {repair}" for repair, times in (+log.repairs).items()]
+        because += [f"left out: {len(log.problems)}, first {log.problems[0]}"] if log.problems else []
+        raise InputError("; ".join([line, *because, "no training or evaluation is possible"]))
+    return line
 
 
 def _annotation(person: SourcePerson, number: int, image_id: int) -> dict[str, Any]:
@@ -254,18 +254,6 @@ def _place_image(source: Path, path: Path, image_files: Literal["link", "copy"])
         shutil.copyfile(source, path)
     except OSError as error:
         raise InputError(f"{source} cannot be copied to {path} ({error.strerror or error})") from error
-
-
-def _require_labelled(converted: Mapping[SplitName, Sequence[SourceImage]], log: Log) -> None:
-    for split, images in converted.items():
-        people = [person for image in images for person in image.people]
-        if not any((person.keypoints[:, 2] > 0).any() for person in people):
-            because = f" (left out: {len(log.problems)}, first {log.problems[0]})" if log.problems else ""
-            repaired = "".join(f"; {times} {repair}" for repair, times in (+log.repairs).items())
-            raise InputError(
-                f"{split}: {len(images)} images, {len(people)} people, none with a labelled keypoint{because}; no "
-                f"training or evaluation is possible{repaired}"
-            )
 
 
 def _write_descriptions(folder: Path, to: Path, name: str, skeleton: Skeleton) -> None:

@@ -69,10 +69,10 @@ def order_by_name(wanted: Sequence[str], keypoint_names: Sequence[str], source: 
 
     Names are compared without case and separators. Raises InputError where they are not the same.
     """
-    ours, theirs = [plain_name(n) for n in wanted], [plain_name(n) for n in keypoint_names]
+    ours, theirs = [plain_name(n) or n for n in wanted], [plain_name(n) or n for n in keypoint_names]
     if sorted(ours) != sorted(theirs):
-        absent = [n for n in wanted if plain_name(n) not in theirs]
-        unknown = [n for n in keypoint_names if plain_name(n) not in ours]
+        absent = [n for n in wanted if (plain_name(n) or n) not in theirs]
+        unknown = [n for n in keypoint_names if (plain_name(n) or n) not in ours]
         raise InputError(
             f"{source}: its {len(theirs)} keypoints are not the {len(ours)} of the skeleton: without "
             f"{_some(absent) or 'none'} and with {_some(unknown) or 'none'} of its own; correct the names, or leave "
