@@ -46,35 +46,24 @@ def declared() -> list[Requirement]:
     return [Requirement(text) for text in texts]
 
 
-def test_every_locked_distribution_is_held_to_digests() -> None:
+def test_every_locked_distribution_is_held_to_digests_and_names_no_place_to_install_from() -> None:
     entries = locked()
     assert len(entries) > 100
-    for name, (_, entry) in entries.items():
+    for name, (version, entry) in entries.items():
         digests = re.findall(r"--hash=(\S+)", entry)
         assert digests, name
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in digests), name
-
-
-@pytest.mark.parametrize(
-    "option", ["--index-url", "--extra-index-url", "--find-links", "--trusted-host", "-e ", "git+"]
-)
-def test_the_lock_names_no_place_to_install_from(option: str) -> None:
-    assert option not in LOCK
+        assert not version.local, name
+    for option in ("--index-url", "--extra-index-url", "--find-links", "--trusted-host", "-e ", "git+"):
+        assert option not in LOCK
     assert "://" not in re.sub(r"#.*", "", LOCK)
-
-
-def test_no_version_is_a_local_build() -> None:
-    assert [name for name, (version, _) in locked().items() if version.local] == []
 
 
 @pytest.mark.parametrize("name", KNOWN_AS_BAD)
 def test_a_release_known_as_bad_is_neither_locked_nor_allowed(name: str) -> None:
-    entries, wanted = (
-        locked(),
-        [requirement for requirement in declared() if canonicalize_name(requirement.name) == name],
-    )
+    wanted = [requirement for requirement in declared() if canonicalize_name(requirement.name) == name]
     for version in KNOWN_AS_BAD[name]:
-        assert entries.get(name, (None,))[0] != Version(version)
+        assert locked().get(name, (None,))[0] != Version(version)
         assert not any(requirement.specifier.contains(version) for requirement in wanted)
 
 

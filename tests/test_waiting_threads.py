@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,12 +32,5 @@ def test_how_long_they_spin_is_set_before_torch_is_there(chosen: dict[str, str],
 
 @pytest.mark.parametrize("program", sorted(SOURCES.glob("*.py")), ids=lambda path: path.name)
 def test_no_program_imports_torch_before_the_package(program: Path) -> None:
-    imported = []
-    for statement in ast.parse(program.read_text()).body:
-        if isinstance(statement, ast.Import):
-            imported += [name.name for name in statement.names]
-        elif isinstance(statement, ast.ImportFrom):
-            imported.append(str(statement.module))
-    packages = [name.partition(".")[0] for name in imported]
-    assert "uniformer_pose" in packages
-    assert {"torch", "torchvision", "lightning", "timm"}.isdisjoint(packages[: packages.index("uniformer_pose")])
+    imported = re.findall(r"^(?:import|from) (\w+)", program.read_text(), flags=re.M)
+    assert {"torch", "torchvision", "lightning", "timm"}.isdisjoint(imported[: imported.index("uniformer_pose")])

@@ -35,32 +35,24 @@ def broken_value(document: Any, chance: random.Random) -> tuple[Any, str]:
 
 def broken_bytes(data: bytes, chance: random.Random) -> tuple[bytes, str]:
     """A copy of a file cut short, lengthened, or with some bytes exchanged, and what was done to it."""
-    changed = bytearray(data)
-    position = chance.randrange(len(changed)) if changed else 0
-    kind = chance.choice(["cut", "flip", "flip", "flips", "zeros", "insert", "remove", "repeat", "append", "head"])
-    if kind == "cut":
-        del changed[position:]
-    elif kind == "flip":
-        changed[position] ^= 1 << chance.randrange(8)
-    elif kind == "flips":
-        for _ in range(chance.randrange(2, 40)):
-            changed[chance.randrange(len(changed))] = chance.randrange(256)
-    elif kind == "zeros":
-        length = min(chance.randrange(1, 200), len(changed) - position)
-        changed[position : position + length] = bytes(length)
-    elif kind == "insert":
-        changed[position:position] = chance.randbytes(chance.randrange(1, 50))
-    elif kind == "remove":
-        del changed[position : position + chance.randrange(1, 200)]
-    elif kind == "repeat":
-        changed[position:position] = changed[position : position + chance.randrange(1, 500)]
-    elif kind == "append":
-        changed += chance.choice([chance.randbytes(200), data, b"\0" * 300])
-    else:  # a length or a size in the header
-        start = chance.randrange(min(len(changed), 64))
-        width = chance.choice([1, 2, 4, 8])
-        changed[start : start + width] = chance.choice([b"\xff", b"\x7f", b"\0"]) * width
-    return bytes(changed), f"{kind} at {position} of {len(data)} bytes"
+    position, length = chance.randrange(len(data)), chance.randrange(1, 200)
+    before, after = data[:position], data[position:]
+    start = chance.randrange(min(len(data), 64))
+    flips = {chance.randrange(len(data)): chance.randrange(256) for _ in range(chance.choice([1, 1, 1, 20]))}
+    kinds = {
+        "cut": before,
+        "exchanged": bytes(flips.get(place, byte) for place, byte in enumerate(data)),
+        "bit": before + bytes([after[0] ^ 1 << chance.randrange(8)]) + after[1:],
+        "zeros": before + bytes(min(length, len(after))) + after[length:],
+        "insert": before + chance.randbytes(chance.randrange(1, 50)) + after,
+        "remove": before + after[length:],
+        "repeat": before + after[: 2 * length] + after,
+        "append": data + chance.choice([chance.randbytes(200), data, b"\0" * 300]),
+        "head": data[:start] + (number := chance.choice([b"\xff", b"\x7f", b"\0"]) * chance.choice([1, 2, 4, 8]))
+        + data[start + len(number) :],  # a length or a size
+    }  # fmt: skip
+    kind = chance.choice(["bit", "bit", *kinds])
+    return kinds[kind], f"{kind} at {position} of {len(data)} bytes"
 
 
 def broken_json(document: Any, chance: random.Random) -> tuple[bytes, str]:
