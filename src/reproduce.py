@@ -47,7 +47,7 @@ def reproduce(config: dict[str, Any]) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.data.datamodule import PersonCrops
-    from uniformer_pose.evaluation.reproduction import Reproduction, as_json, as_markdown
+    from uniformer_pose.evaluation.reproduction import reproduction_table
     from uniformer_pose.files import write_json, write_text
     from uniformer_pose.run_record import record_run
     from uniformer_pose.saved_model import data_arguments
@@ -72,11 +72,11 @@ def reproduce(config: dict[str, Any]) -> None:
         f"{config['data']['val_boxes']}, {'flip test' if protocol.flip_test else 'no flip test'}, "
         f"score {protocol.score_mode}, {protocol.nms_mode} at {protocol.nms_threshold:g}, {config['precision']}."
     )
-    rows: list[Reproduction] = []
+    models: dict[str, dict[str, dict[str, float]]] = {}
     for name, file in zip(names, files, strict=True):
         model, report = load_model(file, skeleton=config["data"].get("skeleton"))
         rank_zero_info(f"{name}: {report}, crops of {model.codec.height}x{model.codec.width}")
-        if trainer.is_global_zero and not rows:
+        if trainer.is_global_zero and not models:
             record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
         module, data = PoseModule(model, protocol=protocol), PersonCrops(**data_arguments(model, config["data"]))
         trainer.validate(module, datamodule=data, verbose=False)
@@ -84,18 +84,19 @@ def reproduce(config: dict[str, Any]) -> None:
             if trainer.is_global_zero:
                 raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")
             continue
-        if module.evaluation.part and not rows:
+        if module.evaluation.part and not models:
             conditions += f" Only {module.evaluation.part}: not comparable."
         if not trainer.is_global_zero:
             continue
         published = zoo.pose_models[name].results
         measured = {result: 100 * module.evaluation.metrics[result] for result in published}
-        rows.append(Reproduction(name, published, measured))
+        models[name] = {"published": published, "measured": measured}
         # After every model: an hour's work must not be lost to an interruption.
-        write_json(run_dir / "reproduction.json", as_json(rows, config["tolerance"], conditions))
-        write_text(run_dir / "reproduction.md", as_markdown(rows, config["tolerance"], conditions))
-    if rows:
-        print(f"\n{as_markdown(rows, config['tolerance'], conditions)}\nwritten to {run_dir / 'reproduction.md'}")
+        table = reproduction_table(models, config["tolerance"], conditions)
+        write_json(run_dir / "reproduction.json", {"conditions": conditions, "models": models})
+        write_text(run_dir / "reproduction.md", table)
+    if models:
+        print(f"\n{table}\nwritten to {run_dir / 'reproduction.md'}")
 
 
 def _require_data(data: dict[str, Any]) -> None:

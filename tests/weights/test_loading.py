@@ -231,15 +231,14 @@ def test_a_file_under_a_released_ones_name_is_held_to_its_digest(tmp_path: Path)
 def test_loading_prints_its_one_line_unless_told_otherwise_and_draws_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = saved(own_entries(), tmp_path)
+    path, own = saved(own_entries(), tmp_path), checkpoint(tmp_path)[0]
     before = torch.random.get_rng_state()
     assert not load_network(path, head_dim=8).training
     assert capsys.readouterr().out.count("\n") == 1
     load_network(path, head_dim=8, announce=lambda line: None)
-    load_model(checkpoint(tmp_path)[0])
+    load_model(own)
     assert capsys.readouterr().out == ""
-    torch.manual_seed(0)
-    assert torch.equal(torch.random.get_rng_state(), before) or before is not None
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_pose_model_that_does_not_say_its_crop_size_needs_one(tmp_path: Path) -> None:
@@ -263,23 +262,7 @@ def test_the_head_can_be_left_out_for_other_keypoints(tmp_path: Path) -> None:
     assert "its head of 20 tensors left out as asked" in str(report)
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [{"stem": "convolution"}, {"layer_scale": 1e-6}, {"layer_scale": 1e-6, "layer_scale_blocks": "all"}],
-)
-def test_variants_of_the_network_load_whole(tmp_path: Path, variant: dict[str, Any]) -> None:
-    entries = network(**variant).state_dict()
-    loaded = load_network(saved({"state_dict": entries}, tmp_path), head_dim=8, announce=len)
-    assert all(torch.equal(entry, entries[name]) for name, entry in loaded.state_dict().items())
-
-
 # -- which head_dim a file needs --------------------------------------------------------------------------------------
-
-
-def test_the_shapes_alone_do_not_tell_head_dims_apart_but_the_results_differ(tmp_path: Path) -> None:
-    path = saved(own_entries(), tmp_path)
-    of_8, of_4 = (heatmaps(load_network(path, head_dim=dim, announce=len)) for dim in (8, 4))
-    assert not torch.allclose(of_8, of_4, rtol=1e-2)
 
 
 def test_a_token_labelled_classifier_is_known_by_name_to_need_32(tmp_path: Path) -> None:

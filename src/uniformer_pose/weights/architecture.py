@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.weights.layouts import shortened
 
 _STAGES = (1, 2, 3, 4)
 _BLOCK = re.compile(r"backbone\.blocks([1-4])\.(0|[1-9]\d{0,5})\.")
@@ -48,8 +49,8 @@ def network_arguments(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     def size(name: str, axis: int = 0) -> int:
         if len(shapes.get(name, ())) <= axis or shapes[name][axis] < 1:
             raise InputError(
-                f"not a whole UniFormer: {name} is missing, or of no use; it has {_listed(shapes)}. Give the weights "
-                "of a UniFormer pose network or backbone"
+                f"not a whole UniFormer: {name} is missing, or of no use; it has {shortened(list(shapes))}. Give the "
+                "weights of a UniFormer pose network or backbone"
             )
         return int(shapes[name][axis])
 
@@ -99,8 +100,3 @@ def size_name(arguments: Mapping[str, Any]) -> str:
         None if arguments["layer_scale"] is None else arguments["layer_scale_blocks"],
     )
     return next((name for name, published in _SIZES.items() if published == traits), "a UniFormer of no published size")
-
-
-def _listed(names: Iterable[str], shown: int = 3) -> str:
-    listed = sorted({".".join(name.split(".")[:2])[:200] for name in names})
-    return (", ".join(listed[:shown]) or "nothing") + (f" and {len(listed) - shown} more" if listed[shown:] else "")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.weights.architecture import network_arguments, size_name
+from uniformer_pose.weights.file_contents import FileContents
 from uniformer_pose.weights.layouts import NamedWeights, shortened
 
 
@@ -52,15 +53,14 @@ class LoadReport:
 
 
 def fill(
-    network: nn.Module, tensors: Mapping[str, Tensor], weights: NamedWeights, *, without_head: bool, advice: str
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Load ``tensors``, of a file with ``weights``, into a network; ``without_head`` leaves the network's as it is.
+    network: nn.Module, file: FileContents, weights: NamedWeights, *, without_head: bool, advice: str
+) -> LoadReport:
+    """Load the ``weights`` of a file into a network; ``without_head`` leaves the network's head as it is.
 
-    Returns names: what was loaded, what was skipped of the file, and what was left untouched of the network. Raises
-    InputError, with ``advice`` at its end, and leaves the network as it was, unless every entry of both is accounted
-    for.
+    Raises InputError, with ``advice`` at its end, and leaves the network as it was, unless every entry of both is
+    accounted for.
     """
-    wanted, groups = network.state_dict(), weights.expected_extras
+    wanted, tensors, groups = network.state_dict(), weights.tensors, weights.expected_extras
     absent = [name for name in wanted if name not in tensors]
     left = [name for name in absent if weights.may_lack(name) or (without_head and name.startswith("head."))]
     extra = [name for name in tensors if name not in wanted]
@@ -74,9 +74,19 @@ def fill(
         **_misfits(loaded, wanted),
     }
     if any(problems.values()):
-        raise InputError(f"{_told(network, tensors, weights, problems)}; {advice}")
+        raise InputError(f"{_told(network, weights, problems)}; {advice}")
     network.load_state_dict(loaded, strict=not left)
-    return tuple(loaded), tuple(skipped), tuple(left)
+    return LoadReport(
+        path=file.path,
+        size=size_name(network.arguments) if type(network) is PoseNetwork else type(network).__name__,
+        layout=weights.layout,
+        container=file.container,
+        checked_by=file.checked_by,
+        loaded=tuple(loaded),
+        skipped=tuple(skipped),
+        left_untouched=tuple(left),
+        remarks=weights.remarks,
+    )
 
 
 def _misfits(loaded: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, list[str]]:
@@ -100,9 +110,7 @@ def _misfits(loaded: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict
     }
 
 
-def _told(
-    network: nn.Module, tensors: Mapping[str, Tensor], weights: NamedWeights, problems: Mapping[str, list[str]]
-) -> str:
+def _told(network: nn.Module, weights: NamedWeights, problems: Mapping[str, list[str]]) -> str:
     """What does not fit; of networks of different sizes that they are, since a hundred missing names do not say it."""
     listed = "; ".join(f"{len(names)} {what} ({shortened(names)})" for what, names in problems.items() if names)
     told = f"taken for {weights.layout} weights, but of their entries {listed}"
@@ -110,9 +118,11 @@ def _told(
         return told
     extras = {name for group in weights.expected_extras for name in group}
     try:
-        found = network_arguments({name: tensor.shape for name, tensor in tensors.items() if name not in extras})
+        found = network_arguments(
+            {name: tensor.shape for name, tensor in weights.tensors.items() if name not in extras}
+        )
     except InputError as error:
-        is_another = not any(name in tensors for name in network.state_dict())
+        is_another = not any(name in weights.tensors for name in network.state_dict())
         return str(error) if is_another else told
     ours, theirs = _traits(network.arguments), _traits(found)
     differing = [name for name in ours if ours[name] != theirs[name]]

@@ -59,8 +59,6 @@ def push_to_hub(
     *,
     private: bool | None = None,
     token: str | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload UniFormer pose model",
 ) -> str:
     """Upload a model as ``owner/name`` and make the repository where there is none; returns the address.
 
@@ -80,9 +78,7 @@ def push_to_hub(
         api = HfApi(token=token)
         try:
             made = api.create_repo(repo_id, private=private, exist_ok=True)
-            api.upload_folder(
-                repo_id=made.repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-            )
+            api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Upload UniFormer pose model")
         except Exception as error:  # no network, no permission, no such owner: each library layer has errors of its own
             raise InputError(
                 f"{repo_id}: not uploaded ({one_line(error)}); log in with `hf auth login` and try again"

@@ -107,8 +107,8 @@ def released_layout(
 
 def shortened(names: Sequence[str], shown: int = 3) -> str:
     """The first names, of a file that may hold anything, and the number of the others."""
-    rest = len(names) - shown
-    return ", ".join(printable(name)[:200] for name in names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+    rest = f" and {len(names) - shown} more" if names[shown:] else ""
+    return (", ".join(printable(name)[:200] for name in names[:shown]) or "nothing") + rest
 
 
 def _unwrapped(contents: Mapping[str, Any]) -> tuple[str | None, dict[str, Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from uniformer_pose.saved_model import (
     require_readable,
 )
 from uniformer_pose.skeleton import Skeleton, load_skeleton
-from uniformer_pose.weights.architecture import network_arguments, require_fillable, size_name
+from uniformer_pose.weights.architecture import network_arguments, require_fillable
 from uniformer_pose.weights.contract import LoadReport, fill
 from uniformer_pose.weights.fetch import is_address, local_file
 from uniformer_pose.weights.file_contents import FileContents, naming, read_weight_file
@@ -264,21 +264,11 @@ def _fill(
     remarks += differences(file.skeleton, evaluated_on)
     is_its_own = file.record is not None and file.record.get("network") == getattr(network, "arguments", None)
     advice = _COPY_AGAIN if is_its_own else _CHOOSE
-    loaded, skipped, untouched = fill(network, tensors, file.weights, without_head=not with_head, advice=advice)
     if own is not None and file.record is None:
         known = "as released" if file.released is not None else "assumed: the file does not say it"
         remarks.append(f"head_dim {own.arguments['head_dim']} {known}")
-    return LoadReport(
-        path=file.file.path,
-        size=type(network).__name__ if own is None else size_name(own.arguments),
-        layout=file.weights.layout,
-        container=file.file.container,
-        checked_by=file.file.checked_by,
-        loaded=loaded,
-        skipped=skipped,
-        left_untouched=untouched,
-        remarks=tuple(remarks),
-    )
+    weights = replace(file.weights, tensors=tensors, remarks=tuple(remarks))
+    return fill(network, file.file, weights, without_head=not with_head, advice=advice)
 
 
 def _of_other_network(
