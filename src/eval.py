@@ -53,7 +53,6 @@ def evaluate(config: dict[str, Any]) -> float:
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_info
 
-    from uniformer_pose.data.worker_failures import explained_worker_failures
     from uniformer_pose.evaluation.datasets import evaluation_datasets
     from uniformer_pose.evaluation.report import write_comparison, write_report
     from uniformer_pose.evaluation.results import write_submission
@@ -100,7 +99,7 @@ def evaluate(config: dict[str, Any]) -> float:
         folder = run_dir / name if len(datasets) > 1 else run_dir
         pictures.folder = folder / "pictures"
         module = PoseModule(model, protocol, inference_network=network, is_scored=is_scored)
-        with explained_out_of_memory(trainer, data), explained_worker_failures(data.loaders):
+        with explained_out_of_memory(trainer, data):
             trainer.validate(module, datamodule=data, verbose=False)
         if not trainer.is_global_zero:
             continue

@@ -1,4 +1,4 @@
-"""Stores the training images so that a crop decodes only what it shows: data config -> prepared folder.
+"""Stores the pixels of the training images, so that a crop decodes nothing: data config -> prepared folder.
 
 Exit status: 0 done, 1 some images cannot be read, 2 unusable input, 130 interrupted.
 """
@@ -18,7 +18,7 @@ from uniformer_pose.config_parts import PartOfData
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command
-from uniformer_pose.ranges import Count, CountOrNone, NotNegative
+from uniformer_pose.ranges import Count, NotNegative
 
 
 @dataclass
@@ -26,9 +26,8 @@ class PrepareConfig:
     """The keys of conf/prepare.yaml."""
 
     to: str | None
-    workers: CountOrNone
-    images_per_shard: Count
-    uncompressed_gb: NotNegative | None
+    workers: Count
+    most_gb: NotNegative | None
     data: PartOfData | None = None
 
 
@@ -39,7 +38,7 @@ def main(config: DictConfig) -> None:
         with report_input_errors():
             complete = prepare(checked_config(config, PrepareConfig))
     except KeyboardInterrupt:
-        print("interrupted: run the same command again, it continues", file=sys.stderr)
+        print("interrupted: nothing is prepared", file=sys.stderr)
         sys.exit(130)
     sys.exit(0 if complete else 1)
 
@@ -51,7 +50,7 @@ def prepare(config: dict[str, Any]) -> bool:
         raise InputError("data is required: give data=<one of conf/data>, such as data=coco_256x192")
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.coco import read_ground_truth
-    from uniformer_pose.data.prepared.preparation import prepare_images
+    from uniformer_pose.data.prepared import prepare_images
     from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
 
@@ -64,28 +63,19 @@ def prepare(config: dict[str, Any]) -> bool:
     people = people.with_orientation(data.get("image_orientation"))
     if data.get("max_images") is not None:
         people = people.first_images(data["max_images"])
-    if not len(people):
-        raise InputError(f"nobody to train on. {people.summary()}; give a file with annotated people")
     print(people.summary())
+    if not len(people):
+        raise InputError(f"{annotations}: no people to train on; give a file with annotated people")
     folder = root / "prepared" if config["to"] is None else Path(config["to"]).expanduser()
     started = time.monotonic()
     with progress_bar("images") as on_progress:
         result = prepare_images(
-            people,
-            folder,
-            workers=config["workers"],
-            images_per_shard=config["images_per_shard"],
-            uncompressed_gb=config["uncompressed_gb"],
-            on_progress=on_progress,
+            people, folder, workers=config["workers"], most_gb=config["most_gb"], on_progress=on_progress
         )
     print(
-        f"{folder}: {result.images} images in {result.made + result.reused} shards, {result.bytes / 1e6:.1f} MB (their "
-        f"files: {result.source_bytes / 1e6:.1f} MB); {result.uncompressed} images uncompressed; "
-        f"{result.reused} shards were there already; "
-        f"{time.monotonic() - started:.1f} s"
+        f"{folder}: {result.stored} of {result.images} images, {result.bytes / 1e6:.1f} MB (their files: "
+        f"{result.file_bytes / 1e6:.1f} MB); {time.monotonic() - started:.1f} s"
     )
-    for reason, count in result.whole.most_common():
-        print(f"{count} files are stored as they are, and read no faster: {reason}")
     print("\n".join(result.remarks), end="\n" if result.remarks else "")
     if result.bad:
         print(f"{len(result.bad)} images cannot be read; data.on_bad_image=skip trains without them. The first:")

@@ -113,7 +113,6 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_info
 
-    from uniformer_pose.data.worker_failures import explained_worker_failures
     from uniformer_pose.entry_point import one_of_each
     from uniformer_pose.evaluation.report import write_report
     from uniformer_pose.run_record import library_versions, record_run
@@ -183,7 +182,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         keep_replaced_config(run_dir)
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
 
-    with explained_out_of_memory(trainer, data), explained_worker_failures(data.loaders):
+    with explained_out_of_memory(trainer, data):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
     # The callback's word, not a look at the disk: all processes must agree on whether to evaluate once more.

@@ -93,6 +93,13 @@ def check_value(key: str, value: Any, annotation: Any) -> None:
     _refuse([*_value_problems(key, value, annotation)])
 
 
+def check_arguments(target: type, values: Mapping[str, Any], key: str = "") -> None:
+    """Refuse values that the annotations of a class's arguments do not allow, for who makes one without a config."""
+    arguments = find_signature(f"{target.__module__}.{target.__qualname__}").arguments
+    given = [(_join(key, name), value, arguments[name].type) for name, value in values.items() if name in arguments]
+    _refuse([problem for each in given for problem in _value_problems(*each)])
+
+
 _MISSING = "???"  # how OmegaConf writes a value that the user has to give
 _HYDRA_KEYS: dict[str, Any] = {
     "_target_": str,

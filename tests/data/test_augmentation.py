@@ -249,24 +249,17 @@ def test_the_originals_draws_are_those_of_its_code(skeleton, keypoints, original
     assert of_upper.sum() / (of_upper | of_lower).sum() == pytest.approx(0.6915, abs=0.03)
 
 
-def test_half_body_happens_with_its_probability(skeleton, keypoints):
-    augmentation = GeometricAugmentation(**(NOTHING | {"half_body_probability": 0.3}))
-    geometries = draw(augmentation, skeleton, keypoints, count=4000)
-    halved = values(geometries, "extent") != UPRIGHT.extent[0]
-    assert halved.mean() == pytest.approx(0.3, abs=0.025)
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"flip_probability": 1.5}, r"flip_probability 1\.5 is not a probability"),
-        ({"rotation_probability": float("nan")}, "rotation_probability nan"),
-        ({"scale_factor": 1.0}, r"scale_factor 1\.0"),
-        ({"shift_factor": -0.1}, r"shift_factor -0\.1"),
-        ({"rotation_degrees": 200}, "rotation_degrees 200"),
-        ({"half_body_padding": 0}, "half_body_padding 0"),
-        ({"half_body_min_upper_keypoints": 0}, "half_body_min_upper_keypoints 0"),
-        ({"distribution": "normal"}, "distribution 'normal': choose truncated_normal or original"),
+        ({"flip_probability": 1.5}, r"flip_probability=1\.5: must be"),
+        ({"rotation_probability": float("nan")}, "rotation_probability=nan"),
+        ({"scale_factor": 1.0}, r"scale_factor=1\.0"),
+        ({"shift_factor": -0.1}, r"shift_factor=-0\.1"),
+        ({"rotation_degrees": 200}, "rotation_degrees=200"),
+        ({"half_body_padding": 0}, "half_body_padding=0"),
+        ({"half_body_min_upper_keypoints": 0}, "half_body_min_upper_keypoints=0"),
+        ({"distribution": "normal"}, "distribution='normal': must be 'truncated_normal' or 'original'"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments, expected):

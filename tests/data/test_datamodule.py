@@ -1,5 +1,4 @@
 import json
-import os
 import warnings
 from dataclasses import replace
 from itertools import chain
@@ -9,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from uniformer_pose.data import datamodule
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
-from uniformer_pose.data.prepared.preparation import prepare_images
+from uniformer_pose.data.prepared import prepare_images
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.skeleton import load_skeleton
@@ -166,22 +164,6 @@ def test_a_process_without_any_image_gets_one_empty_batch(make_data):
     assert batch["instance_index"].shape == batch["unreadable_images"].shape == (0,)
 
 
-def test_the_boxes_of_an_image_stay_in_one_batch(make_data):
-    data = make_data(eval_batch_size=1)
-    data.setup("validate")
-
-    assert evaluated(data) == [[11, 12], [21], [31]]
-
-
-def test_an_evaluation_reads_no_training_data(make_data):
-    data = make_data(train_annotations="missing.json", train_images="missing")
-
-    data.setup("validate")
-
-    assert data.train_people is None
-    assert len(data.val_people) == 4
-
-
 def test_max_images_shortens_both_splits(make_data):
     data = make_data(max_images=2)
     data.setup("fit")
@@ -201,20 +183,6 @@ def test_detector_boxes_are_found_below_the_root_or_as_the_path_stands(make_data
     assert below.val_people.record == "detection"
     assert len(as_it_stands.val_people) == 1
     assert as_it_stands.val_annotation_file == tiny_coco.annotation_file
-
-
-def test_detector_boxes_relative_to_the_working_directory_are_found(make_data, tiny_coco, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("working")
-    (folder / "mine.json").write_text(json.dumps(tiny_coco.detections[:2]))
-    before = os.getcwd()  # noqa: PTH109
-    os.chdir(folder)
-    try:
-        data = make_data(val_boxes="mine.json")
-        data.setup("validate")
-    finally:
-        os.chdir(before)
-
-    assert len(data.val_people) == 2
 
 
 @pytest.mark.parametrize(
@@ -258,6 +226,7 @@ def test_a_batch_larger_than_the_data_is_refused_before_training(make_data):
         ("mean", (0.485, 0.456, 0.406)),
         ("std", (0.229, 0.224, 0.225)),
         ("std", (0.0, 1.0, 1.0)),
+        ("on_bad_image", "ignore"),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(make_data, name, value):
@@ -281,14 +250,6 @@ def test_an_image_without_people_is_in_no_batch(make_data, tiny_coco):
     assert evaluated(data) == [[11], [31]]
 
 
-def test_an_unknown_policy_for_bad_images_is_refused(make_data):
-    data = make_data(on_bad_image="ignore")
-    data.setup("fit")
-
-    with pytest.raises(InputError, match="on_bad_image 'ignore': choose error or skip"):
-        data.train_dataloader()
-
-
 def test_a_loaded_position_is_where_the_next_training_starts(make_data):
     straight, resumed = make_data(), make_data()
     straight.setup("fit")
@@ -300,11 +261,6 @@ def test_a_loaded_position_is_where_the_next_training_starts(make_data):
 
     whole = [int(resumed.train_people.instance_ids[index]) for (index,) in positions]
     assert whole == training_order(straight, 2)[3:]
-
-
-def test_loaders_before_setup_are_an_error(make_data):
-    with pytest.raises(RuntimeError, match="call setup"):
-        make_data().val_dataloader()
 
 
 # ------------------------------------------------------------------------------------- which images are evaluated
@@ -363,12 +319,6 @@ def test_a_split_or_boxes_that_the_data_does_not_have_are_refused(changes, split
     assert "\n" not in str(raised.value)
 
 
-def test_data_from_before_there_was_a_test_set_has_none():
-    old = {name: value for name, value in ARGUMENTS.items() if not name.startswith("test_")}
-    with pytest.raises(InputError, match="the data has no test set"):
-        evaluation_arguments(old, "test", "mine.json")
-
-
 def test_images_without_annotations_are_evaluated_with_detector_boxes(make_data, tiny_coco):
     tiny_coco.write()
     content = {"images": tiny_coco.content["images"], "categories": [{"id": 1, "name": "person"}]}
@@ -380,7 +330,7 @@ def test_images_without_annotations_are_evaluated_with_detector_boxes(make_data,
 
 
 def test_prepared_images_give_the_training_batches_of_the_files(make_data, tiny_coco, tmp_path):
-    prepare_images(tiny_coco.read(), tmp_path / "prepared", workers=0)
+    prepare_images(tiny_coco.read(), tmp_path / "prepared")
     batches = []
     for prepared in (None, str(tmp_path / "prepared")):
         data = make_data(geometric=GeometricAugmentation(), prepared=prepared, batch_size=4)
@@ -414,21 +364,6 @@ def test_training_tells_of_a_side_without_partner_only_where_something_is_mirror
     about_sides = [str(w.message) for w in caught if "left_ear, right_ear" in str(w.message)]
     assert bool(about_sides) == told
     assert all("augmentation.geometric.flip_probability=0" in sentence for sentence in about_sides)
-
-
-def test_the_shared_memory_of_an_evaluation_is_that_of_its_largest_batch(make_data, tiny_coco, monkeypatch):
-    tiny_coco.detections = [tiny_coco.detections[0]] * 5 + tiny_coco.detections[2:]  # 5, 1 and 1 boxes an image
-    asked = []
-    monkeypatch.setattr(datamodule, "require_shared_memory", lambda size, **settings: asked.append((size, settings)))
-    data = make_data(val_boxes="detections.json", eval_batch_size=3)
-    data.setup("validate")
-
-    largest = max(len(batch["crops"]) for batch in data.val_dataloader())
-
-    (size, settings), *_ = asked
-    assert largest == 6  # two rounds of three
-    assert size == largest * data.codec.height * data.codec.width * 3
-    assert settings["batch_option"] == "data.eval_batch_size"
 
 
 def test_people_whose_images_have_no_boxes_at_all_are_counted(make_data, tiny_coco):

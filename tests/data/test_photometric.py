@@ -36,12 +36,6 @@ def test_the_same_generator_state_gives_the_same_pixels(crop):
     assert len({image.tobytes() for image in first}) > 5
 
 
-def test_two_instances_agree(crop):
-    one, other = (PhotometricAugmentation(**dict.fromkeys(NOTHING, 1.0)) for _ in range(2))
-    one(crop, np.random.default_rng(9))  # what was drawn before does not matter
-    assert np.array_equal(one(crop, np.random.default_rng(4)), other(crop, np.random.default_rng(4)))
-
-
 def test_a_global_random_state_is_neither_used_nor_changed(crop):
     import random
 
@@ -107,15 +101,15 @@ def test_dropout_covers_no_more_than_its_areas(crop):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"blur_probability": -0.1}, r"blur_probability -0\.1 is not a probability"),
-        ({"gray_probability": float("nan")}, "gray_probability nan"),
-        ({"hue_strength": 0.7}, r"hue_strength 0\.7: use a number from 0 to 0\.5"),
-        ({"color_strength": float("inf")}, "color_strength inf"),
-        ({"compression_min_quality": 0}, "compression_min_quality 0: use a number from 1 to 95"),
-        ({"dropout_max_areas": 0}, "dropout_max_areas 0"),
-        ({"dropout_max_size": 2}, "dropout_max_size 2"),
-        ({"noise_max_std": -1}, "noise_max_std -1"),
-        ({"blur_max_sigma": 0}, "blur_max_sigma 0"),
+        ({"blur_probability": -0.1}, r"blur_probability=-0\.1"),
+        ({"gray_probability": float("nan")}, "gray_probability=nan"),
+        ({"hue_strength": 0.7}, r"hue_strength=0\.7"),
+        ({"color_strength": float("inf")}, "color_strength=inf"),
+        ({"compression_min_quality": 0}, "compression_min_quality=0"),
+        ({"dropout_max_areas": 0}, "dropout_max_areas=0"),
+        ({"dropout_max_size": 2}, "dropout_max_size=2"),
+        ({"noise_max_std": -1}, "noise_max_std=-1"),
+        ({"blur_max_sigma": 0}, "blur_max_sigma=0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments, expected):

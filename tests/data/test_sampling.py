@@ -24,10 +24,6 @@ def test_the_order_depends_on_seed_and_epoch_only():
     assert [i for i, _ in first] != order_of_epoch_0
 
 
-def test_without_shuffling_the_order_is_that_of_the_data():
-    assert list(EpochSampler(4, seed=0, shuffle=False)) == [(0, 0), (1, 0), (2, 0), (3, 0)]
-
-
 @settings(max_examples=60, deadline=None)
 @given(num_samples=st.integers(1, 40), world_size=st.integers(1, 7), epoch=st.integers(0, 3))
 def test_processes_share_an_epoch_evenly(num_samples, world_size, epoch):
@@ -78,7 +74,6 @@ def test_a_position_outside_the_epoch_is_refused(position):
         ({"num_samples": 0}, "0 training samples"),
         ({"rank": 2, "world_size": 2}, "process 2 of 2"),
         ({"world_size": 0}, "process 0 of 0"),
-        ({"seed": -1}, "seed -1 is negative"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, expected):

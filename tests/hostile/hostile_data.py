@@ -29,7 +29,7 @@ from uniformer_pose.data.conversion.points_table import read_points_table
 from uniformer_pose.data.conversion.source import Log, Settings, Source
 from uniformer_pose.data.conversion.turned_pictures import read_header
 from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
-from uniformer_pose.data.images import read_image, read_photo
+from uniformer_pose.data.images import decode_image, read_file, read_photo
 from uniformer_pose.evaluation.predictions import PosePredictions, coco_results_of
 from uniformer_pose.prediction.boxes import boxes_of_file
 from uniformer_pose.skeleton import Skeleton, load_skeleton
@@ -160,7 +160,8 @@ def pictures(chance: random.Random, folder: Path) -> Attempt:
 
     def run() -> None:
         if reader == "training":
-            assert read_image(file, height=HEIGHT, width=WIDTH).shape == (HEIGHT, WIDTH, 3)
+            image = decode_image(file, read_file(file), height=HEIGHT, width=WIDTH).pixels
+            assert image.shape == (HEIGHT, WIDTH, 3)
         elif reader == "photo":
             image = read_photo(file, most_pixels=100_000)
             assert image.dtype == np.uint8

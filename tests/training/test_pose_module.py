@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.images import read_image
+from uniformer_pose.data.images import read_image_of
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
@@ -312,11 +312,7 @@ class KnowsTheTruth(nn.Module):
         self.heatmaps = {}
         for index in range(len(people)):
             image_index = people.image_of_instance[index]
-            image = read_image(
-                people.image_path(image_index),
-                height=people.image_heights[image_index],
-                width=people.image_widths[image_index],
-            )
+            image = read_image_of(people, image_index).pixels
             geometry = data.crop_spec.around(people.boxes_xywh[index])
             crop = torch.from_numpy(geometry.crop(image))[None]
             keypoints = torch.from_numpy(geometry.to_crop(people.keypoints_in_image[index]))[None]

@@ -9,7 +9,7 @@ import pytest
 from resumable_training import PEOPLE_PER_IMAGE, differences, log_of, train
 
 from uniformer_pose.data.coco import read_ground_truth
-from uniformer_pose.data.prepared.preparation import prepare_images
+from uniformer_pose.data.prepared import prepare_images
 
 
 class Disturb(pl.Callback):
@@ -104,7 +104,7 @@ class DisturbEverybody(Disturb):
 def test_nothing_differs_with_images_read_from_prepared_shards(people, straight, tmp_path):
     instances = read_ground_truth(people.folder / "people.json", people.folder / "images", people.skeleton)
     shards, run = tmp_path / "prepared", tmp_path / "run"
-    prepare_images(instances, shards, workers=0)
+    prepare_images(instances, shards)
     assert stopped(people, run, Disturb(signal.SIGTERM, step=7), prepared=shards) == 143
     train(people, run, prepared=shards)
     require_same_as(straight, run)

@@ -7,21 +7,23 @@ UniFormer pose (the default here) and the original code; ``distribution`` choose
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Le, Lt
 
+from uniformer_pose.config import check_arguments
 from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
-from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Count, NotNegative, Positive, Share
 from uniformer_pose.skeleton import Skeleton
 
 _STANDARD_NORMAL = NormalDist()
 
 
+@dataclass(frozen=True)
 class GeometricAugmentation:
     """Draws the crop of one visit to one person.
 
@@ -44,64 +46,23 @@ class GeometricAugmentation:
     Raises InputError for a number out of its range.
     """
 
-    def __init__(
-        self,
-        flip_probability: float = 0.5,
-        half_body_probability: float = 0.3,
-        half_body_min_keypoints: int = 9,
-        half_body_upper_probability: float = 0.7,
-        half_body_min_upper_keypoints: int = 2,
-        half_body_min_lower_keypoints: int = 3,
-        half_body_padding: float = 1.5,
-        shift_probability: float = 0.3,
-        shift_factor: float = 0.16,
-        scale_probability: float = 1.0,
-        scale_factor: float = 0.5,
-        rotation_probability: float = 0.6,
-        rotation_degrees: float = 80.0,
-        distribution: Literal["truncated_normal", "original"] = "truncated_normal",
-    ) -> None:
-        probabilities = {
-            "flip_probability": flip_probability,
-            "half_body_probability": half_body_probability,
-            "half_body_upper_probability": half_body_upper_probability,
-            "shift_probability": shift_probability,
-            "scale_probability": scale_probability,
-            "rotation_probability": rotation_probability,
-        }
-        for name, probability in probabilities.items():
-            if not 0 <= probability <= 1:
-                raise InputError(f"{name} {probability} is not a probability; use a number from 0 to 1")
-        if not 0 <= scale_factor < 1:
-            raise InputError(f"scale_factor {scale_factor}: use a number from 0 to below 1 (0.5: from 0.5 to 1.5)")
-        if not 0 <= shift_factor < math.inf:
-            raise InputError(f"shift_factor {shift_factor}: use a fraction of the padded box, from 0 on")
-        if not 0 <= rotation_degrees <= 180:
-            raise InputError(f"rotation_degrees {rotation_degrees}: use degrees from 0 to 180")
-        if not 0 < half_body_padding < math.inf:
-            raise InputError(f"half_body_padding {half_body_padding}: use a positive factor, 1.5 by default")
-        if half_body_min_upper_keypoints < 1 or half_body_min_lower_keypoints < 1:
-            raise InputError(
-                f"half_body_min_upper_keypoints {half_body_min_upper_keypoints} and "
-                "half_body_min_lower_keypoints "
-                f"{half_body_min_lower_keypoints}: half a body needs at least 1 keypoint"
-            )
-        if distribution not in ("truncated_normal", "original"):
-            raise InputError(f"distribution {distribution!r}: choose truncated_normal or original")
-        self.flip_probability = flip_probability
-        self.half_body_probability = half_body_probability
-        self.half_body_min_keypoints = half_body_min_keypoints
-        self.half_body_upper_probability = half_body_upper_probability
-        self.half_body_min_upper_keypoints = half_body_min_upper_keypoints
-        self.half_body_min_lower_keypoints = half_body_min_lower_keypoints
-        self.half_body_padding = half_body_padding
-        self.shift_probability = shift_probability
-        self.shift_factor = shift_factor
-        self.scale_probability = scale_probability
-        self.scale_factor = scale_factor
-        self.rotation_probability = rotation_probability
-        self.rotation_degrees = rotation_degrees
-        self.distribution = distribution
+    flip_probability: Share = 0.5
+    half_body_probability: Share = 0.3
+    half_body_min_keypoints: int = 9
+    half_body_upper_probability: Share = 0.7
+    half_body_min_upper_keypoints: Count = 2
+    half_body_min_lower_keypoints: Count = 3
+    half_body_padding: Positive = 1.5
+    shift_probability: Share = 0.3
+    shift_factor: NotNegative = 0.16
+    scale_probability: Share = 1.0
+    scale_factor: Annotated[float, Ge(0), Lt(1)] = 0.5
+    rotation_probability: Share = 0.6
+    rotation_degrees: Annotated[float, Ge(0), Le(180)] = 80.0
+    distribution: Literal["truncated_normal", "original"] = "truncated_normal"
+
+    def __post_init__(self) -> None:
+        check_arguments(GeometricAugmentation, vars(self))
 
     def __call__(
         self,

@@ -6,30 +6,24 @@ traffic of floats.
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.coco import PersonInstances
-from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
-from uniformer_pose.data.images import ImageFiles, ImageSource
+from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec, Pixels
+from uniformer_pose.data.images import ImageSource, SkippedImage
 from uniformer_pose.data.photometric import PhotometricAugmentation
-from uniformer_pose.data.worker_failures import begin_reading, end_reading
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
 
 # So many unusable images without a good one between them is a wrong folder, not a few broken downloads.
 _MOST_BAD_IMAGES_IN_A_ROW = 100
-
-BadImagePolicy = Literal["error", "skip"]
 
 
 class TrainingSample(TypedDict):
@@ -42,7 +36,7 @@ class TrainingSample(TypedDict):
     read and another one took its place, else 0.
     """
 
-    crops: npt.NDArray[np.uint8]
+    crops: Pixels
     keypoints_in_crop: npt.NDArray[np.float32]
     visibility: npt.NDArray[np.uint8]
     instance_index: np.int64
@@ -72,59 +66,49 @@ class TrainingCrops(Dataset[TrainingSample]):
     processes, or on what was read before. ``geometric`` None: upright crops of the padded boxes;
     ``photometric`` None: the pixels as they are.
 
-    ``on_bad_image``: an image that cannot be used is an InputError with its path and the annotation's id, or
-    (``skip``) the next person with a good image takes the place, which shows in the sample's ``replaced``.
-
-    ``images``: where the crops are taken from: the image files (None), or ``PreparedImages``, which give the same
-    pixels in less time.
+    The place of a person whose image ``images`` skips is taken by the next one with a good image, which shows in the
+    sample's ``replaced``.
     """
 
     def __init__(
         self,
-        instances: PersonInstances,
+        images: ImageSource,
         skeleton: Skeleton,
         spec: CropSpec,
         *,
         seed: int = 0,
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
-        on_bad_image: BadImagePolicy = "error",
-        images: ImageSource | None = None,
     ) -> None:
-        if len(instances) == 0:
-            raise InputError(f"nobody to train on. {instances.summary()}; give a file with annotated people")
-        if instances.keypoints_in_image.shape[1] != skeleton.num_keypoints:
+        people = images.people
+        if len(people) == 0:
+            raise InputError(f"nobody to train on. {people.summary()}; give a file with annotated people")
+        if people.keypoints_in_image.shape[1] != skeleton.num_keypoints:
             raise InputError(
-                f"{instances.source_file} was read with {instances.keypoints_in_image.shape[1]} keypoints, "
-                "skeleton "
+                f"{people.source_file} was read with {people.keypoints_in_image.shape[1]} keypoints, skeleton "
                 f"{skeleton.name} has {skeleton.num_keypoints}; use one skeleton for both"
             )
-        if seed < 0:
-            raise InputError(f"seed {seed} is negative; use a whole number from 0 on")
-        _check_policy(on_bad_image)
-        self.instances = instances
+        self.images = images
+        self.people = people
         self.skeleton = skeleton
         self.spec = spec
         self.seed = seed
         self.geometric = geometric
         self.photometric = photometric
-        self.on_bad_image = on_bad_image
-        self.images = ImageFiles(instances) if images is None else images
         self._mirror_permutation = skeleton.mirror_permutation
 
     def __len__(self) -> int:
-        return len(self.instances)
+        return len(self.people)
 
     def __getitem__(self, index_and_epoch: tuple[int, int]) -> TrainingSample:
         """The sample of one visit; see ``TrainingSample`` for its fields."""
         requested, epoch = index_and_epoch
         index, geometry, crop, rng = self._first_good(requested, epoch)
-        keypoints = self.instances.keypoints_in_image[index]
-        visibility = self.instances.visibility[index]
         if self.photometric is not None:
-            crop = self.photometric(crop, rng)
-        end_reading()
-        keypoints_in_crop = geometry.to_crop(keypoints)
+            with self.images.naming(index):
+                crop = self.photometric(crop, rng)
+        keypoints_in_crop = geometry.to_crop(self.people.keypoints_in_image[index])
+        visibility = self.people.visibility[index]
         if geometry.mirrored:
             keypoints_in_crop = keypoints_in_crop[self._mirror_permutation]
             visibility = visibility[self._mirror_permutation]
@@ -136,72 +120,50 @@ class TrainingCrops(Dataset[TrainingSample]):
             "replaced": np.uint8(index != requested),
         }
 
-    def _choose_geometry(self, rng: np.random.Generator, index: int) -> CropGeometry:
-        box = self.instances.boxes_xywh[index]
-        if self.geometric is None:
-            return self.spec.around(box)
-        return self.geometric(
-            rng,
-            box,
-            self.instances.keypoints_in_image[index],
-            self.instances.visibility[index],
-            self.skeleton,
-            self.spec,
-        )
-
-    def _first_good(
-        self, requested: int, epoch: int
-    ) -> tuple[int, CropGeometry, npt.NDArray[np.uint8], np.random.Generator]:
-        """The requested instance, or the next one of another image that can be read; and its crop."""
-        bad_images: dict[int, InputError] = {}
-        for step in range(len(self.instances)):
-            index = (requested + step) % len(self.instances)
-            image_index = int(self.instances.image_of_instance[index])
+    def _first_good(self, requested: int, epoch: int) -> tuple[int, CropGeometry, Pixels, np.random.Generator]:
+        """The requested person, or the next one of another image that can be read; and its crop."""
+        bad_images: dict[int, SkippedImage] = {}
+        for step in range(len(self)):
+            index = (requested + step) % len(self)
+            image_index = int(self.people.image_of_instance[index])
             if image_index in bad_images:
                 continue
-            begin_reading(index)
             rng = np.random.default_rng([self.seed, epoch, requested])
-            geometry = self._choose_geometry(rng, index)
+            geometry = self._geometry(index, rng)
             try:
-                return index, geometry, self.images.crop(image_index, geometry), rng
-            except InputError as error:
-                bad_images[image_index] = _with_instance(error, self.instances, index)
-                if self.on_bad_image == "error":
-                    raise bad_images[image_index] from error
-                end_reading()
+                return index, geometry, self.images.crop(index, geometry), rng
+            except SkippedImage as problem:
+                bad_images[image_index] = problem
                 if len(bad_images) == _MOST_BAD_IMAGES_IN_A_ROW:
                     break
         first = next(iter(bad_images.values()))
         raise InputError(f"{len(bad_images)} images in a row cannot be used, the first: {first}") from first
 
+    def _geometry(self, index: int, rng: np.random.Generator) -> CropGeometry:
+        box = self.people.boxes_xywh[index]
+        if self.geometric is None:
+            return self.spec.around(box)
+        keypoints, visibility = self.people.keypoints_in_image[index], self.people.visibility[index]
+        return self.geometric(rng, box, keypoints, visibility, self.skeleton, self.spec)
+
 
 class EvaluationImages(Dataset[EvaluationBatch]):
     """All upright crops of some images, each of which is decoded once; for image indices as ``pack_images`` gives them.
 
-    ``on_bad_image``: an image that cannot be used is an InputError with its path, or (``skip``) has no crops
-    and is named in ``unreadable_images``.
+    Images that ``images`` skips have no crops and are named in ``unreadable_images``.
 
     A DataLoader asks for a whole batch at a time, which needs no further collation: ``collate_fn=as_it_is``.
     """
 
-    def __init__(
-        self,
-        instances: PersonInstances,
-        spec: CropSpec,
-        *,
-        on_bad_image: BadImagePolicy = "error",
-        images: ImageFiles | None = None,
-    ) -> None:
-        _check_policy(on_bad_image)
-        self.instances = instances
-        self.images = ImageFiles(instances) if images is None else images
-        self.on_bad_image = on_bad_image
-        self._crops = spec.around(instances.boxes_xywh)
-        self._by_image = np.argsort(instances.image_of_instance, kind="stable")
-        self._starts = np.concatenate([[0], np.cumsum(instances.boxes_per_image)])
+    def __init__(self, images: ImageSource, spec: CropSpec) -> None:
+        people = images.people
+        self.images = images
+        self._crops = spec.around(people.boxes_xywh)
+        self._by_image = np.argsort(people.image_of_instance, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(people.boxes_per_image)])
 
     def __len__(self) -> int:
-        return self.instances.num_images
+        return len(self._starts) - 1
 
     def __getitem__(self, image_index: int) -> EvaluationBatch:
         """The boxes of one image."""
@@ -216,24 +178,19 @@ class EvaluationImages(Dataset[EvaluationBatch]):
         crops = _batch_memory(sum(map(len, of_image)), self._crops.spec)
         # Every crop is made where the batch will have it; that copies nothing afterwards.
         places = crops.numpy()
-        kept: list[npt.NDArray[np.intp]] = []
+        kept: list[npt.NDArray[np.intp]] = [np.zeros(0, dtype=np.intp)]
         unreadable: list[int] = []
         filled = 0
         for image_index, indices in zip(image_indices, of_image, strict=True):
-            begin_reading(int(indices[0]))
+            place = places[filled : filled + len(indices)]
             try:
-                image = self.images.pixels(image_index)
-            except InputError as error:
-                if self.on_bad_image == "error":
-                    raise _with_instance(error, self.instances, int(indices[0])) from error
+                self.images.crop(int(indices[0]), self._crops[indices], into=place)
+            except SkippedImage:
                 unreadable.append(image_index)
-                end_reading()
                 continue
-            self._crops[indices].crop(image, into=places[filled : filled + len(indices)])
-            filled += len(indices)
             kept.append(indices)
-        end_reading()
-        instance_index = np.concatenate([*kept, np.zeros(0, dtype=np.intp)]).astype(np.int64)
+            filled += len(indices)
+        instance_index = np.concatenate(kept).astype(np.int64)
         return {
             "crops": crops[:filled],
             "centers_in_image": torch.from_numpy(self._crops.center[instance_index]),
@@ -256,23 +213,3 @@ def _batch_memory(num_crops: int, spec: CropSpec) -> torch.Tensor:
     # As torch's own collation does it: otherwise each batch would be copied there once more.
     shared = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
-
-
-def use_one_opencv_thread(_worker_id: int) -> None:
-    """Keep a DataLoader worker to one thread: the workers are the parallelism. A ``worker_init_fn``.
-
-    What the worker has inherited is also taken out of its garbage collection: a full one, which may come after an hour,
-    writes into every inherited object and so copies 40 MB and more that were shared with the main process.
-    """
-    cv2.setNumThreads(0)
-    if get_worker_info() is not None:
-        gc.freeze()
-
-
-def _with_instance(error: InputError, instances: PersonInstances, index: int) -> InputError:
-    return InputError(f"{error} ({instances.describe(index)})")
-
-
-def _check_policy(on_bad_image: str) -> None:
-    if on_bad_image not in ("error", "skip"):
-        raise InputError(f"on_bad_image {on_bad_image!r}: choose error or skip")

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
-from uniformer_pose.config import check_value, find_signature
+from uniformer_pose.config import check_arguments
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco import (
     AreaSource,
@@ -23,26 +23,18 @@ from uniformer_pose.data.coco import (
     read_detections,
     read_ground_truth,
 )
-from uniformer_pose.data.crop_dataset import (
-    EvaluationImages,
-    TrainingCrops,
-    as_it_is,
-    use_one_opencv_thread,
-)
+from uniformer_pose.data.crop_dataset import EvaluationImages, TrainingCrops, as_it_is
 from uniformer_pose.data.crop_geometry import CropSpec
-from uniformer_pose.data.images import ImageFiles, ImageSource
+from uniformer_pose.data.images import BadImagePolicy, ImageSource
 from uniformer_pose.data.photometric import PhotometricAugmentation
-from uniformer_pose.data.prepared.shards import PreparedImages
+from uniformer_pose.data.prepared import PreparedImages
 from uniformer_pose.data.sampling import EpochSampler, pack_images
-from uniformer_pose.data.worker_failures import WatchedLoader, require_shared_memory
-from uniformer_pose.data.worker_signals import outlive_stop_signals
+from uniformer_pose.data.workers import prepare_worker
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
 from uniformer_pose.skeleton import Skeleton, load_skeleton
-
-_PREFETCHED = 2  # batches that each worker keeps ready
 
 
 class PersonCrops(pl.LightningDataModule):
@@ -84,7 +76,7 @@ class PersonCrops(pl.LightningDataModule):
         batch_size: Count = 32,
         eval_batch_size: Count = 64,
         num_workers: CountOrNone = 4,
-        on_bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: BadImagePolicy = "error",
         max_images: Count | None = None,
         categories: list[str | int] | None = None,
         area: AreaSource = "annotated",
@@ -100,11 +92,11 @@ class PersonCrops(pl.LightningDataModule):
         worker_timeout: NotNegative = 300.0,
     ) -> None:
         super().__init__()
-        numbers = {"mean": [*mean], "std": [*std], "box_padding": box_padding, "num_workers": num_workers}
-        numbers |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "max_images": max_images}
-        for name, argument in find_signature(f"{__name__}.PersonCrops").arguments.items():
-            if name in numbers:
-                check_value(f"data.{name}", numbers[name], argument.type)
+        numbers = {"mean": [*mean], "std": [*std], "box_padding": box_padding, "num_workers": num_workers, "seed": seed}
+        numbers |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "worker_timeout": worker_timeout}
+        if max_images is not None:
+            numbers["max_images"] = max_images
+        check_arguments(PersonCrops, numbers | {"on_bad_image": on_bad_image}, "data")
         self.root = Path(root).expanduser()
         self.train_annotations, self.train_images = train_annotations, train_images
         self.val_annotations, self.val_images, self.val_boxes = val_annotations, val_images, val_boxes
@@ -124,12 +116,10 @@ class PersonCrops(pl.LightningDataModule):
         self.prepared = prepared
         self.image_orientation = image_orientation
         self.worker_timeout = worker_timeout
-        self.loaders: list[WatchedLoader] = []  # of training and evaluation, once they are made
         self.train_people: PersonInstances | None = None
         self.val_people: PersonInstances | None = None
+        self._prepared_images: PreparedImages | None = None
         self.val_is_part = False  # whether max_images leaves some out
-        self._val_images_read: ImageFiles | None = None
-        self._train_images_read: ImageSource | None = None
         self._next_epoch, self._next_batch = 0, 0
         self._resumed: dict[str, int] = {}
 
@@ -162,21 +152,9 @@ class PersonCrops(pl.LightningDataModule):
         """
         if stage == "fit" and self.train_people is None:
             self._warn_of_lone_sides()
-            annotations = self._existing(self.train_annotations)
-            images = self.root / self.train_images
-            if self.prepared is not None and not images.exists():
-                images = self.root  # the pixels come from the shards, so the files need not be at hand
-            else:
-                images = self._existing(self.train_images)
-            people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
-            self.train_people = self._in_use(people)
-            rank_zero_info(self.train_people.summary())  # what was left out, and why
-            if self.prepared is None:
-                self._train_images_read = ImageFiles(self.train_people)
-            else:
-                self._train_images_read = PreparedImages(self.prepared, self.train_people)
-                for line in self._train_images_read.remarks:
-                    rank_zero_warn(line)
+            self.train_people = self._read_train_people()
+            if self.prepared is not None:
+                self._prepared_images = PreparedImages(self.prepared, self.train_people)
         # At each call: before the trainer is there, the number of processes is not known yet.
         if stage == "fit" and self.train_batches < 1:
             _rank, processes = self._rank_and_world_size()
@@ -185,26 +163,39 @@ class PersonCrops(pl.LightningDataModule):
                 f"processes do not fill one batch of {self.batch_size}; lower data.batch_size"
             )
         if self.val_people is None:
-            annotations, images = self._existing(self.val_annotations), self._existing(self.val_images)
-            if self.val_boxes == "gt":
-                people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
-            else:
-                as_it_stands = Path(self.val_boxes).expanduser()
-                detections = as_it_stands if as_it_stands.is_file() else self._existing(self.val_boxes)
-                people = read_detections(detections, annotations, images, self.skeleton, categories=self.categories)
-            if len(people) == 0:
-                raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
-            self.val_people = self._in_use(people)
-            rank_zero_info(self.val_people.summary())
-            self.val_is_part = self.val_people.num_images < people.num_images
-            self._val_images_read = ImageFiles(self.val_people)
+            self.val_people = self._read_val_people()
         if stage == "fit":
             _ = self.ground_truth
+
+    def _read_train_people(self) -> PersonInstances:
+        annotations, images = self._existing(self.train_annotations), self.root / self.train_images
+        if self.prepared is None:
+            images = self._existing(self.train_images)
+        elif not images.exists():
+            images = self.root  # the pixels are prepared, so the files need not be at hand
+        people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
+        return self._in_use(people)
+
+    def _read_val_people(self) -> PersonInstances:
+        annotations, images = self._existing(self.val_annotations), self._existing(self.val_images)
+        if self.val_boxes == "gt":
+            people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
+        else:
+            as_it_stands = Path(self.val_boxes).expanduser()
+            detections = as_it_stands if as_it_stands.is_file() else self._existing(self.val_boxes)
+            people = read_detections(detections, annotations, images, self.skeleton, categories=self.categories)
+        if len(people) == 0:
+            raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
+        in_use = self._in_use(people)
+        self.val_is_part = in_use.num_images < people.num_images
+        return in_use
 
     def _in_use(self, people: PersonInstances) -> PersonInstances:
         """The people of the images that are asked for, in the orientation that is asked for."""
         people = people.with_orientation(self.image_orientation)
-        return people if self.max_images is None else people.first_images(self.max_images)
+        people = people if self.max_images is None else people.first_images(self.max_images)
+        rank_zero_info(people.summary())  # what was left out, and why
+        return people
 
     @cached_property
     def ground_truth(self) -> CocoGroundTruth:
@@ -246,14 +237,12 @@ class PersonCrops(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled crops; a last incomplete batch is left out, since BatchNorm learns nothing good from it."""
         dataset = TrainingCrops(
-            _read(self.train_people),
+            ImageSource(_read(self.train_people), prepared=self._prepared_images, on_bad_image=self.on_bad_image),
             self.skeleton,
             self.crop_spec,
             seed=self.seed,
             geometric=self.geometric,
             photometric=self.photometric,
-            on_bad_image=self.on_bad_image,
-            images=self._train_images_read,
         )
         rank, world_size = self._rank_and_world_size()
         self._require_same_steps()
@@ -261,26 +250,30 @@ class PersonCrops(pl.LightningDataModule):
         # Lightning asks for an iterator before it tells the sampler the epoch (Lightning #21938), so a resumed run
         # would repeat epoch 0's order; the position comes from the checkpoint instead.
         sampler.resume_at(self._next_epoch, self._next_batch * self.batch_size)
-        self._check_shared_memory(self.batch_size, "batch_size")
-        return self._loader(dataset, dataset.instances, sampler=sampler, batch_size=self.batch_size, drop_last=True)
+        return self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every evaluation box exactly once over all processes, whole images together."""
         people = _read(self.val_people)
-        dataset = EvaluationImages(
-            people,
-            self.crop_spec,
-            on_bad_image=self.on_bad_image,
-            images=self._val_images_read,
-        )
         rank, world_size = self._rank_and_world_size()
         batches = pack_images(people.boxes_per_image, self.eval_batch_size, rank=rank, world_size=world_size)
+        dataset = EvaluationImages(ImageSource(people, on_bad_image=self.on_bad_image), self.crop_spec)
         # Lightning lets a process without a batch skip the evaluation, and the others wait for it for ever: an empty
         # batch keeps it with them.
-        per_image = people.boxes_per_image
-        boxes = [int(per_image[batch].sum()) for batch in batches]  # a crowded image has more than a batch should have
-        self._check_shared_memory(max(boxes, default=0), "eval_batch_size")
-        return self._loader(dataset, people, batch_sampler=batches or [[]], collate_fn=as_it_is)
+        return self._loader(dataset, batch_sampler=batches or [[]], collate_fn=as_it_is)
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
+        workers: dict[str, Any] = {}
+        if self.num_workers > 0:
+            workers = {"persistent_workers": True, "timeout": self.worker_timeout, "worker_init_fn": prepare_worker}
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),  # else iterating would draw from the global generator
+            **workers,
+            **options,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Where training stands in its data: the epoch, and the batches of it already learnt from."""
@@ -323,39 +316,6 @@ class PersonCrops(pl.LightningDataModule):
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _check_shared_memory(self, crops_per_batch: int, option: str) -> None:
-        line = require_shared_memory(
-            crops_per_batch * self.codec.height * self.codec.width * 3,
-            batch_option=f"data.{option}",
-            num_workers=self.num_workers,
-            prefetched=_PREFETCHED,
-            processes=getattr(self.trainer, "num_devices", 1),  # of this machine
-        )
-        if line is not None:
-            rank_zero_warn(line)
-
-    def _loader(self, dataset: Any, people: PersonInstances, **options: Any) -> DataLoader[Any]:
-        def describe(instance_index: int) -> str:
-            file = people.file_names[people.image_of_instance[instance_index]]
-            return f"{people.image_folder / str(file)} ({people.describe(instance_index)})"
-
-        workers: dict[str, Any] = {}
-        if self.num_workers > 0:
-            workers = {"persistent_workers": True, "prefetch_factor": _PREFETCHED}
-        loader = WatchedLoader(
-            dataset,
-            describe=describe,
-            num_workers=self.num_workers,
-            timeout=self.worker_timeout,
-            worker_init_fn=_prepare_worker,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(self.seed),  # else iterating would draw from the global generator
-            **workers,
-            **options,
-        )
-        self.loaders.append(loader)
-        return loader
-
 
 def evaluation_arguments(
     arguments: Mapping[str, Any], split: Literal["val", "train", "test"], boxes: str | None
@@ -385,11 +345,6 @@ def evaluation_arguments(
     if changed["val_boxes"] is None:
         raise InputError(f"split={split}: the data names no boxes for it; give boxes=<file of detections>")
     return changed
-
-
-def _prepare_worker(worker_id: int) -> None:
-    use_one_opencv_thread(worker_id)
-    outlive_stop_signals()
 
 
 def _read(people: PersonInstances | None) -> PersonInstances:

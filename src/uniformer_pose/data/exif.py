@@ -1,4 +1,4 @@
-"""The EXIF orientation of image files, read from their bytes in microseconds, and pixels turned by it.
+"""The EXIF orientation of image files, and pixels turned by it; the segments of a JPEG.
 
 A TIFF's own orientation is not meant: decoders always apply it, whatever is asked of them.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import mmap
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -18,10 +17,9 @@ from PIL import Image
 Bytes = bytes | bytearray | mmap.mmap
 Pixels = npt.NDArray[np.uint8]
 
+JPEG_START = b"\xff\xd8"
 TURNED_BY_A_QUARTER = frozenset({5, 6, 7, 8})
 _ORIENTATION_TAG = 0x0112
-_EXIF = b"Exif\0\0"
-_VALUE_LAYOUTS = {3: "H", 4: "I"}  # by type: SHORT, LONG
 
 # The meanings are EXIF 2.3's.
 _TURNS: dict[int, Callable[[Pixels], npt.NDArray[np.generic]]] = {
@@ -40,78 +38,49 @@ def exif_orientation(data: Bytes) -> int:
 
     1 also where there is no EXIF, a damaged one, or one that gives another number.
     """
+    exif = Image.Exif()
     try:
-        if data[4:8] == b"ftyp":
-            return _in_avif(data)
-        start = _exif_start(data)
-        return 1 if start < 0 else _orientation_in(data, start)
-    except (struct.error, IndexError):
+        exif.load(_exif_of_jpeg(data) if data[:2] == JPEG_START else _exif_of_another(data))
+        value = exif.get(_ORIENTATION_TAG)
+    except Exception:  # whatever a damaged header leads Pillow into: there is no list of it
         return 1
+    return int(value) if value in _TURNS else 1
+
+
+def _exif_of_jpeg(data: Bytes) -> bytes:
+    """Without Pillow's look at the whole header, which would cost a fiftieth of decoding."""
+    contents = (data[start:end] for marker, start, end in jpeg_segments(data) if marker == 0xE1)
+    return next((bytes(content) for content in contents if content[:6] == b"Exif\0\0"), b"")
+
+
+def _exif_of_another(data: Bytes) -> bytes:
+    with Image.open(io.BytesIO(data)) as header:
+        if header.format == "PNG" and data.find(b"eXIf") >= 0:
+            header.load()  # it may stand behind the pixels
+        found: bytes = header.info.get("exif", b"")
+        return found
+
+
+def jpeg_segments(data: Bytes) -> Iterator[tuple[int, int, int]]:
+    """The markers of a JPEG's header, with first and last byte of their content; the last is 0xDA, of the picture data.
+
+    Of a header that is cut off or damaged, those up to there.
+    """
+    position = len(JPEG_START)
+    while 0 <= (position := data.find(b"\xff", position)) <= len(data) - 4:
+        marker = data[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # markers without content
+            position += 2
+        else:
+            end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+            yield marker, position + 4, end
+            if marker == 0xDA:
+                return
+            position = end
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:
     """(H, W, 3) stored pixels as viewers show them; H and W change places for orientations 5 to 8."""
     return pixels if orientation == 1 else np.asarray(_TURNS[orientation](pixels), dtype=np.uint8)
-
-
-def _exif_start(data: Bytes) -> int:
-    """Where the TIFF structure of the EXIF begins, -1 where there is none."""
-    start = -1
-    if data[:2] == b"\xff\xd8":
-        return _in_jpeg(data)
-    if data[:4] == b"\x89PNG":
-        start = _chunk(data, 8, b"eXIf", ">I4s", overhead=12)
-    elif data[:4] == b"RIFF":
-        start = _chunk(data, 12, b"EXIF", "<4sI", overhead=8)
-    return start + len(_EXIF) if start >= 0 and data[start : start + len(_EXIF)] == _EXIF else start
-
-
-def _in_avif(data: Bytes) -> int:
-    """AVIF says it in boxes of its own, which Pillow reads as an orientation."""
-    try:
-        with Image.open(io.BytesIO(bytes(data))) as header:
-            value = header.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # whatever a damaged header leads Pillow into: there is no list of it
-        return 1
-    return value if value in range(2, 9) else 1
-
-
-def _in_jpeg(data: Bytes) -> int:
-    position, end = 2, len(data) - 4
-    while position < end and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xE1 and data[position + 4 : position + 10] == _EXIF:
-            return position + 10
-        if marker == 0xDA:  # picture data follow
-            return -1
-        if marker == 0xFF or marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # a fill byte; markers without a segment
-            position += 1 if marker == 0xFF else 2
-        else:
-            position += 2 + (data[position + 2] << 8) + data[position + 3]
-    return -1
-
-
-def _chunk(data: Bytes, position: int, name: bytes, layout: str, *, overhead: int) -> int:
-    """Where the content of a PNG's or WebP's chunk begins, -1 where there is no such chunk."""
-    while position + 8 <= len(data):
-        fields = struct.unpack(layout, data[position : position + 8])
-        found, length = fields if layout.startswith("<") else fields[::-1]
-        if found == name:
-            return position + 8
-        position += overhead + length + (length & 1 if layout.startswith("<") else 0)
-    return -1
-
-
-def _orientation_in(data: Bytes, start: int) -> int:
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(data[start : start + 4]))
-    if order is None:
-        return 1
-    (directory,) = struct.unpack(f"{order}I", data[start + 4 : start + 8])
-    (entries,) = struct.unpack(f"{order}H", data[start + directory : start + directory + 2])
-    for place in range(start + directory + 2, start + directory + 2 + 12 * entries, 12):
-        tag, kind, _count = struct.unpack(f"{order}HHI", data[place : place + 8])
-        if tag == _ORIENTATION_TAG and kind in _VALUE_LAYOUTS:
-            layout = f"{order}{_VALUE_LAYOUTS[kind]}"
-            (value,) = struct.unpack(layout, data[place + 8 : place + 8 + struct.calcsize(layout)])
-            return value if 2 <= value <= 8 else 1
-    return 1

@@ -1,19 +1,20 @@
-"""Image files to pixels: the one reader, which decodes, turns, checks the size and makes 8 bits of any depth.
+"""Image files to pixels, and the images of a data set to crops.
 
-Whether pictures are turned as their EXIF says is a property of the data (``PersonInstances.image_orientation``); every
-part of the program that reads pictures of a data set reads them here, in the frame of its coordinates.
+One reader decodes, turns, checks the size and makes 8 bits of any depth. Whether pictures are turned as their EXIF says
+is a property of the data (``PersonInstances.image_orientation``); every part of the program that reads pictures of a
+data set reads them here, in the frame of its coordinates.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import mmap
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -21,22 +22,23 @@ import numpy.typing as npt
 from PIL import Image
 
 from uniformer_pose.data.coco import ImageOrientation, PersonInstances
-from uniformer_pose.data.crop_geometry import CropGeometry
-from uniformer_pose.data.exif import TURNED_BY_A_QUARTER, exif_orientation, turned
+from uniformer_pose.data.crop_geometry import CropGeometry, Pixels
+from uniformer_pose.data.exif import JPEG_START, TURNED_BY_A_QUARTER, exif_orientation, jpeg_segments, turned
 from uniformer_pose.errors import InputError
+
+if TYPE_CHECKING:
+    from uniformer_pose.data.prepared import PreparedImages
 
 MOST_PIXELS = 250_000_000
 """Of a picture that a person hands in: 750 MB once decoded, more than any camera makes."""
 
-Pixels = npt.NDArray[np.uint8]
+BadImagePolicy = Literal["error", "skip"]
+Remark = Literal["turned", "few bits"]
 
+_REMARKS: tuple[Remark, ...] = ("turned", "few bits")
 _PNG_BIT_DEPTH = 24
 _DEEP_STARTS = (b"II", b"MM", b"P2", b"P3", b"P5", b"P6", b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51")  # TIFF, PNM, JPEG 2000
-_JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
-
-
-Remark = Literal["turned", "few bits"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,34 +56,64 @@ class DecodedImage:
     remarks: tuple[Remark, ...] = ()
 
 
-class ImageSource(Protocol):
-    """The images of some people, by their index in ``PersonInstances``: files, or a prepared folder."""
-
-    def crop(self, image_index: int, geometry: CropGeometry, /) -> Pixels:
-        """The crop that ``geometry`` takes of an image; InputError where it cannot be read."""
+class SkippedImage(InputError):  # noqa: N818  # the caller leaves the image out; it is no failure
+    """An image that cannot be read where such images are to be left out."""
 
 
-class ImageFiles:
-    """The images of some people from their files; says once what is remarkable about them, whoever reads first."""
+class ImageSource:
+    """The crops of people, out of their image files, or of a prepared folder that gives the same pixels in less time.
 
-    def __init__(self, people: PersonInstances) -> None:
+    ``on_bad_image``: what an image that cannot be used raises: an InputError with its path and the annotation, or
+    (``skip``) a ``SkippedImage`` with the same words. What is remarkable about the images is said once, whichever
+    process reads them.
+    """
+
+    def __init__(
+        self,
+        people: PersonInstances,
+        *,
+        prepared: PreparedImages | None = None,
+        on_bad_image: BadImagePolicy = "error",
+    ) -> None:
+        import torch  # reading a photo does not need it
+
+        if on_bad_image not in ("error", "skip"):
+            raise InputError(f"on_bad_image {on_bad_image!r}: choose error or skip")
         self.people = people
+        self.prepared = prepared
+        self.on_bad_image = on_bad_image
         # Following an image's links costs a twentieth of decoding it, so it is done once.
         self._links_followed = np.zeros(people.num_images, dtype=np.bool_)
-        self._said = _SaidOnce()
+        self._said = torch.zeros(len(_REMARKS), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
 
-    def crop(self, image_index: int, geometry: CropGeometry) -> Pixels:
-        """The crop that ``geometry`` takes of an image; InputError where it cannot be read."""
-        return geometry.crop(self.pixels(image_index))
+    def crop(self, index: int, geometry: CropGeometry, *, into: Pixels | None = None) -> Pixels:
+        """The crops that ``geometry`` takes of the image of person ``index``; see ``CropGeometry.crop``."""
+        with self.naming(index):
+            image_index = int(self.people.image_of_instance[index])
+            pixels = None if self.prepared is None else self.prepared.pixels(image_index, geometry)
+            return geometry.crop(self._file(image_index) if pixels is None else pixels, into=into)
 
-    def pixels(self, image_index: int) -> Pixels:
-        """(height, width, 3) RGB pixels of an image; InputError where it cannot be read."""
-        if not self._links_followed[image_index]:
-            self.people.image_path(image_index)
-            self._links_followed[image_index] = True
-        image = read_image_of(self.people, image_index, links_are_followed=True)
+    @contextlib.contextmanager
+    def naming(self, index: int) -> Iterator[None]:
+        """Errors from inside say which person was in hand: an InputError in its line, any other in a note."""
+        try:
+            yield
+        except InputError as error:
+            kind = SkippedImage if self.on_bad_image == "skip" else InputError
+            raise kind(f"{error} ({self.people.describe(index)})") from error
+        except Exception as error:
+            file = self.people.image_folder / str(self.people.file_names[self.people.image_of_instance[index]])
+            error.add_note(f"while reading {file} ({self.people.describe(index)})")
+            raise
+
+    def _file(self, image_index: int) -> Pixels:
+        """(height, width, 3) RGB pixels of an image file."""
+        image = read_image_of(self.people, image_index, links_are_followed=bool(self._links_followed[image_index]))
+        self._links_followed[image_index] = True
         for kind in image.remarks:
-            if self._said.first(kind):
+            place = _REMARKS.index(kind)
+            if not self._said[place]:
+                self._said[place] = 1
                 line = remark_line(kind, str(self.people.file_names[image_index]))
                 _warn(f"{self.people.source_file.name}: {line}")
         return image.pixels
@@ -94,12 +126,6 @@ def read_image_of(people: PersonInstances, image_index: int, *, links_are_follow
     height, width = int(people.image_heights[image_index]), int(people.image_widths[image_index])
     data = read_file(path)
     return decode_image(path, data, height=height, width=width, orientation=people.image_orientation)
-
-
-def read_image(path: str | Path, *, height: int, width: int, orientation: ImageOrientation | None = None) -> Pixels:
-    """(height, width, 3) RGB pixels of an image file, 0 to 255; see ``decode_image``."""
-    path = Path(path)
-    return decode_image(path, read_file(path), height=height, width=width, orientation=orientation).pixels
 
 
 def decode_image(
@@ -129,8 +155,6 @@ def decode_image(
         pixels = turned(pixels, exif)
     if height is not None and width is not None and pixels.shape[:2] != (height, width):
         raise InputError(f"{path}: {_other_size(pixels, height, width, exif, orientation or assumed, option)}")
-    if exif == 1 and bits == of_bits:
-        return DecodedImage(pixels)
     remarks: list[Remark] = ["turned"] if exif != 1 and orientation is None else []
     remarks += ["few bits"] if bits != of_bits else []
     return DecodedImage(pixels, exif, bits, of_bits, tuple(remarks))
@@ -214,24 +238,11 @@ def is_complete_jpeg(data: bytes | bytearray) -> bool:
     Decoders differ on cut-off files: OpenCV fills the missing rows with grey from a file, Pillow raises. The
     end marker cannot stand inside picture data (a 0xFF byte there is followed by 0x00 or a restart marker),
     so finding one is proof that the data came to their end; trailing bytes after it are common and harmless.
-    An embedded preview image has an end marker of its own, hence the walk over the header's segments.
+    An embedded preview image has an end marker of its own, hence the look behind the header's segments.
     """
     if data.endswith(_JPEG_END):
         return True
-    position = len(_JPEG_START)
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 4 > len(data):
-            return False
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-        elif marker == 0xDA:  # start of scan: picture data follow
-            return data.rfind(_JPEG_END, position) >= 0
-        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:  # markers without a segment
-            position += 2
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return any(marker == 0xDA and data.rfind(_JPEG_END, start) >= 0 for marker, start, _ in jpeg_segments(data))
 
 
 def read_file(path: Path) -> bytes:
@@ -245,23 +256,6 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); check the file and its permissions") from error
-
-
-class _SaidOnce:
-    """Which remarks were made, in memory that worker processes share with the one they were forked from."""
-
-    def __init__(self) -> None:
-        self._flags = mmap.mmap(-1, len(get_args(Remark)))
-
-    def first(self, kind: Remark) -> bool:
-        """Whether nobody has said it yet."""
-        place = get_args(Remark).index(kind)
-        said = self._flags[place]
-        self._flags[place] = 1
-        return not said
-
-    def __reduce__(self) -> tuple[type[_SaidOnce], tuple[()]]:
-        return _SaidOnce, ()
 
 
 def _warn(line: str) -> None:
@@ -294,7 +288,7 @@ def _stored(path: str | Path, data: bytes | bytearray) -> tuple[Pixels, int, int
     deep = _may_be_deep(data)
     # Not RGB with more than 8 bits: OpenCV 5.0 makes noise of a TIFF of 16 bits then.
     colour = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if deep else cv2.IMREAD_COLOR_RGB
-    if data and (not data.startswith(_JPEG_START) or is_complete_jpeg(data)):
+    if data and (not data.startswith(JPEG_START) or is_complete_jpeg(data)):
         with contextlib.suppress(cv2.error):  # for example more pixels than OPENCV_IO_MAX_IMAGE_PIXELS
             image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
@@ -319,7 +313,7 @@ def _not_decoded(path: str | Path, data: bytes | bytearray) -> InputError:
     """What to say of bytes that are no picture."""
     if not data:
         return InputError(f"{path}: the image file is empty; fetch it again")
-    if data.startswith(_JPEG_START) and not is_complete_jpeg(data):
+    if data.startswith(JPEG_START) and not is_complete_jpeg(data):
         return InputError(f"{path}: the JPEG is cut off after {len(data)} bytes; fetch it again")
     if data.lstrip()[:1] == b"<":
         return InputError(f"{path}: holds a web page or XML, not an image; fetch the image itself")

@@ -8,15 +8,20 @@ are used, and the keypoints are never handed over: none can be moved or lost.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Le
 
-from uniformer_pose.errors import InputError
+from uniformer_pose.config import check_arguments
+from uniformer_pose.ranges import Share
 
 
+@dataclass(frozen=True)
 class PhotometricAugmentation:
     """Changes the looks of one crop; each effect is applied with its own probability, in the order below.
 
@@ -32,70 +37,42 @@ class PhotometricAugmentation:
     A probability of 0 leaves an effect out. Raises InputError for a number out of its range.
     """
 
-    def __init__(
-        self,
-        color_probability: float = 0.5,
-        color_strength: float = 0.2,
-        hue_strength: float = 0.03,
-        gray_probability: float = 0.05,
-        contrast_equalization_probability: float = 0.05,
-        blur_probability: float = 0.1,
-        blur_max_sigma: float = 2.0,
-        noise_probability: float = 0.1,
-        noise_max_std: float = 0.05,
-        compression_probability: float = 0.1,
-        compression_min_quality: int = 40,
-        dropout_probability: float = 0.3,
-        dropout_max_areas: int = 4,
-        dropout_max_size: float = 0.2,
-    ) -> None:
-        probabilities = {
-            "color_probability": color_probability,
-            "gray_probability": gray_probability,
-            "contrast_equalization_probability": contrast_equalization_probability,
-            "blur_probability": blur_probability,
-            "noise_probability": noise_probability,
-            "compression_probability": compression_probability,
-            "dropout_probability": dropout_probability,
-        }
-        for name, probability in probabilities.items():
-            if not 0 <= probability <= 1:
-                raise InputError(f"{name} {probability} is not a probability; use a number from 0 to 1")
-        ranges: dict[str, tuple[float, float, float]] = {
-            "color_strength": (color_strength, 0, 1),
-            "hue_strength": (hue_strength, 0, 0.5),
-            "blur_max_sigma": (blur_max_sigma, 0.1, 100),
-            "noise_max_std": (noise_max_std, 0, 1),
-            "compression_min_quality": (compression_min_quality, 1, 95),
-            "dropout_max_areas": (dropout_max_areas, 1, 100),
-            "dropout_max_size": (dropout_max_size, 0.05, 1),
-        }
-        for name, (value, lowest, highest) in ranges.items():
-            if not lowest <= value <= highest:
-                raise InputError(f"{name} {value}: use a number from {lowest:g} to {highest:g}")
+    color_probability: Share = 0.5
+    color_strength: Share = 0.2
+    hue_strength: Annotated[float, Ge(0), Le(0.5)] = 0.03
+    gray_probability: Share = 0.05
+    contrast_equalization_probability: Share = 0.05
+    blur_probability: Share = 0.1
+    blur_max_sigma: Annotated[float, Ge(0.1), Le(100)] = 2.0
+    noise_probability: Share = 0.1
+    noise_max_std: Share = 0.05
+    compression_probability: Share = 0.1
+    compression_min_quality: Annotated[int, Ge(1), Le(95)] = 40
+    dropout_probability: Share = 0.3
+    dropout_max_areas: Annotated[int, Ge(1), Le(100)] = 4
+    dropout_max_size: Annotated[float, Ge(0.05), Le(1)] = 0.2
+
+    def __post_init__(self) -> None:
+        check_arguments(PhotometricAugmentation, vars(self))
+        _ = self._effects  # workers that are forked need not import the library each
+
+    @cached_property
+    def _effects(self) -> list[tuple[float, Any]]:
+        """Each effect's probability and transform, in their order; whether one is applied is drawn here (so p=1)."""
         library = _albumentations()
-        factors = (1 - color_strength, 1 + color_strength)
-        areas = (1, dropout_max_areas)
-        sizes = (0.05, dropout_max_size)
-        # Whether an effect is applied is drawn here, so within the library each one always is (p=1).
-        effects = [
-            (
-                color_probability,
-                library.ColorJitter(factors, factors, factors, (-hue_strength, hue_strength), p=1.0),
-            ),
-            (gray_probability, library.ToGray(p=1.0)),
-            (contrast_equalization_probability, library.CLAHE(clip_limit=(1.0, 4.0), p=1.0)),
-            # Kernel size 0: the library derives it from the drawn deviation.
-            (blur_probability, library.GaussianBlur(blur_limit=0, sigma_limit=(0.1, blur_max_sigma), p=1.0)),
-            (noise_probability, library.GaussNoise(std_range=(0.0, noise_max_std), p=1.0)),
-            (
-                compression_probability,
-                library.ImageCompression(quality_range=(compression_min_quality, 95), p=1.0),
-            ),
-            (dropout_probability, library.CoarseDropout(areas, sizes, sizes, fill=0, p=1.0)),
+        factors = (1 - self.color_strength, 1 + self.color_strength)
+        hues, qualities = (-self.hue_strength, self.hue_strength), (self.compression_min_quality, 95)
+        sizes = (0.05, self.dropout_max_size)
+        # Kernel size 0 of the blur: the library derives it from the drawn deviation.
+        return [
+            (self.color_probability, library.ColorJitter(factors, factors, factors, hues, p=1)),
+            (self.gray_probability, library.ToGray(p=1)),
+            (self.contrast_equalization_probability, library.CLAHE(clip_limit=(1.0, 4.0), p=1)),
+            (self.blur_probability, library.GaussianBlur(blur_limit=0, sigma_limit=(0.1, self.blur_max_sigma), p=1)),
+            (self.noise_probability, library.GaussNoise(std_range=(0.0, self.noise_max_std), p=1)),
+            (self.compression_probability, library.ImageCompression(quality_range=qualities, p=1)),
+            (self.dropout_probability, library.CoarseDropout((1, self.dropout_max_areas), sizes, sizes, fill=0, p=1)),
         ]
-        self._probabilities = np.array([probability for probability, _ in effects])
-        self._transforms: list[Any] = [transform for _, transform in effects]
 
     def __call__(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         """A changed copy of an (H, W, 3) RGB image, 0 to 255; the same for the same state of ``rng``.
@@ -104,13 +81,13 @@ class PhotometricAugmentation:
         ``Compose.set_random_seed`` hands one seed to all of them, whose draws are then the same numbers
         (measured: three transforms of probability 0.5 were applied all together or not at all).
         """
-        applied = rng.random(len(self._transforms)) < self._probabilities
-        seeds = rng.integers(2**32, size=len(self._transforms))
+        draws = rng.random(len(self._effects))
+        seeds = rng.integers(2**32, size=len(self._effects))
         changed = image.copy()
-        for index in np.flatnonzero(applied):
-            transform = self._transforms[index]
-            transform.set_random_seed(int(seeds[index]))
-            changed = transform(image=changed)["image"]
+        for (probability, transform), draw, seed in zip(self._effects, draws, seeds, strict=True):
+            if draw < probability:
+                transform.set_random_seed(int(seed))
+                changed = transform(image=changed)["image"]
         return changed
 
 

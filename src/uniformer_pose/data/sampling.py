@@ -24,20 +24,15 @@ class EpochSampler(Sampler[tuple[int, int]]):
     more, so that every process has the same number of training steps.
     """
 
-    def __init__(
-        self, num_samples: int, *, seed: int, rank: int = 0, world_size: int = 1, shuffle: bool = True
-    ) -> None:
+    def __init__(self, num_samples: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
         if num_samples < 1:
             raise InputError(f"{num_samples} training samples; training needs at least one")
         _check_rank(rank, world_size)
-        if seed < 0:
-            raise InputError(f"seed {seed} is negative; use a whole number from 0 on")
         super().__init__()
         self.num_samples = num_samples
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.shuffle = shuffle
         self.epoch = 0
         self._resumed_at = (0, 0)
 
@@ -65,9 +60,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch
-        order = np.arange(self.num_samples)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
         own = np.resize(order, len(self) * self.world_size)[self.rank :: self.world_size]
         resumed_epoch, position = self._resumed_at
         start = position if epoch == resumed_epoch else 0
