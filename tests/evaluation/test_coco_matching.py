@@ -13,8 +13,6 @@ from uniformer_pose.evaluation.coco_matching import (
     ALL_AREAS,
     OKS_THRESHOLDS,
     RECALL_POINTS,
-    People,
-    Poses,
     precision_recall,
 )
 from uniformer_pose.evaluation.coco_metrics import (
@@ -160,47 +158,51 @@ def test_a_keypoint_that_is_always_wrong_has_the_lowest_ap():
     assert min(row["AP"] for name, row in table.items() if name != "left_wrist") > 0.5
 
 
-SIGMAS = np.array([0.1])
-
-
-def people(points, *, areas=None, labelled=None, crowd=None):
-    """People of one keypoint each on image 1."""
+def outcome_of(
+    points, predicted, scores, *, areas=1000.0, labelled=None, crowd=False, pose_areas=1000.0, ranges=(ALL_AREAS,)
+):
+    """Of people and poses with one keypoint each, at an x, all in image 1."""
     count = len(points)
-    labelled = np.ones(count, dtype=bool) if labelled is None else np.array(labelled)
-    crowd = np.zeros(count, dtype=bool) if crowd is None else np.array(crowd)
-    return People(
+    template = one_keypoint(random_people(0, num_images=1)[0], 0)
+    seen = np.ones(count, dtype=np.int64) if labelled is None else np.array(labelled)
+    people = replace(
+        template,
         image_ids=np.ones(count, dtype=np.int64),
         boxes_xywh=np.array([[x - 10, -10, 20, 20] for x in points], dtype=np.float64),
-        areas=np.full(count, 1000.0) if areas is None else np.array(areas),
-        keypoints=np.array([[[x, 0.0]] for x in points]),
-        labelled=labelled[:, None],
-        is_crowd=crowd,
-        is_scored=labelled & ~crowd,
+        areas=np.broadcast_to(areas, count),
+        keypoints_in_image=np.array([[[x, 0.0]] for x in points]),
+        visibility=seen[:, None] * 2.0,
+        labelled_counts=seen,
+        is_crowd=np.broadcast_to(crowd, count),
     )
-
-
-def poses(points, scores, areas=None):
-    return Poses(
-        image_ids=np.ones(len(points), dtype=np.int64),
-        keypoints=np.array([[[x, 0.0]] for x in points]).reshape(-1, 1, 2),
-        scores=np.array(scores, dtype=np.float64),
-        areas=np.full(len(points), 1000.0) if areas is None else np.array(areas),
+    sides = np.sqrt(np.broadcast_to(pose_areas, len(predicted)))
+    poses = PosePredictions(
+        ids=np.arange(len(predicted)),
+        image_ids=np.ones(len(predicted), dtype=np.int64),
+        boxes_xywh=np.column_stack([sides, sides, sides, sides]),
+        box_scores=np.array(scores),
+        areas=sides**2,
+        keypoints_in_image=np.array([[[x, 0.0]] for x in predicted]),
+        keypoint_scores=np.ones((len(predicted), 1)),
     )
+    return precision_recall(people, poses, poses.box_scores, np.array([0.1]), ranges)
 
 
 def test_a_person_is_found_once_and_the_second_pose_is_wrong():
-    outcome = precision_recall(people([0.0]), poses([0.0, 0.0], [0.5, 0.9]), SIGMAS)
+    outcome = outcome_of([0.0], [0.0, 0.0], [0.5, 0.9])
     assert outcome.average_precision() == pytest.approx(1.0)
-    outcome = precision_recall(people([0.0, 500.0]), poses([0.0, 0.0, 500.0], [0.9, 0.8, 0.7]), SIGMAS)
+    outcome = outcome_of([0.0, 500.0], [0.0, 0.0, 500.0], [0.9, 0.8, 0.7])
     # Right, wrong, right: full precision up to a recall of a half, two thirds beyond.
     assert outcome.average_precision() == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
 
 
 def test_poses_on_a_crowd_or_on_somebody_without_keypoints_count_neither_as_right_nor_as_wrong():
-    outcome = precision_recall(
-        people([0.0, 500.0, 900.0], labelled=[True, True, False], crowd=[False, True, False]),
-        poses([500.0, 500.0, 905.0, 0.0], [0.9, 0.8, 0.7, 0.6]),
-        SIGMAS,
+    outcome = outcome_of(
+        [0.0, 500.0, 900.0],
+        [500.0, 500.0, 905.0, 0.0],
+        [0.9, 0.8, 0.7, 0.6],
+        labelled=[1, 1, 0],
+        crowd=[False, True, False],
     )
     assert outcome.num_people.tolist() == [1]
     assert outcome.average_precision() == pytest.approx(1.0)
@@ -209,16 +211,18 @@ def test_poses_on_a_crowd_or_on_somebody_without_keypoints_count_neither_as_righ
 @pytest.mark.parametrize(("score", "recall"), [(0.4, 0), (0.51, 1)])
 def test_the_twenty_best_poses_of_an_image_count(score, recall):
     far = [9000.0 + 100 * number for number in range(20)]
-    outcome = precision_recall(people([0.0]), poses([*far, 0.0], [*np.linspace(1, 0.5, 20), score]), SIGMAS)
+    outcome = outcome_of([0.0], [*far, 0.0], [*np.linspace(1, 0.5, 20), score])
     assert outcome.average_recall() == recall
 
 
 def test_people_and_lost_poses_of_other_sizes_are_passed_over():
-    outcome = precision_recall(
-        people([0.0, 500.0], areas=[100.0, 1000.0]),
-        poses([0.0, 3000.0, 500.0], [0.9, 0.8, 0.7], areas=[100.0, 100.0, 1000.0]),
-        SIGMAS,
-        [(0.0, 1e10), (500.0, 2000.0), (5000.0, 9000.0)],
+    outcome = outcome_of(
+        [0.0, 500.0],
+        [0.0, 3000.0, 500.0],
+        [0.9, 0.8, 0.7],
+        areas=[100.0, 1000.0],
+        pose_areas=[100.0, 100.0, 1000.0],
+        ranges=[(0.0, 1e10), (500.0, 2000.0), (5000.0, 9000.0)],
     )
     assert outcome.num_people.tolist() == [2, 1, 0]
     assert outcome.average_precision(0) < 1

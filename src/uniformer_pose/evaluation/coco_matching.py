@@ -25,7 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.oks import MAX_POSES_PER_IMAGE
+from uniformer_pose.evaluation.predictions import PosePredictions
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -40,35 +42,6 @@ ALL_AREAS = (0.0, 1e10)
 # Upper bound on the numbers of one temporary array (4 MB): an image may have thousands of annotated people, and what
 # fits into a processor's cache is compared sooner.
 _BLOCK_ELEMENTS = 500_000
-
-
-@dataclass(frozen=True, eq=False)
-class People:
-    """(G,) annotated people in any order; ``keypoints`` (G, K, 2) in image pixels and ``labelled`` (G, K).
-
-    ``is_crowd`` and ``is_scored`` (G,): crowds are never scored; others are not where no keypoint is labelled.
-    """
-
-    image_ids: IntArray
-    boxes_xywh: FloatArray
-    areas: FloatArray
-    keypoints: FloatArray
-    labelled: BoolArray
-    is_crowd: BoolArray
-    is_scored: BoolArray
-
-
-@dataclass(frozen=True, eq=False)
-class Poses:
-    """(N,) predicted poses; ``keypoints`` (N, K, 2) in image pixels, ``areas`` (N,) those of their boxes.
-
-    Of equally scored poses the earlier one chooses first.
-    """
-
-    image_ids: IntArray
-    keypoints: FloatArray
-    scores: FloatArray
-    areas: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,26 +66,34 @@ class PrecisionRecall:
 
 
 def precision_recall(
-    people: People, poses: Poses, sigmas: FloatArray, area_ranges: Sequence[tuple[float, float]] = (ALL_AREAS,)
+    people: CocoGroundTruth,
+    poses: PosePredictions,
+    scores: FloatArray,
+    sigmas: FloatArray,
+    area_ranges: Sequence[tuple[float, float]] = (ALL_AREAS,),
 ) -> PrecisionRecall:
     """COCO's precision and recall of the poses, for people of each range of areas (square pixels, ends included).
 
-    ``sigmas`` (K,) are the keypoints' OKS constants. Everything must be finite: NaN compares as a perfect match.
+    ``scores`` (N,) are those of the poses; of equals the earlier one chooses first. ``sigmas`` (K,) are the keypoints'
+    OKS constants. Everything must be finite: NaN compares as a perfect match. The area of a pose is that of its box, as
+    in MMPose; loading results without boxes, pycocotools would take the extent of the keypoints.
     """
     # As pycocotools concatenates them: by image, then by score, then as given. The poses beyond an image's 20th are
     # left out for good.
-    order = np.lexsort((-poses.scores, poses.image_ids))
+    order = np.lexsort((-scores, poses.image_ids))
     rank = _count_within(poses.image_ids[order])
     order, rank = order[rank < MAX_POSES_PER_IMAGE], rank[rank < MAX_POSES_PER_IMAGE]
-    image_ids, scores, areas = poses.image_ids[order], poses.scores[order], poses.areas[order]
+    image_ids, scores = poses.image_ids[order], scores[order]
+    areas = poses.boxes_xywh[order, 2:].prod(axis=1)
+    is_scored = people.is_scored
 
-    pose, person, oks = _similar_pairs(people, image_ids, poses.keypoints[order], sigmas)
+    pose, person, oks = _similar_pairs(people, image_ids, poses.keypoints_in_image[order], sigmas)
     by_score = np.argsort(-scores, kind="mergesort")
     precision = np.full((len(area_ranges), len(OKS_THRESHOLDS), len(RECALL_POINTS)), -1.0)
     recall = np.full((len(area_ranges), len(OKS_THRESHOLDS)), -1.0)
     num_people = np.zeros(len(area_ranges), dtype=np.int64)
     for index, (least, most) in enumerate(area_ranges):
-        counted = people.is_scored & ~((people.areas < least) | (people.areas > most))
+        counted = is_scored & ~((people.areas < least) | (people.areas > most))
         num_people[index] = np.count_nonzero(counted)
         if num_people[index] == 0:
             continue
@@ -126,7 +107,7 @@ def precision_recall(
 
 
 def _similar_pairs(
-    people: People, image_ids: IntArray, keypoints: FloatArray, sigmas: FloatArray
+    people: CocoGroundTruth, image_ids: IntArray, keypoints: FloatArray, sigmas: FloatArray
 ) -> tuple[IntArray, IntArray, FloatArray]:
     """Pose, person and OKS (P,) of all pairs of one image that the lowest threshold lets match.
 
@@ -156,15 +137,15 @@ def _similar_pairs(
     return pose, person, oks
 
 
-def _oks(people: People, person: IntArray, keypoints: FloatArray, sigmas: FloatArray) -> FloatArray:
+def _oks(people: CocoGroundTruth, person: IntArray, keypoints: FloatArray, sigmas: FloatArray) -> FloatArray:
     """OKS (P,) of poses (P, K, 2) with the people at ``person`` (P,).
 
     The order of the operations is pycocotools'; ``keypoint_similarities`` groups them otherwise, which can differ in
     the last digit.
     """
-    labelled = people.labelled[person]
+    labelled = people.visibility[person] > 0
     num_labelled = labelled.sum(axis=1)
-    offsets = keypoints - people.keypoints[person]
+    offsets = keypoints - people.keypoints_in_image[person]
     unlabelled = np.flatnonzero(num_labelled == 0)
     if len(unlabelled):
         corner, size = people.boxes_xywh[person[unlabelled], None, :2], people.boxes_xywh[person[unlabelled], None, 2:]

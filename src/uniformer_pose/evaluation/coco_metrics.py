@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from uniformer_pose.data.categories import category_names, require_counted
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.coco_matching import ALL_AREAS, Poses, PrecisionRecall, precision_recall
+from uniformer_pose.evaluation.coco_matching import ALL_AREAS, PrecisionRecall, precision_recall
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.oks import oks_nms, pose_scores, soft_oks_nms
 from uniformer_pose.evaluation.predictions import CocoResult, PosePredictions, coco_results_of
@@ -168,28 +168,14 @@ def require_usable(poses: PosePredictions, skeleton: Skeleton) -> None:
 
 def array_metrics(ground_truth: CocoGroundTruth, poses: PosePredictions, scores: Scores) -> dict[str, float]:
     """The ten numbers of poses that are to be reported, with their scores (N,), by ``coco_matching``."""
-    outcome = _outcome(ground_truth, poses, scores, (ALL_AREAS, MEDIUM_AREAS, LARGE_AREAS))
+    outcome = precision_recall(
+        ground_truth, poses, scores, ground_truth.skeleton.oks_sigmas, (ALL_AREAS, MEDIUM_AREAS, LARGE_AREAS)
+    )
     values = [
         [mean(0), mean(0, 0.5), mean(0, 0.75), mean(1), mean(2)]
         for mean in (outcome.average_precision, outcome.average_recall)
     ]
     return dict(zip(METRIC_NAMES, [*values[0], *values[1]], strict=True))
-
-
-def _outcome(
-    ground_truth: CocoGroundTruth, poses: PosePredictions, scores: Scores, ranges: Sequence[tuple[float, float]]
-) -> PrecisionRecall:
-    return precision_recall(ground_truth.people, _poses_of(poses, scores), ground_truth.skeleton.oks_sigmas, ranges)
-
-
-def _poses_of(poses: PosePredictions, scores: Scores) -> Poses:
-    """The predicted poses as ``precision_recall`` takes them.
-
-    A pose's area decides whether it counts against medium or large people when it has no match (it moves APM and APL
-    only). It is the box's, as in MMPose; loading results without boxes, pycocotools would take the keypoints' extent.
-    """
-    areas = np.prod(poses.boxes_xywh[:, 2:], axis=1)
-    return Poses(image_ids=poses.image_ids, keypoints=poses.keypoints_in_image, scores=scores, areas=areas)
 
 
 def metrics_by_size(ground_truth: CocoGroundTruth, poses: PosePredictions, scores: Scores) -> list[dict[str, Any]]:
@@ -203,7 +189,7 @@ def metrics_by_size(ground_truth: CocoGroundTruth, poses: PosePredictions, score
     ends = [*SIZE_EDGES[1:], 100_000]
     # Ranges include their ends; the last double below an edge keeps a person out of the next range.
     ranges = [(float(start**2), float(np.nextafter(end**2, 0))) for start, end in zip(SIZE_EDGES, ends, strict=True)]
-    outcome = _outcome(ground_truth, poses, scores, ranges)
+    outcome = precision_recall(ground_truth, poses, scores, ground_truth.skeleton.oks_sigmas, ranges)
     return [
         {"from_pixels": start, "to_pixels": end if end in SIZE_EDGES else None, **_row(outcome, index)}
         for index, (start, end) in enumerate(zip(SIZE_EDGES, ends, strict=True))
@@ -220,22 +206,21 @@ def metrics_by_keypoint(
     person left may go to someone where it is not, if it lies in or near that box, and is then neither right nor wrong.
     Rescoring and NMS are still those of whole poses: arguments as in ``metrics_by_size``.
     """
-    people, predicted = ground_truth.people, _poses_of(poses, scores)
     table = {}
     for index, name in enumerate(ground_truth.skeleton.keypoint_names):
         one = slice(index, index + 1)
-        labelled = people.labelled[:, one]
-        outcome = precision_recall(
-            replace(
-                people,
-                keypoints=people.keypoints[:, one],
-                labelled=labelled,
-                is_scored=labelled[:, 0] & ~people.is_crowd,
-            ),
-            replace(predicted, keypoints=predicted.keypoints[:, one]),
-            ground_truth.skeleton.oks_sigmas[one],
+        people = replace(
+            ground_truth,
+            keypoints_in_image=ground_truth.keypoints_in_image[:, one],
+            visibility=ground_truth.visibility[:, one],
+            labelled_counts=(ground_truth.visibility[:, index] > 0).astype(np.int64),
         )
-        table[name] = _row(outcome, 0)
+        shown = replace(
+            poses,
+            keypoints_in_image=poses.keypoints_in_image[:, one],
+            keypoint_scores=poses.keypoint_scores[:, one],
+        )
+        table[name] = _row(precision_recall(people, shown, scores, ground_truth.skeleton.oks_sigmas[one]), 0)
     return table
 
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from uniformer_pose.data.coco import AreaSource, annotations_of, areas_of, implausible_areas
 from uniformer_pose.data.coco_json import AnnotationFile, read_annotation_file
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.coco_matching import People
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 _PER_PERSON = (
@@ -65,19 +64,6 @@ class CocoGroundTruth:
     def is_scored(self) -> npt.NDArray[np.bool_]:
         """(G,) whether missing this person costs recall."""
         return np.asarray((self.labelled_counts > 0) & ~self.is_crowd)
-
-    @property
-    def people(self) -> People:
-        """As ``precision_recall`` takes them."""
-        return People(
-            image_ids=self.image_ids,
-            boxes_xywh=self.boxes_xywh,
-            areas=self.areas,
-            keypoints=self.keypoints_in_image,
-            labelled=self.visibility > 0,
-            is_crowd=self.is_crowd,
-            is_scored=self.is_scored,
-        )
 
     @classmethod
     def load(
