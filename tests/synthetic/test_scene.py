@@ -123,7 +123,7 @@ def test_seen_keypoints_lie_inside_their_persons_box_in_random_scenes(seed):
 
 def test_polygons_cover_about_the_area_of_their_person():
     for person in random_scene(3, image_height=256, image_width=320).people:
-        encoded = coco_mask.merge(coco_mask.frPyObjects(person.polygons, 256, 320))
+        encoded = coco_mask.merge(coco_mask.frPyObjects(person.segmentation, 256, 320))
         assert coco_mask.area(encoded) == pytest.approx(person.area, rel=0.25)
 
 
@@ -131,7 +131,7 @@ def test_a_crowd_is_one_region_whose_run_lengths_give_its_area_and_box():
     crowd = next(
         s.crowd for s in (random_scene(seed, crowd_share=1.0, people_per_image=(0, 1)) for seed in range(9)) if s.crowd
     )
-    encoded = coco_mask.frPyObjects({"counts": crowd.run_lengths, "size": [128, 160]}, 128, 160)
+    encoded = coco_mask.frPyObjects(crowd.segmentation, 128, 160)
     assert coco_mask.area(encoded) == crowd.area > 0
     assert coco_mask.toBbox(encoded).tolist() == list(crowd.box_xywh)
 

@@ -29,7 +29,7 @@ from uniformer_pose.config import check_value
 from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_json
 from uniformer_pose.skeleton import Skeleton, load_skeleton
-from uniformer_pose.synthetic.scene import Scene, render_scene
+from uniformer_pose.synthetic.scene import Person, Scene, render_scene
 from uniformer_pose.synthetic.settings import Split, SyntheticSettings
 
 GENERATOR = "uniformer_pose.synthetic"
@@ -103,33 +103,22 @@ def _write_image(root: Path, settings: SyntheticSettings, split: Split, image_id
     encoded = cv2.imencode(".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), parameters)[1]
     (root / "images" / split / file_name).write_bytes(encoded.tobytes())
     image = {"id": image_id, "width": settings.image_width, "height": settings.image_height, "file_name": file_name}
-    people = [
-        {
-            "image_id": image_id,
-            "category_id": _PERSON,
-            "iscrowd": 0,
-            "bbox": list(person.box_xywh),
-            "area": person.area,
-            "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
-            "keypoints": [int(v) if float(v).is_integer() else float(v) for v in person.keypoints.ravel()],
-            "segmentation": person.polygons,
-        }
-        for person in scene.people
-    ]
+    people = [_annotation(image_id, person) for person in scene.people]
     detections = _detections(_generator(settings, split, image_id, _DETECTION_STREAM), settings, image_id, people)
-    if scene.crowd is not None:
-        crowd = {
-            "image_id": image_id,
-            "category_id": _PERSON,
-            "iscrowd": 1,
-            "bbox": list(scene.crowd.box_xywh),
-            "area": scene.crowd.area,
-            "num_keypoints": 0,
-            "keypoints": [0] * (3 * len(settings.keypoint_names)),
-            "segmentation": {"counts": scene.crowd.run_lengths, "size": [settings.image_height, settings.image_width]},
-        }
-        people.append(crowd)
-    return image, people, detections
+    return image, people + ([_annotation(image_id, scene.crowd, iscrowd=1)] if scene.crowd else []), detections
+
+
+def _annotation(image_id: int, person: Person, iscrowd: int = 0) -> dict[str, Any]:
+    return {
+        "image_id": image_id,
+        "category_id": _PERSON,
+        "iscrowd": iscrowd,
+        "bbox": list(person.box_xywh),
+        "area": person.area,
+        "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
+        "keypoints": [int(v) if float(v).is_integer() else float(v) for v in person.keypoints.ravel()],
+        "segmentation": person.segmentation,
+    }
 
 
 def _detections(

@@ -43,21 +43,13 @@ class Person:
 
     ``keypoints`` (K, 3) are x, y and v: 2 seen, 1 in the image but covered, 0 outside (then x = y = 0). Of a person
     with fewer than three keypoints seen none is labelled: COCO's annotators could not have told where the others are.
+    ``segmentation``: polygons, or run lengths of a crowd.
     """
 
     keypoints: npt.NDArray[np.float64]
     box_xywh: tuple[int, int, int, int]
     area: int
-    polygons: list[list[int]]
-
-
-@dataclass(frozen=True)
-class Crowd:
-    """A region of people too small to tell apart; ``run_lengths`` is COCO's uncompressed RLE (column by column)."""
-
-    box_xywh: tuple[int, int, int, int]
-    area: int
-    run_lengths: list[int]
+    segmentation: list[list[int]] | dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class Scene:
 
     image: Image
     people: list[Person]
-    crowd: Crowd | None
+    crowd: Person | None
 
 
 class Canvas:
@@ -167,7 +159,7 @@ def render_scene(rng: np.random.Generator, settings: SyntheticSettings) -> Scene
         describe_person(canvas, layer, person, settings.keypoint_names)
         for layer, person in zip(layers, placed, strict=True)
     ]
-    crowd = _describe_crowd(canvas, crowd_layer) if crowd_layer is not None else None
+    crowd = _describe_crowd(canvas, crowd_layer, len(settings.keypoint_names)) if crowd_layer is not None else None
     return Scene(finish(rng, canvas.image), [person for person in people if person is not None], crowd)
 
 
@@ -258,7 +250,8 @@ def _paint_crowd(rng: np.random.Generator, canvas: Canvas) -> int:
     return canvas.paint(outlines)
 
 
-def _describe_crowd(canvas: Canvas, layer: int) -> Crowd | None:
+def _describe_crowd(canvas: Canvas, layer: int, num_keypoints: int) -> Person | None:
+    """A region of people too small to tell apart, as COCO's uncompressed RLE (column by column)."""
     mask = canvas.mask(layer)
     area = int(mask.sum())
     if area == 0:
@@ -266,7 +259,8 @@ def _describe_crowd(canvas: Canvas, layer: int) -> Crowd | None:
     columns = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(columns)) + 1
     runs = np.diff(np.concatenate([[0], changes, [columns.size]])).tolist()
-    return Crowd(_tight_box(mask), area, [0, *runs] if columns[0] else runs)
+    counts = [0, *runs] if columns[0] else runs
+    return Person(np.zeros((num_keypoints, 3)), _tight_box(mask), area, {"counts": counts, "size": [*mask.shape]})
 
 
 def _tight_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
