@@ -106,13 +106,12 @@ def test_a_test_set_without_annotations_gives_the_file_for_cocos_server(
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("data", ["from_checkpoint", "synthetic_128x96"])
 def test_a_test_set_that_the_data_does_not_have_is_told_before_anything_is_written(
-    data: str, trained_run: Path, tmp_path: Path
+    trained_run: Path, tmp_path: Path
 ) -> None:
     checkpoint = f"ckpt_path={trained_run / 'checkpoints' / 'best.ckpt'}"
     with pytest.raises(InputError, match="split=test: the data has no test set; choose data that has one, such as"):
-        evaluate_here(checkpoint, f"data={data}", "split=test", f"run_dir={tmp_path / 'run'}")
+        evaluate_here(checkpoint, "split=test", f"run_dir={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
 
 
@@ -123,16 +122,6 @@ def test_a_source_of_boxes_that_is_missing_is_told_before_the_first_is_evaluated
     with pytest.raises(InputError, match=r"mine\.json does not exist"):
         evaluate_here(checkpoint, "boxes=[gt,mine.json]", f"run_dir={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
-
-
-def test_sources_of_boxes_are_called_after_themselves() -> None:
-    assert source_names(None) == {"detector": None}
-    assert source_names("gt") == {"gt": "gt"}
-    assert source_names(["gt", "detector", "a/mine.json"]) == {
-        "gt": "gt",
-        "detector": "detector",
-        "mine": "a/mine.json",
-    }
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,6 @@ def peaks(*places: tuple[int, int] | None) -> Tensor:
     return heatmaps
 
 
-def test_right_peaks_give_one() -> None:
-    target = peaks((10, 10), (40, 60))
-    assert pck(target, target, torch.ones(1, 2)).item() == 1.0
-
-
 @pytest.mark.parametrize(
     ("place", "expected"),
     [
@@ -31,10 +26,6 @@ def test_right_peaks_give_one() -> None:
 )
 def test_distance_counts_in_shares_of_the_heatmap(place: tuple[int, int], expected: float) -> None:
     assert pck(peaks(place), peaks((10, 10)), torch.ones(1, 1)).item() == expected
-
-
-def test_threshold_is_the_callers() -> None:
-    assert pck(peaks((20, 10)), peaks((10, 10)), torch.ones(1, 1), threshold=0.2).item() == 1.0
 
 
 def test_mean_is_over_samples_and_then_over_keypoints() -> None:
@@ -58,20 +49,11 @@ def test_no_labelled_keypoint_gives_zero() -> None:
     assert pck(target, target, torch.zeros(1, 1)).item() == 0.0
 
 
-def test_prediction_without_a_peak_lies_one_cell_outside() -> None:
-    assert pck(peaks(None), peaks((30, 30)), torch.ones(1, 1)).item() == 0.0
-
-
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_prediction_that_is_not_finite_is_wrong(broken: float) -> None:
     predicted = peaks((10, 10), (20, 20))
     predicted[0, 0, 10, 10] = broken
     assert pck(predicted, peaks((10, 10), (20, 20)), torch.ones(1, 2)).item() == 0.5
-
-
-def test_low_precision_predictions_are_accepted() -> None:
-    target = peaks((10, 10))
-    assert pck(target.bfloat16(), target, torch.ones(1, 1)).item() == 1.0
 
 
 def test_nothing_needs_a_value_on_the_host() -> None:

@@ -215,16 +215,6 @@ def test_features_of_a_convolution_stem_come_out_channels_last_whatever_goes_in(
     assert features.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_frozen_batchnorm_holds_the_norms_of_a_convolution_stem_too() -> None:
-    network = tiny(stem="convolution", frozen_batchnorm=True).train()
-    norms = [m for name, m in network.named_modules() if name.startswith("patch_embed") and hasattr(m, "running_mean")]
-    assert len(norms) == 5
-    before = [norm.running_mean.clone() for norm in norms]
-    network(images().float()).sum().backward()
-    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
-    assert all(norm.weight.grad is None and not norm.training for norm in norms)
-
-
 @pytest.mark.parametrize("variant", ["S-dagger", "L", "everything"])
 def test_checkpointed_gradients_equal_plain_ones(variant: str) -> None:
     gradients = []

@@ -1,5 +1,4 @@
 import cv2
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 
@@ -85,18 +84,6 @@ def test_a_sheet_shows_each_person_on_the_picture_it_is_in(tiny, sheets):
         assert any(np.allclose(sheets[0]["predicted"][person], pose) for pose in candidates)
 
 
-def test_a_sheet_spreads_few_people_over_all(tiny, sheets):
-    module = evaluated(tiny)
-
-    evaluation_sheet(module, num_people=2)
-
-    first, last = sheets[0]["truth"]
-    truth = module.evaluation.ground_truth
-    for shown, person in ((first, 0), (last, 5)):
-        geometry = CropSpec(64, 64).around(truth.boxes_xywh[person])
-        np.testing.assert_allclose(shown, geometry.to_crop(truth.keypoints_in_image[person]))
-
-
 def test_a_sheet_without_any_prediction_is_drawn_all_the_same(tiny):
     for picture in (tiny.folder / "images").iterdir():
         picture.write_bytes(b"no picture")
@@ -104,19 +91,3 @@ def test_a_sheet_without_any_prediction_is_drawn_all_the_same(tiny):
         module = evaluated(tiny, on_bad_image="skip")
 
     assert evaluation_sheet(module, num_people=4).ndim == 3
-
-
-def test_a_sheet_before_any_evaluation_is_an_error(tiny):
-    module = tiny.module()
-    trainer = tiny.trainer()
-    trainer.datamodule, module.trainer = tiny.data(), trainer
-
-    with pytest.raises(RuntimeError, match="nothing has been evaluated yet"):
-        evaluation_sheet(module, num_people=4)
-
-
-def test_pictures_of_another_module_are_refused(tiny):
-    trainer = tiny.trainer()
-
-    with pytest.raises(TypeError, match="works with PoseModule, not LightningModule"):
-        Pictures(str(tiny.folder)).on_train_batch_start(trainer, pl.LightningModule(), {}, 0)

@@ -14,7 +14,6 @@ from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.training.pose_module import PoseModule
-from uniformer_pose.training.step_loss import keypoint_mse
 
 # What Lightning says of every resumed training: about callbacks, folders, and loaders it does not know.
 pytestmark = [
@@ -22,37 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed from"),
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch"),
 ]
-
-# ------------------------------------------------------------------------------------------------------- loss
-
-
-def test_the_loss_is_the_mean_square_over_all_cells():
-    heatmaps = torch.tensor([[[[1.0, 0.0], [0.5, 0.0]], [[0.0, 2.0], [0.0, 0.0]]]])
-    targets = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]]])
-
-    loss = keypoint_mse(heatmaps, targets, torch.ones(1, 2))
-
-    assert loss.item() == pytest.approx((1.0 + 0.25 + 4.0 + 1.0) / 8)
-
-
-def test_a_keypoint_that_is_not_labelled_adds_nothing_and_counts_as_cells_of_zero():
-    heatmaps = torch.tensor([[[[1.0, 0.0], [0.5, 0.0]], [[7.0, 2.0], [3.0, 0.0]]]], requires_grad=True)
-
-    loss = keypoint_mse(heatmaps, torch.zeros(1, 2, 2, 2), torch.tensor([[1.0, 0.0]]))
-    loss.backward()
-
-    assert loss.item() == pytest.approx(1.25 / 8)
-    assert heatmaps.grad[0, 1].abs().max() == 0
-
-
-def test_the_loss_of_half_precision_heatmaps_is_computed_in_single_precision():
-    heatmaps = torch.full((1, 1, 4, 4), 0.001, dtype=torch.float16)  # its square is below fp16's smallest number
-
-    loss = keypoint_mse(heatmaps, torch.zeros(1, 1, 4, 4), torch.ones(1, 1))
-
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(float(heatmaps[0, 0, 0, 0]) ** 2, rel=1e-6)
-
 
 # --------------------------------------------------------------------------------------------------- training
 
@@ -88,17 +56,6 @@ def test_training_changes_every_weight_and_logs_loss_accuracy_and_rate(tiny):
     assert 0 <= logged["train/pck"] <= 1
     # The last of three steps of warm-up, two thirds of the way from 0.001 to 1.
     assert logged["train/learning_rate"] == pytest.approx(0.1 * 2 / 256 * (0.001 + 0.999 * 2 / 3))
-
-
-def test_the_loss_of_two_people_falls_when_they_are_seen_again(tiny):
-    tiny.write_people([2])
-    log = Log()
-
-    tiny.trainer(max_epochs=40, limit_val_batches=0, callbacks=[log]).fit(
-        tiny.module(warmup_steps=0, learning_rate_per_256=0.5), datamodule=tiny.data()
-    )
-
-    assert log.losses[-1] < 0.5 * log.losses[0]
 
 
 def test_the_learning_rate_counts_devices_and_accumulated_batches(tiny):
@@ -220,19 +177,6 @@ def test_resuming_in_the_middle_of_an_epoch_with_other_batches_is_refused(tiny):
     with pytest.raises(InputError, match="stands after batch 2 of an epoch, but batch_size 2 is now 1; resume with"):
         tiny.trainer(max_epochs=2).fit(
             tiny.module(), datamodule=data, ckpt_path=tiny.folder / "checkpoints" / "step_2.ckpt", weights_only=True
-        )
-
-
-def test_resuming_an_epoch_with_another_seed_is_told(tiny):
-    trainer, module, data = resumable(tiny, 0, Log(), folder="checkpoints", max_epochs=1)
-    trainer.fit(module, datamodule=data)
-
-    with pytest.warns(UserWarning, match="resuming, but seed 3 is now 4: this is no longer the interrupted run"):
-        tiny.trainer(max_epochs=2).fit(
-            tiny.module(),
-            datamodule=tiny.data(seed=4),
-            ckpt_path=tiny.folder / "checkpoints" / "epoch_0.ckpt",
-            weights_only=True,
         )
 
 
@@ -386,16 +330,6 @@ def test_an_image_may_have_more_people_than_a_batch(tiny):
     assert len(module.evaluation.predictions) == 8
 
 
-def test_the_batch_size_of_an_evaluation_changes_nothing(tiny):
-    one, _ = evaluate(tiny, truthful=False, eval_batch_size=1)
-    all_at_once, _ = evaluate(tiny, truthful=False, eval_batch_size=100)
-
-    np.testing.assert_allclose(
-        one.evaluation.predictions.keypoint_scores, all_at_once.evaluation.predictions.keypoint_scores, rtol=1e-4
-    )
-    assert one.evaluation.metrics == pytest.approx(all_at_once.evaluation.metrics)
-
-
 @pytest.mark.parametrize("limit", [1, 0.5])
 def test_an_evaluation_of_a_part_is_logged_as_undefined_and_marked(tiny, limit):
     with pytest.warns(UserWarning, match=r"partial validation of \d images: AP 1.0000 is logged as -1"):
@@ -451,13 +385,6 @@ def test_an_evaluation_where_no_image_can_be_read_scores_zero(tiny):
     assert trainer.callback_metrics["val/AP"].item() == 0
 
 
-def test_an_unreadable_image_ends_an_evaluation_that_does_not_skip_it(tiny):
-    (tiny.folder / "images" / "99.png").write_bytes(b"no picture")
-
-    with pytest.raises(InputError, match=r"99\.png.*annotation 2 of people\.json"):
-        evaluate(tiny, truthful=False)
-
-
 def test_the_first_images_alone_are_scored_when_asked_for_and_the_evaluation_is_partial(tiny):
     module, trainer = evaluate(tiny, max_images=2)
 
@@ -465,20 +392,6 @@ def test_the_first_images_alone_are_scored_when_asked_for_and_the_evaluation_is_
     assert len(module.evaluation.predictions) == 3
     assert not module.evaluation.complete
     assert module.evaluation.part == "2 of 4 images"
-
-
-def test_detected_boxes_are_scored_with_the_detectors_confidence(tiny):
-    content = json.loads((tiny.folder / "people.json").read_text())
-    detections = [
-        {"image_id": entry["image_id"], "category_id": 1, "bbox": entry["bbox"], "score": 0.25 + 0.1 * number}
-        for number, entry in enumerate(content["annotations"])
-    ]
-    (tiny.folder / "boxes.json").write_text(json.dumps(detections))
-
-    module, _ = evaluate(tiny, truthful=False, val_boxes="boxes.json")
-
-    poses = module.evaluation.predictions
-    np.testing.assert_allclose(poses.box_scores, 0.25 + 0.1 * poses.ids, atol=1e-6)
 
 
 def test_where_the_time_goes_is_measured(tiny):
@@ -498,18 +411,6 @@ def test_the_step_of_the_last_complete_evaluation_is_remembered(tiny):
     with pytest.warns(UserWarning, match="partial validation"):
         tiny.trainer(limit_val_batches=1).validate(module, datamodule=tiny.data(), verbose=False)
     assert module.evaluated_at_step is None
-
-
-def test_one_module_can_be_scored_against_one_file_and_then_another(tiny):
-    module = tiny.module()
-    tiny.write_people([1], name="others.json")
-    tiny.trainer().validate(module, datamodule=tiny.data(), verbose=False)
-    assert len(module.evaluation.ground_truth.ids) == 6
-
-    tiny.trainer().validate(module, datamodule=tiny.data(val_annotations="others.json"), verbose=False)
-
-    assert len(module.evaluation.ground_truth.ids) == 1
-    assert module.evaluation.ground_truth.file.name == "others.json"
 
 
 def spoil(tiny, change):
@@ -537,32 +438,6 @@ def test_what_cannot_be_scored_ends_a_training_before_its_first_step(tiny, chang
         trainer.fit(module, datamodule=tiny.data(val_annotations="val.json"))
 
     assert trainer.global_step == 0
-
-
-def test_people_without_area_are_scored_by_their_boxes_when_asked_for(tiny):
-    spoil(tiny, lambda content: [annotation.pop("area") for annotation in content["annotations"]])
-
-    module, trainer = evaluate(tiny, val_annotations="val.json", area="box")
-
-    assert trainer.callback_metrics["val/AP"].item() > 0.95
-    boxes = module.evaluation.ground_truth.boxes_xywh
-    np.testing.assert_allclose(module.evaluation.ground_truth.areas, 0.53 * boxes[:, 2] * boxes[:, 3])
-
-
-def test_two_categories_are_trained_and_scored_by_one_rule(tiny):
-    def make_dogs(content):
-        content["categories"].append({**content["categories"][0], "id": 2, "name": "dog"})
-        for annotation in content["annotations"][::2]:
-            annotation["category_id"] = 2
-
-    spoil(tiny, make_dogs)
-    both, _ = evaluate(tiny, val_annotations="val.json")
-    dogs, _ = evaluate(tiny, val_annotations="val.json", categories=["dog"])
-
-    assert both.evaluation.metrics["AR"] > 0.95
-    assert (len(both.evaluation.predictions), len(both.evaluation.ground_truth.ids)) == (6, 6)
-    assert dogs.evaluation.metrics["AR"] > 0.95
-    assert (len(dogs.evaluation.predictions), len(dogs.evaluation.ground_truth.ids)) == (3, 3)
 
 
 # ------------------------------------------------------------------------------------- images without ground truth
@@ -594,14 +469,6 @@ def test_poses_on_images_without_ground_truth_are_those_that_an_evaluation_would
     for field in predictor.metric.predictions.__dataclass_fields__:
         expected = getattr(scored.evaluation.predictions, field)
         np.testing.assert_array_equal(getattr(predictor.metric.predictions, field), expected)
-
-
-def test_poses_on_a_part_of_the_images_are_marked(tiny, unannotated):
-    predictor = PoseModule(tiny.model(), EvaluationProtocol(flip_test=False), is_scored=False)
-    tiny.trainer(limit_val_batches=1).validate(predictor, datamodule=tiny.data(**unannotated), verbose=False)
-
-    assert not predictor.is_complete
-    assert 0 < len(predictor.metric.predictions) < 6
 
 
 def test_an_evaluation_module_cannot_train(tiny):

@@ -16,11 +16,3 @@ def test_auto_is_bf16_on_a_gpu_that_computes_in_it(monkeypatch, accelerator, has
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
 
     assert lightning_precision("auto", accelerator) == expected
-
-
-@pytest.mark.parametrize(("accelerator", "has_gpu"), [("cpu", True), ("auto", False), ("gpu", False), ("mps", True)])
-def test_auto_is_single_precision_elsewhere(monkeypatch, accelerator, has_gpu):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-
-    assert lightning_precision("auto", accelerator) == "32-true"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,17 +21,17 @@ from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.last_evaluation import evaluate_the_end
+from uniformer_pose.training.loss import loss_and_accuracy
 from uniformer_pose.training.non_finite import StopOnNonFinite
 from uniformer_pose.training.optimization import Optimization, first_drop, fused_where_possible
 from uniformer_pose.training.random_state import seed_by_process
-from uniformer_pose.training.step_loss import CompileStep, StepLoss
 
 
 class PoseModule(pl.LightningModule):
     """Training and evaluation of one model.
 
     ``model`` holds the network and what goes with it. ``optimization`` is how it is trained, None for evaluation alone.
-    ``compile_step``: see ``StepLoss``. ``inference_network`` computes the heatmaps of evaluations instead of the
+    ``compile_step``: see torch.compile. ``inference_network`` computes the heatmaps of evaluations instead of the
     network: for weights that no longer change. ``is_scored`` false is for images without ground truth.
 
     After an evaluation, on every process: ``evaluation``, whose numbers are logged as ``val/AP`` and so on, or without
@@ -42,7 +43,7 @@ class PoseModule(pl.LightningModule):
         model: SavedModel,
         protocol: EvaluationProtocol,
         optimization: Optimization | None = None,
-        compile_step: CompileStep = False,
+        compile_step: bool = False,
         inference_network: Callable[[Tensor], Tensor] | None = None,
         is_scored: bool = True,
     ) -> None:
@@ -52,8 +53,9 @@ class PoseModule(pl.LightningModule):
         self.normalize = self.pipeline.normalize  # here too, so that it moves with this module
         self.protocol, self.is_scored = protocol, is_scored
         self.optimization = optimization
-        self.compile_step: CompileStep = compile_step
-        self._step_loss: StepLoss | None = None
+        # Whole, for the shapes of the first batch; it takes a minute or two. Drop path draws other numbers then.
+        whole = partial(torch.compile, fullgraph=True, dynamic=False)
+        self._compute = whole(loss_and_accuracy) if compile_step else loss_and_accuracy
         self.metric: PoseMetric
         self.evaluation: Evaluation | None = None
         self.evaluated_at_step: int | None = None  # of the last complete evaluation
@@ -75,18 +77,12 @@ class PoseModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Forget what an earlier training of this object left."""
         self._replaced = None
-        self._step_loss = None
         seed_by_process(self.trainer.global_rank)
         evaluate_the_end(self.trainer)
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
         """The loss of one batch; nothing here waits for the device."""
-        if self._step_loss is None:
-            # A single batch is not worth minutes of compiling.
-            trying = self._trainer is not None and bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
-            auto_off = trying and self.compile_step == "auto"
-            self._step_loss = StepLoss(False if auto_off else self.compile_step, self.device)
-        loss, accuracy = self._step_loss(
+        loss, accuracy = self._compute(
             self.network, self.normalize, self.codec, batch["crops"], batch["keypoints_in_crop"], batch["visibility"]
         )
         with torch.no_grad():
