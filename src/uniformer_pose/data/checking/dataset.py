@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pycocotools import mask
 
 from uniformer_pose.data.checking.annotations import check_annotations, without_file
-from uniformer_pose.data.checking.images import ImageInUse, check_images
+from uniformer_pose.data.checking.images import check_images
 from uniformer_pose.data.checking.report import Split
 from uniformer_pose.data.coco import AreaSource, ImageOrientation, PersonInstances, existing_folder, read_detections
 from uniformer_pose.errors import InputError
@@ -55,7 +55,7 @@ def check_dataset(
             boxes = _check_detections(split, split.boxes, people, skeleton, categories, max_images)
             split.detections = boxes and boxes.with_orientation(image_orientation)
     if read_images:
-        _check_images(splits, workers, on_progress or (lambda *_: None))
+        check_images(splits, workers, on_progress or (lambda *_: None))
 
 
 def _check_detections(
@@ -90,27 +90,6 @@ def _covered(people: PersonInstances, detections: PersonInstances) -> int:
             own = people.boxes_xywh[people.image_of_instance == index]
             covered += int((mask.iou(boxes, own, [False] * len(own)).max(axis=0) >= _COVERING_IOU).sum())
     return covered
-
-
-def _check_images(splits: Sequence[Split], workers: int, on_progress: Callable[[int, int], None]) -> None:
-    images = [_images_in_use(split) for split in splits]
-    total, done = sum(map(len, images)), 0
-    in_training: dict[bytes, str] = {}
-
-    def one_more() -> None:
-        nonlocal done
-        done += 1
-        on_progress(done, total)
-
-    for split, in_use in zip(splits, images, strict=True):
-        digests = check_images(in_use, split.findings, in_training, workers=workers, on_image=one_more)
-        in_training = digests if split.name == "train" else {}
-
-
-def _images_in_use(split: Split) -> dict[str, ImageInUse]:
-    """Each file that training or evaluation opens, once, even if two entries name it."""
-    found = [instances for instances in (split.people, split.detections) if instances is not None]
-    return {str(name): (some, index) for some in found for index, name in enumerate(some.file_names)}
 
 
 def splits_of(data: Mapping[str, Any], names: Sequence[str]) -> list[Split]:

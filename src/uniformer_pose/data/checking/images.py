@@ -3,56 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.checking.report import Findings
+from uniformer_pose.data.checking.report import Split
 from uniformer_pose.data.coco import PersonInstances
-from uniformer_pose.data.images import decode_image, read_file
+from uniformer_pose.data.images import decode_image, read_file, read_image_of
 from uniformer_pose.errors import InputError
 
 _HASHED_PIXELS_PER_SIDE = 128
 
-ImageInUse = tuple[PersonInstances, int]
-"""An image by its index among those of some people, or of some detector boxes."""
 
+def check_images(splits: Sequence[Split], workers: int, on_progress: Callable[[int, int], None]) -> None:
+    """Read every image with people or detector boxes as training does; training comes before validation.
 
-def check_images(
-    images: Mapping[str, ImageInUse],
-    findings: Findings,
-    in_training: Mapping[bytes, str],
-    *,
-    workers: int,
-    on_image: Callable[[], None],
-) -> dict[bytes, str]:
-    """Read every image of a split as training does; returns the first file name of every digest of pixels.
-
-    ``in_training`` are those of the training split. ``on_image`` is called as each is done. Threads, because decoding
-    and hashing release the interpreter's lock and share the memory.
+    Threads, because decoding and hashing release the interpreter's lock and share the memory.
     """
-    first_names: dict[bytes, str] = {}
+    in_use = [_images_in_use(split) for split in splits]
+    total, numbers = sum(map(len, in_use)), count(1)
+    in_training: dict[bytes, str] = {}
     with ThreadPoolExecutor(workers) as threads:
         try:
-            examined = threads.map(lambda image: examine_image(*image), images.values())
-            for name, (digest, kind, detail) in zip(images, examined, strict=True):
-                on_image()
-                if kind is not None:
-                    findings.add(kind, detail, file_name=name)
-                if digest is None:
-                    continue
-                first = first_names.setdefault(digest, name)
-                if first != name:
-                    findings.add("image_content_repeated", f"shows what {first} shows", file_name=name)
-                elif digest in in_training:
-                    detail = f"shows what {in_training[digest]} of the training split shows"
-                    findings.add("image_also_in_training", detail, file_name=name)
+            for split, images in zip(splits, in_use, strict=True):
+                examined = threads.map(lambda image: examine_image(*image), images.values())
+                first_names: dict[bytes, str] = {}
+                for name, (digest, kind, detail) in zip(images, examined, strict=True):
+                    on_progress(next(numbers), total)
+                    if kind is not None:
+                        split.findings.add(kind, detail, file_name=name)
+                    if digest is None:
+                        continue
+                    first = first_names.setdefault(digest, name)
+                    if first != name:
+                        split.findings.add("image_content_repeated", f"shows what {first} shows", file_name=name)
+                    elif digest in in_training:
+                        detail = f"shows what {in_training[digest]} of the training split shows"
+                        split.findings.add("image_also_in_training", detail, file_name=name)
+                in_training = first_names if split.name == "train" else {}
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    return first_names
+
+
+def _images_in_use(split: Split) -> dict[str, tuple[PersonInstances, int]]:
+    """Each file that training or evaluation opens, once, even if two entries name it."""
+    found = [instances for instances in (split.people, split.detections) if instances is not None]
+    return {str(name): (some, index) for some in found for index, name in enumerate(some.file_names)}
 
 
 def examine_image(people: PersonInstances, index: int) -> tuple[bytes | None, str | None, str]:
@@ -60,12 +60,10 @@ def examine_image(people: PersonInstances, index: int) -> tuple[bytes | None, st
 
     Two images of one digest have the same size and the same pixels on a grid of about 128 by 128.
     """
-    height, width = int(people.image_heights[index]), int(people.image_widths[index])
-    path = people.image_folder / str(people.file_names[index])
     try:
-        path = people.image_path(index)
-        image = decode_image(path, read_file(path), height=height, width=width, orientation=people.image_orientation)
+        image = read_image_of(people, index)
     except (InputError, OSError, RuntimeError) as error:  # the last two: a link that leads to itself
+        path = people.image_folder / str(people.file_names[index])
         detail = " ".join(str(error).split()).removeprefix(f"{path}: ")
         return None, "image_size_differs" if _is_readable(people, index) else "image_unreadable", detail
     if "turned" in image.remarks:
