@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,11 @@ def write_text(path: Path, text: str, *, advice: str | None = None) -> None:
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1, advice: str | None = None) -> None:
     """Write a JSON file whole; NaN becomes null. ``indent=None``: on one line, without spaces."""
-    separators = (",", ":") if indent is None else None
-    text = json.dumps(_without_nan(content), indent=indent, separators=separators, allow_nan=False)
+    dumps = partial(json.dumps, indent=indent, separators=(",", ":") if indent is None else None, allow_nan=False)
+    try:
+        text = dumps(content)
+    except (TypeError, ValueError):  # rarely needed, and seconds for hundreds of thousands of poses
+        text = dumps(_without_nan(content))
     write_text(path, text + "\n", advice=advice)
 
 
