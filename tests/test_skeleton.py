@@ -194,13 +194,12 @@ def test_a_sided_name_without_exactly_one_partner_is_told(names, lone):
     assert mirror_pairs(names.split())[1] == lone.split()
 
 
-def test_the_pairs_of_well_known_skeletons_follow_from_their_names(shared_folder):
-    skeletons = json.loads((shared_folder / "reference/other_datasets_skeletons.json").read_text())
-    for name in ("crowdpose", "mpii", "aic", "ochuman", "halpe26", "ap10k", "humanart21", "exlpose"):
-        names = skeletons[name]["keypoints"]
+def test_the_pairs_of_well_known_skeletons_follow_from_their_names(reference_folder):
+    for skeleton in json.loads((reference_folder / "skeletons.json").read_text()).values():
+        names = skeleton["keypoints"]
         pairs, lone = mirror_pairs(names)
         assert lone == []
-        expected = [{names[one], names[other]} for one, other in skeletons[name]["left_right_pairs"]]
+        expected = [{names[one], names[other]} for one, other in skeleton["left_right_pairs"]]
         assert sorted(map(sorted, pairs)) == sorted(map(sorted, expected))
 
 

@@ -20,7 +20,6 @@ from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
-from uniformer_pose.skeleton import load_skeleton
 
 NAMES = ("nose", "left_hand", "right_hand", "left_foot", "right_foot")
 POINTS = np.array([[40, 12], [52, 30], [28, 30], [48, 52], [32, 52]], dtype=float)
@@ -302,13 +301,3 @@ def test_the_script_prints_a_refusal_as_one_line_with_status_2(run_program, tmp_
     assert done.stderr.startswith("error: absent.json: cannot be read (No such file or directory)")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_skeleton_is_derived_and_its_assumptions_are_told(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    convert([*as_coco(pictures), f"to={tmp_path / 'five'}"])
-    skeleton = load_skeleton(tmp_path / "five/skeleton.yaml")
-    assert skeleton.sigmas == (0.026, 0.05, 0.05, 0.05, 0.05)
-    assert skeleton.limb_indices.tolist() == [[0, 1], [0, 2]]
-    assert "note: sigma 0.05 is assumed for 4 of 5 keypoints" in capsys.readouterr().out

@@ -306,14 +306,10 @@ def test_files_that_are_absent_or_no_json_cannot_be_checked(dataset) -> None:
             check_dataset([train], dataset.skeleton)
 
 
-def test_coco_mini_is_sound_but_for_remarks(shared_folder: Path) -> None:
-    root = shared_folder / "coco_mini"
-    boxes = root / "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
-    splits = [
-        Split("train", root / "annotations/person_keypoints_train2017.json", root / "train2017"),
-        Split("val", root / "annotations/person_keypoints_val2017.json", root / "val2017", boxes),
-    ]
-    check_dataset(splits, load_skeleton("coco_17"))
+def test_people_of_coco_are_sound_but_for_remarks(reference_folder: Path, tmp_path: Path) -> None:
+    every: tuple[Any, ...] = ("train", "val")
+    splits = [Split(split, reference_folder / f"coco_people_{split}2017.json", tmp_path) for split in every]
+    check_dataset(splits, load_skeleton("coco_17"), read_images=False)
     found = [{kind.kind: kind.count for kind in split.findings.found} for split in splits]
     assert found == [{"keypoint_outside_box": 6}, {}]
     assert [len(split.people) for split in splits] == [86, 12]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
@@ -298,16 +299,18 @@ def test_where_sizes_do_not_show_it_the_user_the_file_other_pictures_or_cocos_ru
     assert any("exif=" in repair for repair in repairs_of(converted)) == (not given)
 
 
-def test_the_people_of_coco_are_the_same_after_conversion(shared_folder: Path, convert: Callable[..., Any]) -> None:
-    root = shared_folder / "coco_mini"
-    train, val = (root / f"annotations/person_keypoints_{split}2017.json" for split in ("train", "val"))
-    folders = {"images": root / "train2017", "val_images": root / "val2017"}
-    converted = convert(read_coco_keypoints, train, val_source=val, **folders)
+def test_the_people_of_coco_are_the_same_after_conversion(
+    reference_folder: Path, tmp_path: Path, convert: Callable[..., Any]
+) -> None:
+    train, val = (reference_folder / f"coco_people_{split}2017.json" for split in ("train", "val"))
+    for file in (train, val):
+        for image in json.loads(file.read_text())["images"]:
+            Image.new("L", (image["width"], image["height"])).save(tmp_path / image["file_name"])
+    converted = convert(read_coco_keypoints, train, val_source=val, images=tmp_path)
     coco_17 = load_skeleton("coco_17")
     assert converted.skeleton.sigmas == coco_17.sigmas
     for split, file in (("train", train), ("val", val)):
-        before = read_ground_truth(file, root / f"{split}2017", coco_17)
-        after = converted.people(split)
+        before, after = read_ground_truth(file, tmp_path, coco_17), converted.people(split)
         order = {i: n for n, i in enumerate(after.instance_ids.tolist())}
         again = [order[i] for i in before.instance_ids.tolist()]
         np.testing.assert_array_equal(after.keypoints_in_image[again], before.keypoints_in_image)
