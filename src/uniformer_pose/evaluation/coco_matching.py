@@ -118,6 +118,7 @@ def _similar_pairs(
     first = np.searchsorted(sorted_ids, image_ids, side="left")
     count = np.searchsorted(sorted_ids, image_ids, side="right") - first
     ends = np.cumsum(count)
+    is_labelled = people.visibility > 0
     found: list[tuple[IntArray, IntArray, FloatArray]] = []
     rows = max(1, _BLOCK_ELEMENTS // keypoints[:1].size) if len(keypoints) else 1
     start = 0
@@ -127,7 +128,7 @@ def _similar_pairs(
         pose = np.repeat(np.arange(start, stop), count[start:stop])
         place = np.arange(len(pose)) + done - np.repeat(ends[start:stop] - count[start:stop], count[start:stop])
         person = by_image[first[pose] + place]
-        oks = _oks(people, person, keypoints[pose], sigmas)
+        oks = _oks(people, is_labelled, person, keypoints[pose], sigmas)
         alike = oks >= OKS_THRESHOLDS[0]
         found.append((pose[alike], person[alike], oks[alike]))
         start = stop
@@ -137,13 +138,15 @@ def _similar_pairs(
     return pose, person, oks
 
 
-def _oks(people: CocoGroundTruth, person: IntArray, keypoints: FloatArray, sigmas: FloatArray) -> FloatArray:
+def _oks(
+    people: CocoGroundTruth, is_labelled: BoolArray, person: IntArray, keypoints: FloatArray, sigmas: FloatArray
+) -> FloatArray:
     """OKS (P,) of poses (P, K, 2) with the people at ``person`` (P,).
 
     The order of the operations is pycocotools'; ``keypoint_similarities`` groups them otherwise, which can differ in
     the last digit.
     """
-    labelled = people.visibility[person] > 0
+    labelled = is_labelled[person]
     num_labelled = labelled.sum(axis=1)
     offsets = keypoints - people.keypoints_in_image[person]
     unlabelled = np.flatnonzero(num_labelled == 0)
