@@ -28,7 +28,6 @@ _DISTRIBUTIONS = (
     "omegaconf",
     "opencv-python-headless",
     "numpy",
-    "pycocotools",
     "albumentations",
     "timm",
 )
