@@ -62,24 +62,22 @@ def reproduce(config: dict[str, Any]) -> None:
     trainer = make_trainer(
         config["trainer"], precision=config["precision"], callbacks=[], logger=False, enable_checkpointing=False
     )
-    zoo, run_dir, protocol = read_zoo(), Path(config["run_dir"]), instantiate(config["evaluation"])
+    zoo, run_dir, data = read_zoo(), Path(config["run_dir"]), config["data"]
+    protocol = instantiate(config["evaluation"])
     names = list(zoo.pose_models) if config["models"] == "all" else config["models"]
     names = [names] if isinstance(names, str) else names
-    _require_data(config["data"])
+    _require_data(data)
     files = [local_file(f"zoo:{name}") for name in names]  # all of them now: none must be missing after an hour
-    conditions = (
-        f"Published: {zoo.results_on}. Measured: {Path(config['data']['val_annotations']).name}, boxes: "
-        f"{config['data']['val_boxes']}, {'flip test' if protocol.flip_test else 'no flip test'}, "
-        f"score {protocol.score_mode}, {protocol.nms_mode} at {protocol.nms_threshold:g}, {config['precision']}."
-    )
+    measured_on = f"{Path(data['val_annotations']).name}, boxes: {data['val_boxes']}, {protocol}, {config['precision']}"
+    conditions = f"Published: {zoo.results_on}. Measured: {measured_on}."
     models: dict[str, dict[str, dict[str, float]]] = {}
     for name, file in zip(names, files, strict=True):
-        model, report = load_model(file, skeleton=config["data"].get("skeleton"))
+        model, report = load_model(file, skeleton=data.get("skeleton"))
         rank_zero_info(f"{name}: {report}, crops of {model.codec.height}x{model.codec.width}")
         if trainer.is_global_zero and not models:
             record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
-        module, data = PoseModule(model, protocol=protocol), PersonCrops(**data_arguments(model, config["data"]))
-        trainer.validate(module, datamodule=data, verbose=False)
+        module = PoseModule(model, protocol=protocol)
+        trainer.validate(module, datamodule=PersonCrops(**data_arguments(model, data)), verbose=False)
         if module.evaluation is None:
             if trainer.is_global_zero:
                 raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")

@@ -57,10 +57,8 @@ def is_address(text: str) -> bool:
 def local_file(address: str | Path) -> Path:
     """The local file that ``address`` means, downloaded where it lies elsewhere.
 
-    - A path, with ``~`` for the home folder; of a folder its ``model.safetensors``.
-    - ``https://host/file.pth``, with ``#sha256=<digits>`` behind it or not (``download``).
-    - ``zoo:<name>``, a released file of ``zoo.yaml``.
-    - ``hf://owner/repository/file`` with ``@revision`` or not (``hub_file``).
+    A path, with ``~`` for the home folder (of a folder its ``model.safetensors``); an https address (``download``);
+    ``zoo:<name>``, a released file of ``zoo.yaml``; ``hf://owner/repository/file`` (``hub_file``).
 
     A download is kept, and not repeated. Raises InputError where there is no such file, for other forms of addresses,
     and for all that can go wrong on the way.
@@ -84,8 +82,8 @@ def _existing(path: Path) -> Path:
     if path.is_dir():
         if (path / hub_file.DEFAULT_FILE).is_file():
             return path / hub_file.DEFAULT_FILE
-        found = [*path.glob("*.ckpt"), *path.glob("checkpoints/*.ckpt"), *path.glob("*.pth")]
-        hint = f"did you mean {', '.join(map(str, sorted(found)[:3]))}?" if found else f"give {_FORMS}"
+        found = sorted([*path.glob("*.ckpt"), *path.glob("checkpoints/*.ckpt"), *path.glob("*.pth")])[:3]
+        hint = f"did you mean {', '.join(map(str, found))}?" if found else f"give {_FORMS}"
         raise InputError(f"{printable(str(path))}: a folder without {hub_file.DEFAULT_FILE}; {hint}")
     if not path.is_file():
         alike = nearest(path.name, (file.name for file in path.parent.iterdir())) if path.parent.is_dir() else None
@@ -102,13 +100,11 @@ def digest_in_name(name: str) -> str | None:
 
 def cache_folder() -> Path:
     """Where downloads are kept: ``UNIFORMER_POSE_CACHE``, or ``uniformer_pose`` in the user's cache folder."""
-    users = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    users = os.environ.get("XDG_CACHE_HOME", "")
+    own = os.environ.get(CACHE_VARIABLE) or f"{users if users.startswith('/') else '~/.cache'}/uniformer_pose"
     try:
-        if own := os.environ.get(CACHE_VARIABLE):
-            return Path(own).expanduser()
-        # The XDG base directory specification has relative paths ignored.
-        return (users if users.is_absolute() else Path("~/.cache").expanduser()) / "uniformer_pose"
-    except RuntimeError as error:  # of expanduser
+        return Path(own).expanduser()
+    except RuntimeError as error:
         raise InputError(f"no home folder to keep downloads in; set {CACHE_VARIABLE} to a folder") from error
 
 

@@ -35,9 +35,10 @@ def starting_network(
     if pretrained is None:
         return network, other, "weights: random (model.pretrained=null)"
     try:
-        return network, other, f"weights: {load_into(network, pretrained, skeleton=skeleton, with_head=with_head)}"
+        report = load_into(network, pretrained, skeleton=skeleton, with_head=with_head)
     except InputError as error:  # a recipe may have asked for it, and not the user
         raise InputError(f"{error} (model.pretrained={pretrained}; null for random weights)") from error
+    return network, other, f"weights: {report}"
 
 
 def _network(

@@ -26,22 +26,23 @@ _FILE = re.compile(r"top_down_(\d+)x(\d+)_global_(small|base)-([0-9a-f]{8})_\d{8
 
 @dataclass(frozen=True)
 class Released:
-    """One released file: a pose model, or an ImageNet classifier to start a training from."""
+    """One released file: a pose model, or an ImageNet classifier to start a training from.
+
+    ``url`` is None where it is to be fetched by hand, ``network`` the choice of ``model=`` that it fills, ``sha256``
+    the digest's leading digits. Only a pose model has a crop size, ``sigma`` and the publishers' ``results``, in
+    percent.
+    """
 
     name: str
     file_name: str
     url: str | None
-    """None where it is to be fetched by hand."""
     network: str
-    """The choice of ``model=`` that it fills."""
     head_dim: int = 64
     sha256: str | None = None
-    """Its leading hexadecimal digits."""
     height: int = 0
     width: int = 0
     sigma: float = 0.0
     results: dict[str, float] = field(default_factory=dict)
-    """The publishers', in percent; of a classifier none."""
 
 
 @dataclass(frozen=True)
