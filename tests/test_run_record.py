@@ -70,7 +70,7 @@ def test_the_versions_are_those_that_run() -> None:
     assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert versions["cuda"] == (torch.version.cuda or "none")
     assert versions["cpu_count"] == str(os.cpu_count())
-    expected = {"lightning", "hydra-core", "opencv-python-headless", "albumentations", "timm"}
+    expected = {"lightning", "hydra-core", "opencv-python-headless", "pycocotools", "albumentations", "timm"}
     assert expected <= versions.keys()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -85,3 +88,25 @@ def test_every_declared_dependency_is_locked_within_its_bounds_and_has_an_upper_
 
 def test_installing_checks_the_digests() -> None:
     assert "--require-hashes -r requirements.lock" in (PROJECT / "Makefile").read_text(encoding="utf-8")
+
+
+def imported() -> set[str]:
+    """The distributions that the code imports, in functions too; of the standard library and our own, none."""
+    files = [path for folder in ("src", "notebooks") for path in (PROJECT / folder).rglob("*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    own = {path.stem for path in (PROJECT / "src").glob("*")}
+    modules = {name.partition(".")[0] for name in names} - own - set(sys.stdlib_module_names)
+    of_module = importlib.metadata.packages_distributions()
+    return {canonicalize_name(name) for module in modules for name in of_module.get(module, [module])}
+
+
+def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None:
+    every = {canonicalize_name(requirement.name) for requirement in declared()}
+    named_in_configs = {"tensorboard", "hydra-optuna-sweeper", "hydra-submitit-launcher", "wandb"}
+    comes_with_another = {"ipython", "fiftyone", "starlette", "pydantic-core"}
+    assert imported() - every <= comes_with_another
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    assert needed - imported() <= named_in_configs

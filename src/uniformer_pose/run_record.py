@@ -28,6 +28,7 @@ _DISTRIBUTIONS = (
     "omegaconf",
     "opencv-python-headless",
     "numpy",
+    "pycocotools",
     "albumentations",
     "timm",
 )
