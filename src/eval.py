@@ -58,7 +58,7 @@ def evaluate(config: dict[str, Any]) -> float:
     from uniformer_pose.evaluation.results import write_submission
     from uniformer_pose.evaluation.timing import format_seconds
     from uniformer_pose.prediction.engines import inference_network
-    from uniformer_pose.run_record import record_run
+    from uniformer_pose.run import record_run
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.pictures import Pictures
     from uniformer_pose.training.pose_module import PoseModule
@@ -99,7 +99,7 @@ def evaluate(config: dict[str, Any]) -> float:
         folder = run_dir / name if len(datasets) > 1 else run_dir
         pictures.folder = folder / "pictures"
         module = PoseModule(model, protocol, inference_network=network, is_scored=is_scored)
-        with explained_out_of_memory(trainer, data):
+        with explained_out_of_memory():
             trainer.validate(module, datamodule=data, verbose=False)
         if not trainer.is_global_zero:
             continue

@@ -49,7 +49,7 @@ def reproduce(config: dict[str, Any]) -> None:
     from uniformer_pose.data.datamodule import PersonCrops
     from uniformer_pose.evaluation.reproduction import reproduction_table
     from uniformer_pose.files import write_json, write_text
-    from uniformer_pose.run_record import record_run
+    from uniformer_pose.run import record_run
     from uniformer_pose.saved_model import data_arguments
     from uniformer_pose.training.pose_module import PoseModule
     from uniformer_pose.training.trainer import make_trainer

@@ -22,8 +22,8 @@ from predict import PredictConfig
 from prepare import PrepareConfig
 from programs import composed
 from reproduce import ReproduceConfig
-from train import TrainConfig, checked_train_config
 from uniformer_pose.config import check_config
+from uniformer_pose.config_parts import TrainConfig
 from uniformer_pose.entry_point import CONF, checked_config, config_groups, one_of_each, plain_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.training.optimization import Optimization
@@ -54,7 +54,7 @@ def checked(*arguments: str, program: str = "train") -> dict[str, Any]:
     """The config of an entry point, with what it requires, as it sees it."""
     schema, required = ENTRY_POINTS[program]
     config = composed(program, *required, *arguments)
-    return checked_train_config(config) if program == "train" else checked_config(config, schema)
+    return checked_config(config, schema)
 
 
 def refused(command: str) -> str:
@@ -271,7 +271,7 @@ def test_what_a_program_does_not_read_may_stand_in_a_shared_file_but_not_be_type
         "train trainer.num_nodes=0",
         "train optimizer.weight_decay=-0.1",
         "train optimizer.betas=[0.9,1.5]",
-        "train callbacks.resume_points.every_minutes=-1",
+        "train callbacks.resume_checkpoints.every_minutes=-1",
         "train callbacks.throughput.after_batches=0",
         "train evaluation.keypoint_score_threshold=2",
         "train name=../../x",

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from programs import composed
-from train import checked_train_config
-from uniformer_pose.entry_point import config_groups
+from uniformer_pose.config_parts import TrainConfig
+from uniformer_pose.entry_point import checked_config, config_groups
 from uniformer_pose.weights.zoo import read_zoo
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -78,7 +78,7 @@ def test_every_command_is_accepted(script: str, line: str, conf: Path) -> None:
     if script == "train":
         config = composed("train", *arguments, conf=conf)
         if config["model"]["_target_"] != "my_net.MyNet":  # which exists in docs/your_model.md and its test only
-            checked_train_config(config)
+            checked_config(config, TrainConfig)
         return
     known = {*composed(name, conf=conf), *config_groups(conf)}
     for argument in arguments:
@@ -87,7 +87,7 @@ def test_every_command_is_accepted(script: str, line: str, conf: Path) -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_setting_is_accepted(setting: str) -> None:
-    checked_train_config(composed("train", setting))
+    checked_config(composed("train", setting), TrainConfig)
 
 
 def test_every_choice_in_the_table_of_groups_exists_and_none_is_missing() -> None:

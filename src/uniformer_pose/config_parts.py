@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from uniformer_pose.config import Keys, Node
-from uniformer_pose.ranges import Positive
+from uniformer_pose.ranges import Positive, RunName, Seed
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -46,6 +46,26 @@ EvaluationData = Annotated[
     ),
 ]
 ReproductionData = Annotated[Node, replace(_SET_IN_DATA, ignored={"codec": _OF_THE_MODEL["mean"], **_OF_THE_MODEL})]
+Training = Annotated[
+    Node,
+    Keys(
+        set_by_program={
+            "model": "give model=...",
+            "protocol": "give evaluation=...",
+            "optimization": "give optimizer=... or scheduler=...",
+        }
+    ),
+]
+Trainer = Annotated[
+    Node,
+    Keys(
+        set_by_program={
+            "precision": "give precision=...",
+            "callbacks": "give callbacks.<name>={_target_: ...}",
+            "logger": "give logger=... or logger.<name>={_target_: ...}",
+        }
+    ),
+]
 EvaluationTrainer = Annotated[
     Node,
     Keys(
@@ -79,3 +99,30 @@ class Detector:
 
     keep: Annotated[Node, Keys(set_by_program=dict.fromkeys(("found", "height", "width"), "leave it out"))]
     model: Node | None
+
+
+@dataclass
+class TrainConfig:
+    """The keys of conf/train.yaml; what lies below a node is checked against the signature of its target.
+
+    Here, and not in the program: a launcher of sweeps sends a class of ``__main__`` to other machines by value.
+    """
+
+    model: Model
+    data: TrainingData
+    optimizer: Optimizer
+    scheduler: Scheduler
+    training: Training
+    trainer: Trainer
+    callbacks: dict[str, Node | None]
+    evaluation: Node
+    name: RunName
+    run_id: str | int | None
+    resume: Literal["auto"] | None
+    run_dir: str
+    seed: Seed
+    precision: Precision
+    float32_matmul_precision: MatmulPrecision
+    ckpt_path: str | None
+    augmentation: Augmentation | None = None
+    logger: dict[str, Node | None] | None = None

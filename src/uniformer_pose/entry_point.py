@@ -134,6 +134,12 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     refuse_secrets(values)
     if isinstance(values.get("name"), str):
         check_value("name", values["name"], RunName)
+    folder = str(values.get("hydra.run.dir", "."))
+    try:
+        if "${" not in folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)  # as Hydra is about to
+    except OSError as error:
+        raise InputError(f"hydra.run.dir={folder}: cannot be made ({error.strerror}); give another folder") from error
     # Under torchrun and SLURM every process composes a time-stamped run directory of its own; only the first one's is
     # written to, so the others get none.
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) > 0:
@@ -234,8 +240,10 @@ def quiet_lightning() -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True  # else, imported before Hydra's handlers are there, it is silent
+    noise = ("Tip:", "TPU available")
     for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: "Tip:" not in record.getMessage())
+        handler.addFilter(lambda record: not any(text in record.getMessage() for text in noise))
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # which some library imports, and which lists its fonts
     # Ours continue where they stopped (PersonCrops.state_dict); Lightning does not see it.
     warnings.filterwarnings("ignore", message=".*dataloader.*not resumable.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # of Lightning 2.6 on torch 2.15, about itself

@@ -15,10 +15,11 @@ import torch
 import wandb
 from hydra import compose, initialize_config_dir
 
-from train import checked_train_config, train
-from uniformer_pose.entry_point import accept_any_argument, config_groups
+from train import train
+from uniformer_pose.config_parts import TrainConfig
+from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
 from uniformer_pose.errors import InputError
-from uniformer_pose.training.checkpoint_files import progress_of
+from uniformer_pose.training.resume.checkpoint_files import position_of
 
 SCRIPT = Path(__file__).resolve().parents[2] / "src" / "train.py"
 # What srun sets for the only task of a job; a requeued job keeps its number.
@@ -41,7 +42,7 @@ def train_here(tiny_run: list[str], synthetic_root: Path, tmp_path: Path) -> Cal
         given = [*tiny_run, f"data.root={synthetic_root}", "resume=auto", f"run_dir={tmp_path / 'run'}", *arguments]
         with initialize_config_dir(str(conf), version_base="1.3"):
             composed = compose("train", accept_any_argument(given, config_groups(conf)))
-        return train(checked_train_config(composed))
+        return train(checked_config(composed, TrainConfig))
 
     return run
 
@@ -77,7 +78,7 @@ def test_resuming_answers_to_the_configuration(
     with caplog.at_level("INFO"):
         train_here(interval, "trainer.max_epochs=3", "optimizer.lr_per_256=0.25", "optimizer.weight_decay=0.3")
     for name in ("optimizer.lr_per_256", "optimizer.weight_decay", "trainer.max_epochs"):
-        assert any(name in record.message and "(applied)" in record.message for record in caplog.records)
+        assert any(f"{name} " in record.message and "is now" in record.message for record in caplog.records)
     (group,) = torch.load(checkpoints / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
     assert (group["initial_lr"], group["weight_decay"]) == (0.25 * 8 / 256, 0.3)
     assert sum("learning rate 0.00781 = 0.25 x 8 / 256" in record.message for record in caplog.records) == 1
@@ -108,7 +109,7 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_sa
         *tiny_run,
         f"data.root={synthetic_root}",
         "trainer.check_val_every_n_epoch=1000",
-        "callbacks.resume_points.every_n_steps=1",
+        "callbacks.resume_checkpoints.every_n_steps=1",
         "resume=auto",
     ]
     run = tmp_path / "runs" / "train" / "slurm_7"
@@ -127,7 +128,7 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_sa
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
     assert "stopped by SIGUSR1 after step" in output
-    epochs = progress_of(run / "checkpoints" / "interrupted.ckpt")[0] + 1
+    epochs = position_of(run / "checkpoints" / "interrupted.ckpt").epochs + 1
 
     again = [*command, f"trainer.max_epochs={epochs}"]
     continued = run_program("train.py", again, tmp_path, **SLURM, SLURM_RESTART_COUNT="1")

@@ -104,7 +104,7 @@ def test_a_killed_process_on_one_of_two_hosts_restarts_both_from_the_last_checkp
         "trainer.max_epochs=12",
         "trainer.check_val_every_n_epoch=12",
         "data.batch_size=2",
-        "callbacks.resume_points.every_n_steps=3",
+        "callbacks.resume_checkpoints.every_n_steps=3",
         f"data.root={synthetic_root}",
         "name=hosts",
         "run_id=together",

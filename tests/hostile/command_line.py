@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from programs import composed
-from train import checked_train_config
+from uniformer_pose.config_parts import TrainConfig
+from uniformer_pose.entry_point import checked_config
 
 
 def checked_command_line(arguments: Sequence[str]) -> dict[str, Any]:
     """The checked config; InputError as the user sees it."""
-    return checked_train_config(composed("train", *arguments))
+    return checked_config(composed("train", *arguments), TrainConfig)
 
 
 checked_command_line([])  # imports the targets, which takes seconds, before any input is timed

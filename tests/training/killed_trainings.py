@@ -21,7 +21,7 @@ import torch
 from resumable_training import PEOPLE_PER_IMAGE, differences, train
 from tiny_setup import TinySetup, tiny_setup
 
-from uniformer_pose.training.checkpoint_files import newest_whole_checkpoint
+from uniformer_pose.training.resume.checkpoint_files import newest_whole_checkpoint
 
 LIMIT_SECONDS = 120.0
 

@@ -16,12 +16,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
-from uniformer_pose.training.agreement import CheckpointOfFirstProcess
-from uniformer_pose.training.checkpoint_files import DurableCheckpoints, logged_step, newest_whole_checkpoint
-from uniformer_pose.training.csv_log import ContinuedCSVLogger, cut_log
 from uniformer_pose.training.ema import AveragedWeights
-from uniformer_pose.training.random_state import RandomState
-from uniformer_pose.training.resume_points import ResumePoints
+from uniformer_pose.training.loggers import MetricsLog
+from uniformer_pose.training.resume.checkpoint_files import DurableCheckpoints, newest_whole_checkpoint
+from uniformer_pose.training.resume.resume_checkpoints import ResumeCheckpoints
+from uniformer_pose.training.resume.start import share_start
 
 EPOCHS = 3
 PEOPLE_PER_IMAGE = (1, 2, 1, 2, 3, 1)  # ten people: five batches of two an epoch
@@ -63,7 +62,6 @@ def train(
     every_n_steps: int | None = None,
     processes: int = 1,
     check_val_every_n_epoch: int = 1,
-    grace_seconds: float = 15.0,
     epochs: int = EPOCHS,
     prepared: Path | None = None,
 ) -> pl.Trainer:
@@ -72,17 +70,12 @@ def train(
     checkpoints.mkdir(parents=True, exist_ok=True)
     first = int(os.environ.get("RANK", 0)) == 0  # the other process is told
     start = newest_whole_checkpoint(checkpoints) if first else None
-    if start is not None:
-        last_step, pending = logged_step(start)
-        cut_log(folder / "csv" / "metrics.csv", last_step=last_step, evaluation_pending=pending)
     resumes = any(checkpoints.glob("*.ckpt"))
     pl.seed_everything(int(resumes), verbose=False)  # whoever resumes starts in another state
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(checkpoints, filename="best", monitor="val/score", mode="max", enable_version_counter=False),
         ModelCheckpoint(checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
-        ResumePoints(str(checkpoints), every_minutes=None, every_n_steps=every_n_steps, grace_seconds=grace_seconds),
-        RandomState(),
-        CheckpointOfFirstProcess(start),
+        ResumeCheckpoints(str(checkpoints), every_minutes=None, every_n_steps=every_n_steps),
         Journal(folder),
         Score(),
         *extra,
@@ -96,13 +89,14 @@ def train(
         max_epochs=epochs,
         callbacks=callbacks,
         plugins=[DurableCheckpoints()],
-        logger=ContinuedCSVLogger(str(folder), name="", version="csv"),
+        logger=MetricsLog(str(folder)),
         accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=check_val_every_n_epoch,
         **({"strategy": "ddp", "devices": processes} if processes > 1 else {}),
     )
     shards = None if prepared is None else str(prepared)
     data = tiny.data(num_workers=workers, batch_size=2 // processes, prepared=shards)
+    share_start(trainer, start)
     trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     return trainer
 
@@ -132,7 +126,12 @@ def _journal(folder: Path, rank: int) -> list[dict[str, Any]]:
 
 def _state(folder: Path) -> dict[str, Any]:
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    kept = ("best_model_score", "latest_update_step", "processes")  # the rest are paths, and what is of the moment
+    kept = (
+        "best_model_score",
+        "latest_update_step",
+        "processes",
+        "log_rows",
+    )  # the rest are paths, and what is of the moment
     callbacks = {}
     for name, values in state["callbacks"].items():
         callbacks[name] = {key: value for key, value in values.items() if key in kept}

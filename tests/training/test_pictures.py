@@ -34,7 +34,6 @@ def test_pictures_that_cannot_be_written_are_drawn_once_and_training_goes_on(tin
     with pytest.warns(UserWarning, match="without this picture"):
         tiny.trainer(max_epochs=2, callbacks=[pictures]).fit(tiny.module(), datamodule=tiny.data())
     assert len(drawn) == 1
-    pictures.keep_last_as_final()  # of which there is none
 
 
 def test_an_evaluation_alone_leaves_one_picture(tiny):

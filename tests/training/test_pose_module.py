@@ -403,16 +403,6 @@ def test_where_the_time_goes_is_measured(tiny):
     assert sum(seconds.values()) - seconds["total"] <= seconds["total"]
 
 
-def test_the_step_of_the_last_complete_evaluation_is_remembered(tiny):
-    module = tiny.module()
-    tiny.trainer(max_epochs=2).fit(module, datamodule=tiny.data())
-    assert module.evaluated_at_step == 6
-
-    with pytest.warns(UserWarning, match="partial validation"):
-        tiny.trainer(limit_val_batches=1).validate(module, datamodule=tiny.data(), verbose=False)
-    assert module.evaluated_at_step is None
-
-
 def spoil(tiny, change):
     content = json.loads((tiny.folder / "people.json").read_text())
     change(content)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from uniformer_pose.errors import InputError, one_line
-from uniformer_pose.training.resume import is_numeric
+from uniformer_pose.training.resume.settings import is_numeric
 
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 MONITORED = "val/AP"

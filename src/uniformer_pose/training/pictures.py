@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -20,7 +19,6 @@ from uniformer_pose.pictures.drawing import save_picture
 from uniformer_pose.pictures.sheets import prediction_sheet, training_sheet
 from uniformer_pose.ranges import Count
 from uniformer_pose.training.pose_module import PoseModule
-from uniformer_pose.training.safe_logging import failures_of
 
 Image = npt.NDArray[np.uint8]
 
@@ -35,7 +33,6 @@ class Pictures(Callback):
         self.folder = Path(folder)
         self.num_people = num_people
         self._first_batch_seen = False
-        self._last_predictions: Path | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], _batch_index: int
@@ -65,33 +62,19 @@ class Pictures(Callback):
             return
         sheet = evaluation_sheet(pl_module, self.num_people)
         name = f"predictions_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "predictions"
-        if self._keep(trainer, name, "predictions", sheet):
-            self._last_predictions = self.folder / f"{name}.png"
+        self._keep(trainer, name, "predictions", sheet)
 
-    def keep_last_as_final(self) -> None:
-        """Give the last epoch's predictions the name of a final evaluation's, where that need not be made."""
-        if self._last_predictions is None:
-            return
-        try:
-            shutil.copyfile(self._last_predictions, self.folder / "predictions.png")
-        except OSError as error:
-            rank_zero_warn(f"{self.folder / 'predictions.png'}: cannot be written ({error.strerror})")
-
-    def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> bool:
-        """Write a picture and send it to the loggers; returns whether it is on the disk."""
-        written = True
+    def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> None:
+        """Write a picture and send it to the loggers."""
         try:
             save_picture(self.folder / f"{file}.png", sheet)
         except InputError as error:  # the disk is full, say: a picture less is no reason to stop
-            written = False
             rank_zero_warn(f"{error}; training goes on without this picture")
         for logger in trainer.loggers:
-            with failures_of(logger):
-                if isinstance(logger, WandbLogger):
-                    logger.log_image(title, [sheet], step=trainer.global_step)
-                elif isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(title, sheet, trainer.global_step, dataformats="HWC")
-        return written
+            if isinstance(logger, WandbLogger):
+                logger.log_image(title, [sheet], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(title, sheet, trainer.global_step, dataformats="HWC")
 
 
 def evaluation_sheet(module: PoseModule, num_people: int) -> Image:

@@ -20,11 +20,10 @@ from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
-from uniformer_pose.training.last_evaluation import evaluate_the_end
 from uniformer_pose.training.loss import loss_and_accuracy
 from uniformer_pose.training.non_finite import StopOnNonFinite
 from uniformer_pose.training.optimization import Optimization, first_drop, fused_where_possible
-from uniformer_pose.training.random_state import seed_by_process
+from uniformer_pose.training.resume.random_state import seed_by_process
 
 
 class PoseModule(pl.LightningModule):
@@ -58,7 +57,6 @@ class PoseModule(pl.LightningModule):
         self._compute = whole(loss_and_accuracy) if compile_step else loss_and_accuracy
         self.metric: PoseMetric
         self.evaluation: Evaluation | None = None
-        self.evaluated_at_step: int | None = None  # of the last complete evaluation
         self._watch = Stopwatch()
         # No buffer: DDP would overwrite each process's with that of the first, at every step.
         self._replaced: Tensor | None = None
@@ -72,13 +70,12 @@ class PoseModule(pl.LightningModule):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Whoever trains this model, numbers that are not finite never reach its weights."""
-        return [StopOnNonFinite()]
+        return [StopOnNonFinite()] if self.trainer.state.fn == "fit" else []
 
     def on_fit_start(self) -> None:
         """Forget what an earlier training of this object left."""
         self._replaced = None
         seed_by_process(self.trainer.global_rank)
-        evaluate_the_end(self.trainer)
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
         """The loss of one batch; nothing here waits for the device."""
@@ -188,7 +185,6 @@ class PoseModule(pl.LightningModule):
         """Gather all processes' poses, score them, and log the numbers."""
         with self._watch.part("matching"):
             metrics = self.metric.compute()
-        self.evaluated_at_step = None if self._is_limited else self.global_step
         truth = self.metric.ground_truth
         if truth is None:
             return

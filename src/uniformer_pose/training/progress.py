@@ -1,4 +1,4 @@
-"""Progress for people and for log files: bars in a terminal, plain lines everywhere else."""
+"""Progress for people and for log files: Lightning's rich bars in a terminal, plain lines everywhere else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
 
 def progress_callback() -> ProgressBar:
-    """Rich bars when standard error is a terminal, else a line now and then."""
+    """Bars when standard error is a terminal, else a line now and then."""
     return RichProgressBar(leave=True) if sys.stderr.isatty() else LineProgress()
 
 
@@ -22,55 +22,37 @@ class LineProgress(ProgressBar):
         super().__init__()
         self.seconds = seconds
         self._enabled = True
-        self._last_line = 0.0
-        self._training_since = 0.0
+        self._since = self._evaluating_since = self._last_line = 0.0
         self._first_batch: int | None = None  # of this run in this epoch; an epoch resumed half-way does not begin at 0
-        self._evaluating_since = 0.0
 
     def disable(self) -> None:
         """Print nothing: Lightning calls this on all processes but the first."""
         self._enabled = False
 
-    def enable(self) -> None:
-        """Print again."""
-        self._enabled = True
-
-    def on_train_start(self, *_: Any) -> None:  # noqa: D102
+    def on_train_epoch_start(self, *_: Any) -> None:  # noqa: D102
         self._first_batch = None
 
-    def on_train_epoch_end(self, *_: Any) -> None:  # noqa: D102
-        self._first_batch = None
-
-    def on_train_batch_start(  # noqa: D102
-        self, _trainer: pl.Trainer, _module: pl.LightningModule, _batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, _trainer: Any, _module: Any, _batch: Any, batch_idx: int) -> None:  # noqa: D102
         if self._first_batch is None:
-            self._first_batch = batch_idx
-            self._training_since = self._last_line = time.monotonic()
+            self._first_batch, self._since = batch_idx, time.monotonic()
+            self._last_line = self._since
 
     def on_train_batch_end(  # noqa: D102
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
         done, total = batch_idx + 1, self.total_train_batches
         if done == total or time.monotonic() - self._last_line >= self.seconds:
-            seconds = time.monotonic() - self._training_since
+            seconds = time.monotonic() - self._since
             per_batch = seconds / (done - (self._first_batch or 0))
             rest = f"{per_batch * (total - done):.0f} s left" if done < total else "done"
-            epochs = trainer.max_epochs if trainer.max_epochs is not None else "?"
-            where = f"epoch {trainer.current_epoch + 1}/{epochs}  batch {done}/{total}"
+            where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  batch {done}/{total}"
             self._print(f"{where}  {seconds:.0f} s, {rest}  {self._numbers(trainer, pl_module)}")
 
     def on_validation_start(self, *_: Any) -> None:  # noqa: D102
         self._evaluating_since = self._last_line = time.monotonic()
 
     def on_validation_batch_end(  # noqa: D102
-        self,
-        trainer: pl.Trainer,
-        _module: pl.LightningModule,
-        _outputs: Any,
-        _batch: Any,
-        batch_idx: int,
-        *_: Any,
+        self, trainer: pl.Trainer, _module: Any, _outputs: Any, _batch: Any, batch_idx: int, *_: Any
     ) -> None:
         if time.monotonic() - self._last_line >= self.seconds:
             self._print(f"evaluation  batch {batch_idx + 1}/{sum(trainer.num_val_batches):.0f}")
@@ -86,5 +68,4 @@ class LineProgress(ProgressBar):
     def _print(self, line: str) -> None:
         self._last_line = time.monotonic()
         if self._enabled:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            print(line, file=sys.stderr, flush=True)  # a log file is to have it at once

@@ -1,216 +1,113 @@
-"""Which of loader and step holds a training up, told once, after its first few hundred batches."""
+"""Does a training wait for its data or for its device? Told once, after its first few hundred batches."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from uniformer_pose.ranges import Count, CountOrNone
+from uniformer_pose.ranges import Count
 
-# A share of the time below this is the noise of a loop that keeps its device busy.
-_WAITING_THAT_MATTERS = 0.05
 _FEWEST_BATCHES = 10
+_WAITING_THAT_MATTERS = 0.1
 
 
-@dataclass(frozen=True)
-class Throughput:
-    """Where the time of a stretch of training went, for one device.
+class _Mark(NamedTuple):
+    """One end of a step, by the processor's clock and, on a GPU, by the GPU's."""
 
-    ``images_per_second`` is what was reached. ``step_images_per_second``: what the step would reach if it never
-    waited. ``loader_images_per_second``: what the loader gives, or None where it was never waited for, so that all
-    one knows is that it gives at least ``images_per_second``. ``waiting_share``: of the time, from 0 to 1, in which
-    the device had nothing to do because the next batch was not there. ``batches``: how many were measured.
-    """
+    seconds: float
+    event: torch.cuda.Event | None
 
-    images_per_second: float
-    step_images_per_second: float
-    loader_images_per_second: float | None
-    waiting_share: float
-    batches: int
-
-    @property
-    def loader_is_bottleneck(self) -> bool:
-        """Whether the loader gives fewer images a second than the step would take."""
-        return self.loader_images_per_second is not None and self.loader_images_per_second < self.step_images_per_second
-
-
-def verdict(
-    measured: Throughput, *, num_workers: int, cores: int, prepared: bool, on_gpu: bool, reduced_precision: bool
-) -> str:
-    """One line: the rates, the share of waiting, the bottleneck, and what of the settings to change.
-
-    ``prepared``: whether the crops come from prepared shards. ``reduced_precision``: whether the step already computes
-    in bf16 or fp16.
-    """
-    loader = measured.loader_images_per_second
-    given = f"at least {measured.images_per_second:.0f}" if loader is None else f"{loader:.0f}"
-    rates = (
-        f"{measured.images_per_second:.0f} images/s per device; loader {given} images/s, step "
-        f"{measured.step_images_per_second:.0f} images/s, {measured.waiting_share:.0%} of the time waiting for data"
-    )
-    changes = []
-    if measured.loader_is_bottleneck:
-        if num_workers < cores:
-            changes.append(f"raise data.num_workers ({num_workers}; the machine has {cores} cores)")
-        if not prepared:
-            changes.append("train on prepared crops (python src/prepare.py)")
-        if not changes:
-            changes.append("give the process more cores")
-        return f"{rates}. The loader is the bottleneck: {' or '.join(changes)}"
-    if measured.waiting_share >= _WAITING_THAT_MATTERS and num_workers == 0:
-        changes.append("load in other processes (data.num_workers=1)")
-    if on_gpu:
-        changes.append("raise data.batch_size while the memory lasts")
-        if not reduced_precision:
-            changes.append("compute in bf16 (precision=bf16)")
-    else:
-        changes.append("a GPU")
-    return f"{rates}. The step is the bottleneck; more takes: {' or '.join(changes)}"
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
-@dataclass
-class _Batch:
-    """The two ends of one training step by the processor's clock and, on a GPU, by the GPU's."""
-
-    images: int
-    start: float
-    end: float = 0.0
-    first_event: torch.cuda.Event | None = None
-    last_event: torch.cuda.Event | None = None
-    follows_directly: bool = True
+    def until(self, later: _Mark) -> float:
+        """Seconds in which the device had nothing to do: where it still had work queued, waiting cost nothing."""
+        seconds = later.seconds - self.seconds
+        if self.event is None or later.event is None:
+            return seconds
+        return max(0.0, min(seconds, float(self.event.elapsed_time(later.event)) / 1000))
 
 
 class ThroughputVerdict(Callback):
-    """Says once per training which of loader and step is the bottleneck, after ``after_batches`` batches.
+    """Says once whether a training waits for data, after ``after_batches`` batches or at its end.
 
-    A training that ends earlier is judged at its end. The first ``warmup_batches`` (at most a quarter) do not count:
-    workers start, kernels are chosen, a compiler may run. Gaps with an evaluation, a checkpoint or an epoch's end in
-    them do not count either. On a GPU the waiting is what its own events show as idle, so nothing here synchronises
-    before the verdict. ``measured`` is the outcome, None before.
+    The first quarter does not count: workers start, kernels are chosen, a compiler may run. Neither do gaps with an
+    evaluation, a checkpoint or an epoch's end in them. Nothing here waits for a GPU before the verdict.
     """
 
-    def __init__(self, after_batches: Count = 300, warmup_batches: CountOrNone = 50) -> None:
-        self.after_batches, self.warmup_batches = after_batches, warmup_batches
-        self.measured: Throughput | None = None
-        self._batches: list[_Batch] = []
-        self._interrupted = True
+    def __init__(self, after_batches: Count = 300) -> None:
+        self.after_batches = after_batches
+        self.waiting_share: float | None = None
+        """Of the time between the measured batches, 0 to 1; None before the verdict."""
+        self._batches: list[tuple[int, _Mark, bool]] = []  # its images, its start, whether it follows directly
+        self._ends: list[_Mark] = []
+        self._follows = False
 
-    def on_train_start(self, *_: Any) -> None:
-        """Forget an earlier training."""
-        self.measured = None
-        self._batches.clear()
-        self._interrupted = True
-
-    def on_train_batch_start(
-        self, _trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _batch_index: int
-    ) -> None:
+    def on_train_batch_start(self, _trainer: pl.Trainer, module: pl.LightningModule, batch: Any, _index: int) -> None:
         """The batch is there: the wait is over."""
-        if self.measured is None:
-            first = _event(pl_module.device)
-            self._batches.append(
-                _Batch(
-                    len(batch["crops"]),
-                    time.perf_counter(),
-                    first_event=first,
-                    follows_directly=not self._interrupted,
-                )
-            )
-            self._interrupted = False
+        if self.waiting_share is None:
+            self._batches.append((len(batch["crops"]), _mark(module.device), self._follows))
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """The step is queued; from here the loop waits for the next batch."""
-        if self.measured is not None or not self._batches:
-            return
-        last = self._batches[-1]
-        last.last_event, last.end = _event(pl_module.device), time.perf_counter()
-        if len(self._batches) >= self.after_batches:
-            self._judge(trainer, pl_module)
+        if self.waiting_share is None and self._batches:
+            self._ends.append(_mark(module.device))
+            self._follows = True
+            if len(self._ends) >= self.after_batches:
+                self._judge(trainer)
 
     def on_train_epoch_end(self, *_: Any) -> None:
         """The next gap belongs to the change of epochs."""
-        self._interrupted = True
+        self._follows = False
 
     def on_validation_start(self, *_: Any) -> None:
         """The next gap belongs to the evaluation."""
-        self._interrupted = True
+        self._follows = False
 
     def on_save_checkpoint(self, *_: Any) -> None:
         """The next gap belongs to the disk."""
-        self._interrupted = True
+        self._follows = False
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """A short training gets its verdict here."""
-        if self.measured is None and len(self._batches) >= _FEWEST_BATCHES:
-            self._judge(trainer, pl_module)
+        if self.waiting_share is None and len(self._ends) >= _FEWEST_BATCHES:
+            self._judge(trainer)
 
-    def _judge(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        num_workers = int(getattr(data, "num_workers", 0))
-        skipped = min(self.warmup_batches, len(self._batches) // 4)
-        self.measured = _throughput(self._batches[skipped:], loads_in_step_process=num_workers == 0)
-        self._batches.clear()
-        line = verdict(
-            self.measured,
-            num_workers=num_workers,
-            cores=max(1, available_cores() // max(1, trainer.num_devices)),
-            prepared=getattr(data, "prepared", None) is not None,
-            on_gpu=module.device.type == "cuda",
-            reduced_precision="16" in str(trainer.precision),
-        )
-        rank_zero_info(f"throughput: {line}")
+    def _judge(self, trainer: pl.Trainer) -> None:
+        first = len(self._ends) // 4
+        batches, ends = self._batches[first : len(self._ends)], self._ends[first:]
+        if ends[-1].event is not None:
+            ends[-1].event.synchronize()
+        gaps = [end.until(start) for end, (_, start, follows) in zip(ends, batches[1:], strict=False) if follows]
+        # Gaps that do not count would have cost what the others do.
+        waiting = sum(gaps) / max(1, len(gaps)) * len(batches)
+        busy = sum(start.until(end) for (_, start, _), end in zip(batches, ends, strict=True))
+        self.waiting_share = waiting / (waiting + busy)
+        rate = sum(images for images, *_ in batches) / (waiting + busy)
+        self._batches, self._ends = [], []
+        rank_zero_info(verdict(rate, self.waiting_share, trainer))
 
 
-def _throughput(batches: list[_Batch], *, loads_in_step_process: bool) -> Throughput:
-    """What the marks of successive steps say; the GPU's own where there are any."""
-    last = batches[-1].last_event
-    if last is not None:
-        last.synchronize()
-    busy = sum(map(_step_seconds, batches))
-    waited, gaps = 0.0, 0
-    for before, after in pairwise(batches):
-        if not after.follows_directly:
-            continue
-        gap = after.start - before.end
-        if before.last_event is not None and after.first_event is not None:
-            # Where the GPU still had work queued, the processor's wait cost nothing; where it was idle for longer than
-            # the processor waited, the rest is not the loader's.
-            gap = min(gap, before.last_event.elapsed_time(after.first_event) / 1000)
-        waited += max(gap, 0.0)
-        gaps += 1
-    images = sum(batch.images for batch in batches)
-    per_gap = waited / gaps if gaps else 0.0
-    waiting = per_gap * len(batches)  # the gaps that were left out would have cost what the others do
-    share = waiting / (waiting + busy)
-    reached = images / (waiting + busy)
-    if loads_in_step_process and per_gap > 0:
-        loader: float | None = images / waiting
-    else:
-        loader = reached if share >= _WAITING_THAT_MATTERS else None
-    return Throughput(reached, images / busy, loader, share, len(batches))
+def verdict(rate: float, waiting_share: float, trainer: pl.Trainer) -> str:
+    """One line: images a second per device, the share of waiting, and what to change where that is much."""
+    line = f"throughput: {rate:.0f} images/s per device, {waiting_share:.0%} of the time waiting for data"
+    if waiting_share < _WAITING_THAT_MATTERS:
+        return f"{line}: the device is the bottleneck"
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    cores = max(1, len(os.sched_getaffinity(0)) // max(1, trainer.num_devices))
+    more = f"raise data.num_workers ({data.num_workers}; {cores} cores)" if data.num_workers < cores else ""
+    prepared = "" if data.prepared else "train on prepared crops (python src/prepare.py)"
+    return (
+        f"{line}: the loader is the bottleneck; {' or '.join(filter(None, [more, prepared])) or 'give it more cores'}"
+    )
 
 
-def _step_seconds(batch: _Batch) -> float:
-    if batch.first_event is not None and batch.last_event is not None:
-        return float(batch.first_event.elapsed_time(batch.last_event)) / 1000
-    return batch.end - batch.start
-
-
-def _event(device: torch.device) -> torch.cuda.Event | None:
-    if device.type != "cuda":
-        return None
-    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record(torch.cuda.current_stream(device))
-    return event
+def _mark(device: torch.device) -> _Mark:
+    event = None
+    if device.type == "cuda":
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+    return _Mark(time.perf_counter(), event)

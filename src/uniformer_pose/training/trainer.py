@@ -39,6 +39,10 @@ def make_trainer(
         if monitored.startswith(("train/", "val/")) and monitored not in _LOGGED:
             raise InputError(f"{type(callback).__name__}: monitor={monitored}: {did_you_mean(monitored, _LOGGED)}")
     settings = dict(node)
+    if settings.get("overfit_batches"):  # it would replace the sampler that draws the augmentation
+        raise InputError(
+            f"trainer.overfit_batches={settings['overfit_batches']}: use debug=overfit or data.max_images=<n>"
+        )
     own_plugins = instantiate(settings.pop("plugins", None) or [], _convert_="all")
     bars = [] if settings.get("enable_progress_bar") is False else [progress_callback()]
     try:

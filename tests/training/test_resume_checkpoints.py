@@ -1,15 +1,24 @@
+# ruff: noqa: NPY002 (numpy's global generator is what is tested)
+import io
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
+import threading
 import time
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
+import torch
 from resumable_training import PEOPLE_PER_IMAGE, differences, log_of, train
 
 from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.data.prepared import prepare_images
+from uniformer_pose.training.resume.random_state import random_state, seed_by_process, set_random_state
+from uniformer_pose.training.resume.resume_checkpoints import ResumeCheckpoints
+from uniformer_pose.training.resume.stop_signals import StopSignals
 
 
 class Disturb(pl.Callback):
@@ -141,23 +150,6 @@ def test_a_stop_amid_accumulated_gradients_waits_for_the_optimizers_step(people,
     require_same_as(tmp_path / "straight", folder)
 
 
-def test_a_stop_that_cannot_wait_any_longer_leaves_what_was_saved_before(people, tmp_path, caplog):
-    with caplog.at_level("INFO"):
-        status = stopped(
-            people,
-            tmp_path,
-            Disturb(signal.SIGTERM, step=4, batch=2),
-            accumulate=2,
-            averaged=False,
-            grace_seconds=0.0,
-        )
-
-    assert status == 143
-    assert not (tmp_path / "checkpoints" / "interrupted.ckpt").exists()
-    assert (tmp_path / "checkpoints" / "periodic.ckpt").exists()
-    assert "before the gradients were complete" in caplog.text
-
-
 def test_ctrl_c_ends_with_a_persons_status_and_the_path_to_go_on_from(people, tmp_path, caplog):
     with caplog.at_level("INFO"):
         assert stopped(people, tmp_path, Disturb(signal.SIGINT, step=1), epochs=1) == 130
@@ -174,3 +166,127 @@ def test_a_signal_in_the_very_last_step_still_ends_with_its_status(people, tmp_p
 
     assert stopped(people, tmp_path, InTheEnd(signal.SIGTERM), epochs=1) == 143
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+# -------------------------------------------------------------------------------------------- the last evaluation
+
+
+class Evaluations(pl.Callback):
+    """The epochs and steps after which there was one; stops the training after some steps, as a time limit does."""
+
+    def __init__(self, stop_after=None):
+        self.epochs, self.steps, self.stop_after = [], [], stop_after
+
+    def on_validation_start(self, trainer, pl_module):
+        self.epochs.append(trainer.current_epoch)
+        self.steps.append(trainer.global_step)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.should_stop = self.stop_after is not None and trainer.global_step >= self.stop_after
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        # An epoch has three steps.
+        ({"max_epochs": 5, "check_val_every_n_epoch": 2}, [1, 3, 4]),
+        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, [1, 3]),
+        ({"max_epochs": 9, "max_steps": 4, "check_val_every_n_epoch": 10}, [1]),
+        ({"max_epochs": 2, "val_check_interval": 2}, [0, 1, 1]),
+        ({"max_epochs": 2, "check_val_every_n_epoch": None, "val_check_interval": 4}, [1, 1]),
+        ({"max_epochs": 3, "accumulate_grad_batches": 2, "check_val_every_n_epoch": 2}, [1, 2]),
+        ({"max_epochs": 9, "check_val_every_n_epoch": 10, "stop_after": 2}, [0]),
+        ({"max_epochs": 2, "limit_val_batches": 0}, []),
+    ],
+)
+def test_the_end_of_a_training_is_always_evaluated(tiny, settings, epochs):
+    seen, folder = Evaluations(settings.pop("stop_after", None)), tiny.folder / "ckpt"
+    each = pl.callbacks.ModelCheckpoint(folder, filename="{step}", monitor="val/AP", save_top_k=-1)
+    trainer = tiny.trainer(callbacks=[seen, each, ResumeCheckpoints(str(tiny.folder))], **settings)
+    intervals = trainer.check_val_every_n_epoch, trainer.val_check_interval
+    trainer.fit(tiny.module(), datamodule=tiny.data())
+
+    assert seen.epochs == epochs
+    assert not epochs or seen.steps[-1] == trainer.global_step
+    assert {path.name for path in folder.glob("*")} == {f"step={step}.ckpt" for step in seen.steps}
+    assert (trainer.check_val_every_n_epoch, trainer.val_check_interval) == intervals
+
+
+# ---------------------------------------------------------------------------------------------- signals, generators
+
+
+def test_what_of_lightning_is_replaced_is_there(tiny):
+    trainer = tiny.trainer()
+    assert callable(trainer._signal_connector.register_signal_handlers)
+    assert callable(trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor)
+    assert callable(trainer._checkpoint_connector.resume_start)
+
+
+@pytest.fixture
+def signals():
+    listening = StopSignals()
+    listening.listen()
+    yield listening
+    listening.restore()
+
+
+def test_the_first_signal_counts_and_a_second_ctrl_c_interrupts_unless_it_is_the_terminals_echo(signals):
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    assert signals.received == signal.SIGINT
+    time.sleep(0.6)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_earlier_handlers_come_back_and_ignored_signals_stay_ignored(signals):
+    signals.restore()
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        interrupt = signal.getsignal(signal.SIGINT)
+        signals.listen()
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) is not interrupt
+        signals.restore()
+        assert signal.getsignal(signal.SIGINT) is interrupt
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_outside_the_main_thread_nothing_is_changed():
+    before, signals = signal.getsignal(signal.SIGTERM), StopSignals()
+    thread = threading.Thread(target=lambda: (signals.listen(), signals.restore()))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def draws():
+    return [torch.rand(3).tolist(), np.random.rand(3).tolist(), np.random.randn(), random.random(), random.gauss(0, 1)]
+
+
+def test_all_generators_go_on_where_they_stood_after_a_round_trip_through_a_plain_file():
+    torch.manual_seed(1), np.random.seed(2), random.seed(3)
+    np.random.randn(), random.gauss(0, 1)  # each keeps a second value for the next call
+    file = io.BytesIO()
+    torch.save(random_state(), file)
+    expected = draws()
+    torch.manual_seed(7), np.random.seed(8), random.seed(9)
+
+    file.seek(0)
+    set_random_state(torch.load(file, weights_only=True))
+
+    assert draws() == expected
+
+
+def test_every_process_draws_otherwise_and_the_first_as_if_it_were_alone():
+    drawn = []
+    for rank in (None, 0, 1, 2, 1):
+        torch.manual_seed(5), np.random.seed(5), random.seed(5)
+        seed_by_process(rank or 0)
+        drawn.append(draws())
+
+    assert drawn[0] == drawn[1]
+    assert drawn[2] == drawn[4]
+    for kind in range(len(drawn[0])):
+        assert len({str(of_process[kind]) for of_process in drawn[1:4]}) == 3

@@ -10,7 +10,6 @@ from typing import Any
 
 # A person (Ctrl-C), a scheduler that takes the machine back, and SLURM's warning ahead of that.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-EXIT_STATUS_PREEMPTED = 128 + signal.SIGTERM
 
 
 class StopSignals:
@@ -38,17 +37,13 @@ class StopSignals:
 
     def restore(self) -> None:
         """Put the earlier handlers back."""
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._before.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-            self._before = {}
-
-    def seconds_since(self) -> float:
-        """How long ago the first signal came."""
-        return time.monotonic() - self._received_at if self.received else 0.0
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT and self.seconds_since() > 0.5:  # not the terminal's echo
+        since = time.monotonic() - self._received_at
+        if self.received and number == signal.SIGINT and since > 0.5:  # not the terminal's echo
             raise KeyboardInterrupt
         if not self.received:
             self.received, self._received_at = number, time.monotonic()
@@ -56,4 +51,4 @@ class StopSignals:
 
 def exit_status(number: int) -> int:
     """What the process returns after it stopped for a signal: 143 for schedulers, 130 for a person."""
-    return 128 + signal.SIGINT if number == signal.SIGINT else EXIT_STATUS_PREEMPTED
+    return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""Stopping and continuing: from any checkpoint a training goes on bit for bit as if nothing had happened."""

@@ -1,0 +1,161 @@
+"""Where a run keeps its files, who may write there, and what is recorded of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from uniformer_pose import run as run_module
+from uniformer_pose.errors import InputError
+from uniformer_pose.run import (
+    folder_of_first_process,
+    git_revision,
+    is_first_process,
+    library_versions,
+    only_training_in,
+    record_run,
+    run_folder,
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run_with_checkpoint(folder: str, time: int) -> None:
+    path = Path(folder) / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.utime(path, (time, time))
+
+
+def folder(*, run_id: str | int | None = None, resume: str | None = "auto", **environment: str) -> str:
+    return run_folder("train", run_id=run_id, resume=resume, now="now", environment=environment).as_posix()
+
+
+def test_a_run_is_called_after_the_time_unless_it_is_given_a_name() -> None:
+    assert folder(resume=None) == "runs/train/now"
+    assert folder(resume=None, run_id="a") == "runs/train/a"
+    assert folder(resume=None, SLURM_JOB_ID="7") == "runs/train/now"
+
+
+def test_resuming_means_the_run_whose_checkpoints_are_newest() -> None:
+    assert folder() == "runs/train/now"
+    run_with_checkpoint("runs/train/b", 100)
+    run_with_checkpoint("runs/train/a", 200)
+    Path("runs/train/c/checkpoints").mkdir(parents=True)  # ended before anything was saved
+    run_with_checkpoint("runs/train/x_sweep/0", 300)
+    assert folder() == "runs/train/a"
+
+
+def test_a_requeued_slurm_job_comes_back_to_its_folder_and_another_job_does_not() -> None:
+    run_with_checkpoint("runs/train/b", 100)
+    assert folder(SLURM_JOB_ID="7") == folder(SLURM_JOB_ID="7", SLURM_RESTART_COUNT="1") == "runs/train/slurm_7"
+    array = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    assert folder(**array) == "runs/train/slurm_7_3"
+    assert folder(run_id=5, SLURM_JOB_ID="7") == "runs/train/5"
+
+
+@pytest.mark.parametrize("run_id", ["../x", "/x", ".."])
+def test_a_run_id_never_leads_out_of_the_folder_of_runs(run_id: str) -> None:
+    path = Path(folder(run_id=run_id, resume=None))
+    assert path.parent == Path("runs/train")
+    assert path.name not in ("..", ".")
+
+
+def test_other_processes_look_where_the_first_one_writes() -> None:
+    config = {"name": "train", "run_id": None, "resume": "auto", "run_dir": "own"}
+    run_with_checkpoint("runs/train/b", 100)
+    arguments = ["train.py", "hydra.run.dir=mine", "hydra.run.dir=."]
+    assert folder_of_first_process(config, arguments, {"RANK": "0"}) == Path("own")
+    assert folder_of_first_process(config, arguments, {"RANK": "1"}) == Path("mine")
+    assert folder_of_first_process(config, ["hydra.run.dir=."], {"RANK": "1"}) == Path("runs/train/b")
+    assert is_first_process({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": ""})
+    assert not is_first_process({"RANK": "8", "LOCAL_RANK": "0"})
+    assert not is_first_process({"LOCAL_RANK": "1"})
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from uniformer_pose.run import only_training_in
+with only_training_in(Path(sys.argv[1])):
+    print("in")
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with only_training_in(tmp_path):
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        with only_training_in(tmp_path, {"RANK": "1"}):
+            pass
+    third = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "another process is training there" in second.stderr
+    assert third.stdout == "in\n"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"), only_training_in(tmp_path / "file" / "run"):
+        pass
+    with pytest.raises(InputError, match=r"file.run[^\n]*cannot be written[^\n]*give [^\n]*$"):
+        record_run(tmp_path / "file" / "run", config_yaml="", command=["train.py"])
+
+
+# ------------------------------------------------------------------------------------------------ the record
+
+
+def test_config_command_and_versions_are_written_and_environment_variables_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARMLESS_NAME", "hunter2")
+    text, run = "# a comment\nlr: '1e-4'\nmonkey: yes\n", tmp_path / "new" / "run"
+    record_run(run, config_yaml=text, command=["src/train.py", "seed=0", "tags=[a, b]"])
+    record_run(run, config_yaml=text, command=["src/train.py", "seed=1"])
+
+    assert (run / "config.yaml").read_text() == text
+    assert (run / "command.txt").read_text() == "src/train.py seed=0 'tags=[a, b]'\nsrc/train.py seed=1\n"
+    assert json.loads((run / "versions.json").read_text()) == {"code": git_revision(), **library_versions()}
+    assert not [path for path in run.iterdir() if "hunter2" in path.read_text()]
+
+
+def test_the_versions_are_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = library_versions()
+    assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert versions["cuda"] == (torch.version.cuda or "none")
+    assert {"python", "platform", "lightning", "hydra-core", "numpy", "timm", "cpu_count"} <= versions.keys()
+    monkeypatch.setattr(run_module, "_DISTRIBUTIONS", ("a-package-that-is-absent",))
+    assert library_versions()["a-package-that-is-absent"] == "not installed"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_code_is_named_by_its_commit_and_by_whether_it_was_changed(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=A Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(checkout), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    checkout = tmp_path / "checkout"
+    for name in ("package", "ignored"):
+        (checkout / name).mkdir(parents=True)
+        (checkout / name / "module.py").write_text("x = 1\n")
+    (checkout / ".gitignore").write_text("ignored/\n")
+    assert git_revision(checkout) == git_revision(tmp_path / "absent") == "unknown"
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "First")
+    git("tag", "v1")
+    commit = git("rev-parse", "HEAD")
+
+    assert git_revision(checkout / "package") == commit
+    assert git_revision(checkout / "ignored") == "unknown"  # as an installed package in a virtual environment
+    (checkout / "package" / "module.py").write_text("x = 2\n")
+    assert git_revision(checkout / "package") == f"{commit}-dirty"
