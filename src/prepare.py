@@ -49,24 +49,17 @@ def prepare(config: dict[str, Any]) -> bool:
     if data is None or data.get("codec") is None:  # none was chosen, or one that only changes another
         raise InputError("data is required: give data=<one of conf/data>, such as data=coco_256x192")
     # Imported here because a misspelt key should not have to wait for the libraries.
-    from uniformer_pose.data.coco import read_ground_truth
+    from hydra.utils import instantiate
+
     from uniformer_pose.data.prepared import prepare_images
     from uniformer_pose.progress import progress_bar
-    from uniformer_pose.skeleton import load_skeleton
 
-    root = Path(data["root"]).expanduser()
-    annotations, images = root / data["train_annotations"], root / data["train_images"]
-    for path in (annotations, images):
-        if not path.exists():
-            raise InputError(f"{path} does not exist; {data.get('if_missing') or 'set data.root=<folder>'}")
-    people = read_ground_truth(annotations, images, load_skeleton(data["skeleton"]), categories=data.get("categories"))
-    people = people.with_orientation(data.get("image_orientation"))
-    if data.get("max_images") is not None:
-        people = people.first_images(data["max_images"])
+    module = instantiate(data, _convert_="all")
+    people = module.read_train_people()
     print(people.summary())
     if not len(people):
-        raise InputError(f"{annotations}: no people to train on; give a file with annotated people")
-    folder = root / "prepared" if config["to"] is None else Path(config["to"]).expanduser()
+        raise InputError(f"{people.source_file}: no people to train on; give a file with annotated people")
+    folder = module.root / "prepared" if config["to"] is None else Path(config["to"]).expanduser()
     started = time.monotonic()
     with progress_bar("images") as on_progress:
         result = prepare_images(

@@ -1,5 +1,4 @@
 import json
-import pickle
 from dataclasses import replace
 
 import cv2
@@ -10,13 +9,12 @@ from torch.utils.data import DataLoader
 
 from uniformer_pose.data import crop_dataset
 from uniformer_pose.data.augmentation import GeometricAugmentation
-from uniformer_pose.data.coco import read_detections, read_ground_truth
+from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.data.crop_dataset import EvaluationImages, TrainingCrops, as_it_is
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import ImageSource, read_image_of
 from uniformer_pose.data.photometric import PhotometricAugmentation
-from uniformer_pose.data.sampling import EpochSampler, pack_images
-from uniformer_pose.data.workers import use_one_opencv_thread
+from uniformer_pose.data.sampling import pack_images
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import load_skeleton
 
@@ -128,40 +126,6 @@ def test_a_sample_depends_on_seed_epoch_and_index_only(tiny_coco):
     assert not np.array_equal(data[(0, 5)]["keypoints_in_crop"], other[(0, 5)]["keypoints_in_crop"])
 
 
-def test_a_pickled_data_set_gives_the_same_samples(tiny_coco):
-    data = augmented(tiny_coco)
-    assert_same(pickle.loads(pickle.dumps(data))[(1, 2)], data[(1, 2)])
-
-
-def test_batches_do_not_depend_on_the_number_of_workers(tiny_coco):
-    data = augmented(tiny_coco)
-
-    def batches(num_workers):
-        return list(
-            DataLoader(
-                data,
-                batch_size=3,
-                sampler=EpochSampler(len(data), seed=1),
-                num_workers=num_workers,
-                worker_init_fn=use_one_opencv_thread,
-            )
-        )
-
-    alone, with_workers = batches(0), batches(2)
-    assert [len(batch["crops"]) for batch in alone] == [3, 1]
-    for one, other in zip(alone, with_workers, strict=True):
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[name], other[name]) for name in one)
-    first = alone[0]
-    assert {name: (tuple(value.shape), value.dtype) for name, value in first.items()} == {
-        "crops": ((3, 64, 48, 3), torch.uint8),
-        "keypoints_in_crop": ((3, 17, 2), torch.float32),
-        "visibility": ((3, 17), torch.uint8),
-        "instance_index": ((3,), torch.int64),
-        "replaced": ((3,), torch.uint8),
-    }
-
-
 def test_a_bad_image_is_an_error_that_names_the_file_and_the_annotation(tiny_coco):
     path = spoil_image(tiny_coco, 1)
     with pytest.raises(InputError, match="cut off") as error:
@@ -170,23 +134,6 @@ def test_a_bad_image_is_an_error_that_names_the_file_and_the_annotation(tiny_coc
     assert message.startswith(f"{path}: the JPEG is cut off after")
     assert message.endswith("(annotation 21 of people.json)")
     assert "\n" not in message
-
-
-def test_a_bad_image_in_a_worker_keeps_its_message(tiny_coco):
-    path = spoil_image(tiny_coco, 1)
-    data = training(tiny_coco)
-    loader = DataLoader(data, sampler=EpochSampler(len(data), seed=1), num_workers=1)
-    with pytest.raises(InputError) as error:
-        list(loader)
-    assert (
-        str(error.value)
-        .strip()
-        .splitlines()[-1]
-        .endswith(
-            f"{path}: the JPEG is cut off after {path.stat().st_size} bytes; fetch it again "
-            "(annotation 21 of people.json)"
-        )
-    )
 
 
 def test_a_skipped_image_is_replaced_by_the_next_good_one_and_marked(tiny_coco, count_reads):
@@ -306,13 +253,6 @@ def test_the_crops_of_an_evaluation_are_those_of_each_box_alone(tiny_coco, unbia
         assert np.array_equal(crop, geometry.crop(image))
 
 
-def test_an_image_that_does_not_exist_is_an_index_error(tiny_coco):
-    data = evaluation(tiny_coco.read())
-    assert len(data) == 3
-    with pytest.raises(IndexError):
-        data[3]
-
-
 @pytest.fixture(scope="module")
 def people_of_coco(reference_folder, tmp_path_factory):
     """People of COCO in grey pictures of their photographs' sizes: where they are is real, what is seen is not."""
@@ -321,18 +261,6 @@ def people_of_coco(reference_folder, tmp_path_factory):
         grey = np.full((image["height"], image["width"], 3), 128, dtype=np.uint8)
         cv2.imwrite(str(folder / image["file_name"]), grey)
     return read_ground_truth(file, folder, load_skeleton("coco_17"))
-
-
-def test_real_people_have_their_keypoints_in_the_crop(people_of_coco, skeleton):
-    people = people_of_coco
-    data = TrainingCrops(ImageSource(people), skeleton, CropSpec(256, 192))
-    inside = []
-    for index in range(0, len(people), 6):
-        sample = data[(index, 0)]
-        assert sample["crops"].shape == (256, 192, 3)
-        labelled = sample["keypoints_in_crop"][sample["visibility"] > 0]
-        inside.extend(((labelled >= 0) & (labelled < (192, 256))).all(axis=1).tolist())
-    assert np.mean(inside) > 0.97
 
 
 def test_the_crops_of_real_people_are_those_of_the_reference(reference_folder, people_of_coco, skeleton):
@@ -352,17 +280,3 @@ def test_the_crops_of_real_people_are_those_of_the_reference(reference_folder, p
         )
         compared += 1
     assert compared == 4
-
-
-def test_all_real_detections_are_cropped(shared_folder, skeleton):
-    boxes = read_detections(
-        shared_folder / "coco_mini/person_detection_results/COCO_val2017_detections_AP_H_56_person.json",
-        shared_folder / "coco_mini/annotations/person_keypoints_val2017.json",
-        shared_folder / "coco_mini/val2017",
-        skeleton,
-    )
-    data = evaluation(boxes)
-    batch = data.__getitems__(range(len(data)))
-    assert batch["crops"].shape == (118, 64, 48, 3)
-    assert batch["instance_index"].tolist() == list(range(118))
-    assert batch["crops"].float().mean() > 20

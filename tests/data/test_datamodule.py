@@ -84,18 +84,6 @@ def test_an_incomplete_last_batch_is_left_out_of_training_and_kept_in_evaluation
     assert sorted(chain.from_iterable(evaluated(data))) == [11, 12, 21, 31]
 
 
-def test_the_order_changes_from_epoch_to_epoch_and_with_the_seed(make_data):
-    data, other_seed = make_data(), make_data(seed=1)
-    data.setup("fit")
-    other_seed.setup("fit")
-
-    orders = [training_order(data, epoch) for epoch in range(5)]
-
-    assert all(sorted(order) == [11, 12, 21, 31] for order in orders)
-    assert len({tuple(order) for order in orders}) > 2
-    assert orders != [training_order(other_seed, epoch) for epoch in range(5)]
-
-
 def test_order_and_crops_do_not_depend_on_the_number_of_workers(make_data):
     epochs = []
     for num_workers in (0, 1, 2):
@@ -122,24 +110,6 @@ def test_iterating_draws_nothing_from_the_global_random_state(make_data):
 
     assert torch.equal(torch.random.get_rng_state(), expected[0])
     assert (np.random.get_state()[1] == expected[1]).all()  # noqa: NPY002
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_the_training_people_evenly(make_data, world_size):
-    alone = make_data()
-    alone.setup("fit")
-    whole = training_order(alone, 3)
-    shares = []
-    for rank in range(world_size):
-        data = as_process(make_data(), rank, world_size)
-        data.setup("fit")
-        assert data.train_batches == -(-4 // world_size)
-        shares.append(training_order(data, 3))
-
-    assert {len(share) for share in shares} == {-(-4 // world_size)}
-    interleaved = [person for step in zip(*shares, strict=True) for person in step]
-    assert interleaved[:4] == whole
-    assert interleaved[4:] == whole[: len(interleaved) - 4]
 
 
 def test_processes_share_the_evaluation_without_repeats(make_data):
@@ -242,14 +212,6 @@ def test_a_validation_set_without_people_is_refused_with_the_reason(make_data, t
         make_data().setup("validate")
 
 
-def test_an_image_without_people_is_in_no_batch(make_data, tiny_coco):
-    tiny_coco.content["annotations"] = [tiny_coco.annotation(11), tiny_coco.annotation(31)]
-    data = make_data(eval_batch_size=1)
-    data.setup("validate")
-
-    assert evaluated(data) == [[11], [31]]
-
-
 def test_a_loaded_position_is_where_the_next_training_starts(make_data):
     straight, resumed = make_data(), make_data()
     straight.setup("fit")
@@ -337,11 +299,6 @@ def test_prepared_images_give_the_training_batches_of_the_files(make_data, tiny_
         data.setup("fit")
         batches.append(next(iter(data.train_dataloader())))
     assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
-
-
-def test_a_prepared_folder_that_is_none_stops_before_training(make_data, tmp_path):
-    with pytest.raises(InputError, match=r"data\.prepared=.*holds no prepared images; run python src/prepare.py"):
-        make_data(prepared=str(tmp_path / "nowhere")).setup("fit")
 
 
 @pytest.mark.parametrize(

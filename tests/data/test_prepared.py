@@ -232,16 +232,3 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_behind(tiny_coco, tm
         with pytest.raises(InputError, match=r"0.0 GB are needed, .*most_gb=<less>"):
             prepare_images(people, tmp_path / "p")
     assert prepare_images(people, tmp_path / "p").stored == 3
-
-
-def test_an_interrupted_preparation_is_made_anew(tiny_coco, tmp_path, monkeypatch):
-    people = tiny_coco.read()
-
-    def interrupt(_done, _total):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare_images(people, tmp_path / "p", on_progress=interrupt)
-    with pytest.raises(InputError, match="run python"):
-        PreparedImages(tmp_path / "p", people)
-    assert prepare_images(people, tmp_path / "p").stored == 3

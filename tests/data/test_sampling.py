@@ -100,16 +100,7 @@ def test_packed_images_are_evaluated_exactly_once(boxes, boxes_per_batch, world_
     assert max(lengths) - min(lengths) <= 1
 
 
-def test_the_rest_of_a_crowded_images_last_round_goes_to_others():
-    assert pack_images(np.array([3, 2, 4, 9, 1, 0, 1]), 5) == [[3, 4], [2, 6], [0, 1]]
-
-
 def test_batches_of_images_like_cocos_are_full():
     numbers = np.clip(np.random.default_rng(0).gamma(2.2, 9.5, 5000).astype(int), 1, 100)
     rounds = sum(-(-int(numbers[batch].sum()) // 64) for batch in pack_images(numbers, 64))
     assert numbers.sum() / (64 * rounds) > 0.999
-
-
-def test_a_batch_size_of_zero_boxes_is_refused():
-    with pytest.raises(InputError, match="0 boxes per batch"):
-        pack_images([1], 0)

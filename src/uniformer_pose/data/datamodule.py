@@ -36,6 +36,9 @@ from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
+# Of the arguments, for who makes the object without a config.
+_CHECKED = {"mean", "std", "box_padding", "batch_size", "eval_batch_size", "num_workers", "on_bad_image", "max_images"}
+
 
 class PersonCrops(pl.LightningDataModule):
     """Training crops and evaluation crops of one dataset in COCO's layout.
@@ -59,6 +62,12 @@ class PersonCrops(pl.LightningDataModule):
     The order of epoch e depends on (seed, e) and every crop on (seed, e, index) alone: neither the number of workers,
     nor the number of processes, nor an interruption changes what a person's crop looks like.
     """
+
+    train_people: PersonInstances | None = None
+    val_people: PersonInstances | None = None
+    val_is_part = False  # whether max_images leaves some out
+    _prepared_images: PreparedImages | None = None
+    _next_epoch, _next_batch = 0, 0
 
     def __init__(
         self,
@@ -92,11 +101,7 @@ class PersonCrops(pl.LightningDataModule):
         worker_timeout: NotNegative = 300.0,
     ) -> None:
         super().__init__()
-        numbers = {"mean": [*mean], "std": [*std], "box_padding": box_padding, "num_workers": num_workers, "seed": seed}
-        numbers |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "worker_timeout": worker_timeout}
-        if max_images is not None:
-            numbers["max_images"] = max_images
-        check_arguments(PersonCrops, numbers | {"on_bad_image": on_bad_image}, "data")
+        check_arguments(PersonCrops, {name: value for name, value in locals().items() if name in _CHECKED}, "data")
         self.root = Path(root).expanduser()
         self.train_annotations, self.train_images = train_annotations, train_images
         self.val_annotations, self.val_images, self.val_boxes = val_annotations, val_images, val_boxes
@@ -116,11 +121,6 @@ class PersonCrops(pl.LightningDataModule):
         self.prepared = prepared
         self.image_orientation = image_orientation
         self.worker_timeout = worker_timeout
-        self.train_people: PersonInstances | None = None
-        self.val_people: PersonInstances | None = None
-        self._prepared_images: PreparedImages | None = None
-        self.val_is_part = False  # whether max_images leaves some out
-        self._next_epoch, self._next_batch = 0, 0
         self._resumed: dict[str, int] = {}
 
     @property
@@ -152,7 +152,8 @@ class PersonCrops(pl.LightningDataModule):
         """
         if stage == "fit" and self.train_people is None:
             self._warn_of_lone_sides()
-            self.train_people = self._read_train_people()
+            self.train_people = self.read_train_people()
+            rank_zero_info(self.train_people.summary())  # what was left out, and why
             if self.prepared is not None:
                 self._prepared_images = PreparedImages(self.prepared, self.train_people)
         # At each call: before the trainer is there, the number of processes is not known yet.
@@ -164,10 +165,12 @@ class PersonCrops(pl.LightningDataModule):
             )
         if self.val_people is None:
             self.val_people = self._read_val_people()
+            rank_zero_info(self.val_people.summary())
         if stage == "fit":
             _ = self.ground_truth
 
-    def _read_train_people(self) -> PersonInstances:
+    def read_train_people(self) -> PersonInstances:
+        """The people of the training images that are asked for."""
         annotations, images = self._existing(self.train_annotations), self.root / self.train_images
         if self.prepared is None:
             images = self._existing(self.train_images)
@@ -193,9 +196,7 @@ class PersonCrops(pl.LightningDataModule):
     def _in_use(self, people: PersonInstances) -> PersonInstances:
         """The people of the images that are asked for, in the orientation that is asked for."""
         people = people.with_orientation(self.image_orientation)
-        people = people if self.max_images is None else people.first_images(self.max_images)
-        rank_zero_info(people.summary())  # what was left out, and why
-        return people
+        return people if self.max_images is None else people.first_images(self.max_images)
 
     @cached_property
     def ground_truth(self) -> CocoGroundTruth:
