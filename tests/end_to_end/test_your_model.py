@@ -33,6 +33,16 @@ COCO = load_skeleton("coco_17")
 CODEC = HeatmapCodec(64, 64, sigma=1.5)
 
 
+# One file each is all that another optimizer, or another schedule, takes.
+OWN_GROUPS = {
+    "optimizer": "{_target_: torch.optim.SGD, _partial_: true, lr_per_256: 0.32, decay_norms_and_biases: false}",
+    "scheduler": """
+        per_epoch:
+          halved: {_target_: torch.optim.lr_scheduler.ExponentialLR, _partial_: true, gamma: 0.5}
+    """,
+}
+
+
 def block(language: str) -> str:
     found = re.search(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
     assert found is not None
@@ -60,11 +70,15 @@ def folder(synthetic_root: Path, run_program: Any, tmp_path_factory: pytest.Temp
     (folder / "my_conf" / "model").mkdir(parents=True)
     (folder / "my_net.py").write_text(block("python"))
     (folder / "my_conf" / "model" / "my_net.yaml").write_text(block("yaml"))
+    for group, text in OWN_GROUPS.items():
+        (folder / "my_conf" / group).mkdir()
+        (folder / "my_conf" / group / "mine.yaml").write_text(text)
     small = ["trainer=cpu", "trainer.max_epochs=1", "data.batch_size=8", "data.num_workers=0", "model.channels=8"]
-    small += ["trainer.check_val_every_n_epoch=1", f"data.root={synthetic_root}"]
+    small += ["optimizer=mine", "scheduler=mine", "trainer.check_val_every_n_epoch=1", f"data.root={synthetic_root}"]
     finished = run_program("train.py", [*commands()["train"], *small], folder, PYTHONPATH=f"{folder}:{PROJECT / 'src'}")
     assert finished.returncode == 0, finished.stderr
     assert "weights: random" in finished.stdout + finished.stderr
+    assert "learning rate 0.01 = 0.32 x 8 / 256" in finished.stdout + finished.stderr
     assert re.search(r"to evaluate it .*src/eval.py ckpt_path=\S*best.ckpt model_class=my_net.MyNet\n", finished.stdout)
     return folder
 
