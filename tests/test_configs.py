@@ -222,7 +222,6 @@ def test_a_mistake_on_the_command_line_is_told_in_one_line(argument: str, words:
         ("eval trainer.precision=64", "precision=..."),
         ("eval trainer.callbacks=[]", "leave it out"),
         ("eval data.seed=3", "nothing is trained"),
-        ("predict detector.keep.height=3", "leave it out"),
         ("reproduce trainer.precision=16-mixed", "precision=..."),
         ("reproduce data.photometric=null", "augmentation"),
         ("prepare data.seed=1", "seed=..."),

@@ -94,14 +94,6 @@ class Augmentation:
 
 
 @dataclass
-class Detector:
-    """The keys of conf/detector: a detector, and which of its boxes are kept."""
-
-    keep: Annotated[Node, Keys(set_by_program=dict.fromkeys(("found", "height", "width"), "leave it out"))]
-    model: Node | None
-
-
-@dataclass
 class TrainConfig:
     """The keys of conf/train.yaml; what lies below a node is checked against the signature of its target.
 

@@ -11,19 +11,17 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose import PoseEstimator
-from uniformer_pose.prediction.boxes import DetectedBoxes
-from uniformer_pose.prediction.detection import PersonBoxes, kept_boxes
-from uniformer_pose.prediction.journal import Journal
-from uniformer_pose.prediction.run import PoseRun, write_results
+from uniformer_pose.prediction.boxes import DetectedBoxes, PersonBoxes
+from uniformer_pose.prediction.output import PoseOutput
+from uniformer_pose.prediction.picture_poses import PoseFinder
 from uniformer_pose.prediction.sources import find_source
-from uniformer_pose.prediction.videos import VideoSettings
+from uniformer_pose.prediction.video_poses import pose_videos
 
 Image = npt.NDArray[np.uint8]
 
@@ -59,12 +57,10 @@ def main() -> None:
     source, checkpoint, output = sys.argv[1:]
     estimator = PoseEstimator(checkpoint, device="cpu", announce=len)
     started = time.monotonic()
-    with Journal(Path(output), {}, overwrite=False) as journal:
-        finder = DetectedBoxes(find_walkers, partial(kept_boxes, nms_iou=None))
-        run = PoseRun(estimator, finder, Path(output), journal, flip_test=True)
-        items = [item for item in find_source(source).items if item.name not in journal]
-        failed = run.videos(items, VideoSettings(smooth=True))
-        write_results(Path(output), journal, estimator.skeleton, table="csv")
+    out = PoseOutput(Path(output), find_source(source).items, {})
+    finder = PoseFinder(estimator, DetectedBoxes(find_walkers, nms_iou=None), flip_test=True)
+    failed, _ = pose_videos(out.unfinished("video"), finder, out, track=True, smooth=True)
+    out.write_results(estimator.skeleton, table="csv")
     seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(f"{seconds:.1f} {peak:.0f} {len(failed)}\n")
 

@@ -26,7 +26,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image as PillowImage
 
-from demo import DemoConfig, launched, newest_demo_checkpoint, people_finder
+from demo import DemoConfig, served
 from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
@@ -76,7 +76,7 @@ def estimator() -> PoseEstimator:
 @pytest.fixture
 def page(estimator: PoseEstimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "kept"))
-    return gradio_page.PosePage(estimator, most_pixels=1_000_000, find_people=FullPictures())
+    return gradio_page.PosePage(estimator, most_pixels=1_000_000, make_detector=FullPictures)
 
 
 @pytest.fixture
@@ -182,15 +182,15 @@ def composed(*arguments: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a page that takes 0.3 MB and a million pixels."""
     folder = tmp_path_factory.mktemp("page")
     save_pretrained(random_model(), folder / "model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         patch.setenv("UNIFORMER_POSE_OFFLINE", "0")
-        limits = ["limits.upload_megabytes=0.3", "limits.megapixels=1", "examples.num_val_images=2"]
-        demo = launched(composed(f"ckpt_path={folder / 'model'}", "port=0", "detector=none", *limits))
+        limits = ["upload_megabytes=0.3", "megapixels=1", "examples.num_val_images=2"]
+        demo = served(composed(f"ckpt_path={folder / 'model'}", "port=0", *limits))
         yield demo.local_url
         demo.close(verbose=False)
 
@@ -212,29 +212,29 @@ def encoded() -> bytes:
     return content.getvalue()
 
 
-def test_the_served_page_answers_what_was_uploaded_and_refuses_the_rest(served: str, tmp_path: Path) -> None:
-    assert served.startswith("http://127.0.0.1:")
-    answer = asked(served, {"path": uploaded(served, encoded()).json()[0]})
+def test_the_served_page_answers_what_was_uploaded_and_refuses_the_rest(address: str, tmp_path: Path) -> None:
+    assert address.startswith("http://127.0.0.1:")
+    answer = asked(address, {"path": uploaded(address, encoded()).json()[0]})
     assert "event: complete" in answer
     result = next(part for part in json.loads(answer.split("data: ")[1]) if part["path"].endswith(".json"))
     assert httpx.get(result["url"]).json()[0]["bbox"] == XYWH
-    assert uploaded(served, bytes(400_000)).status_code == 413
-    assert "trap" not in asked(served, {"path": uploaded(served, bomb(30_000)).json()[0]})
+    assert uploaded(address, bytes(400_000)).status_code == 413
+    assert "trap" not in asked(address, {"path": uploaded(address, bomb(30_000)).json()[0]})
     (tmp_path / "mine.png").write_bytes(encoded())
-    assert "event: error" in asked(served, {"path": str(tmp_path / "mine.png")})
-    assert "not an address" in asked(served, {"path": "https://pictures.invalid/a.png"})
+    assert "event: error" in asked(address, {"path": str(tmp_path / "mine.png")})
+    assert "not an address" in asked(address, {"path": "https://pictures.invalid/a.png"})
 
 
 @pytest.mark.parametrize(
     ("host", "status"), [("evil.example", 400), ("127.0.0.1.evil.example", 400), ("localhost:80", 200)]
 )
-def test_a_page_for_this_machine_answers_to_no_other_name(served: str, host: str, status: int) -> None:
-    assert httpx.get(served, headers={"Host": host}).status_code == status
+def test_a_page_for_this_machine_answers_to_no_other_name(address: str, host: str, status: int) -> None:
+    assert httpx.get(address, headers={"Host": host}).status_code == status
 
 
 @pytest.mark.slow
 def test_a_visitor_draws_a_box_sees_poses_and_downloads_results_and_nothing_is_asked_of_others(
-    served: str, tmp_path: Path
+    address: str, tmp_path: Path
 ) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = shutil.which("chromium") or shutil.which("google-chrome")
@@ -248,7 +248,7 @@ def test_a_visitor_draws_a_box_sees_poses_and_downloads_results_and_nothing_is_a
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else [])
         visit = browser.new_page()
         visit.on("request", lambda sent: elsewhere.append(sent.url))
-        visit.goto(served)
+        visit.goto(address)
         files = visit.locator("input[type=file]").first
         files.set_input_files(tmp_path / "broken.png")
         visit.get_by_text("broken.png: no image").wait_for()
@@ -273,7 +273,7 @@ def test_a_visitor_draws_a_box_sees_poses_and_downloads_results_and_nothing_is_a
         name, boxes = download.value.suggested_filename, json.loads(download.value.path().read_text())
         browser.close()
     assert (name, boxes[0]["bbox"], len(boxes)) == ("photo_poses.json", [10.0, 20.0, 80.0, 90.0], 1)
-    assert [url for url in elsewhere if not url.startswith((served, "data:", "blob:"))] == []
+    assert [url for url in elsewhere if not url.startswith((address, "data:", "blob:"))] == []
 
 
 def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
@@ -304,19 +304,19 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "uniformer_pose.prediction.page")
     with pytest.raises(InputError, match=r"gradio.*pip install.*\[page\]"):
-        launched(composed("ckpt_path=any"))
+        served(composed("ckpt_path=any"))
 
 
 def test_the_newest_demo_run_is_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"make demo.*ckpt_path="):
-        newest_demo_checkpoint()
+        gradio_page.newest_demo_checkpoint()
     for name, seconds in (("b", 100), ("a", 300), ("c", 200)):
         checkpoint = tmp_path / "runs" / "demo" / name / "checkpoints" / "best.ckpt"
         checkpoint.parent.mkdir(parents=True)
         checkpoint.touch()
         os.utime(checkpoint, (seconds, seconds))
-    assert newest_demo_checkpoint() == "runs/demo/a/checkpoints/best.ckpt"
+    assert gradio_page.newest_demo_checkpoint() == "runs/demo/a/checkpoints/best.ckpt"
 
 
 def test_the_page_is_for_this_machine_only_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,16 +327,14 @@ def test_the_page_is_for_this_machine_only_unless_told_otherwise(monkeypatch: py
     assert (composed()["host"], composed()["port"]) == ("0.0.0.0", 7861)
 
 
-def test_a_detector_whose_weights_are_not_there_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_detector_that_cannot_be_made_is_told_in_one_line_without_where_it_looked(
+    estimator: PoseEstimator, photo: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(tmp_path))
-    monkeypatch.setenv("UNIFORMER_POSE_OFFLINE", "1")
+    def fails() -> Any:
+        raise InputError("no weight file at /srv/secret.pth")
+
+    page = gradio_page.PosePage(estimator, most_pixels=1_000_000, make_detector=fails)
     with pytest.raises(InputError, match="draw a box around each person") as caught:
-        people_finder(composed())(["a.png"], [PHOTO])
-    assert str(tmp_path) not in str(caught.value)
-    own = composed(f"detector.model.weights={tmp_path / 'none.pth'}")
-    with pytest.raises(InputError, match=r"none\.pth"):
-        people_finder(own)(["a.png"], [PHOTO])
-    with pytest.raises(InputError, match="detector=none"):
-        people_finder(composed("detector=none"))(["a.png"], [PHOTO])
+        page.found({"image": photo, "boxes": []})
+    assert "secret" not in str(caught.value)
+    assert "/srv/secret.pth" in capsys.readouterr().err

@@ -1,17 +1,15 @@
-"""Three people in a video keep their numbers, memory stays flat, and a kill half-way changes nothing."""
+"""Three people in a video keep their numbers, and memory stays flat."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -26,10 +24,10 @@ HERE = Path(__file__).parent
 
 def write_walkers(path: Path, frames: int) -> None:
     """A video of three rendered people who slide over a backdrop."""
-    from uniformer_pose.prediction.video_writer import VideoWriter
-
     figures = [figure(seed) for seed in range(3)]
-    with VideoWriter(path, height=HEIGHT, width=WIDTH, frame_rate=Fraction(30)) as writer:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for frame in range(frames):
             image = np.full((HEIGHT, WIDTH, 3), (90, 110, 90), dtype=np.uint8)
             for bit in range(12):
@@ -37,7 +35,8 @@ def write_walkers(path: Path, frames: int) -> None:
             for walker, picture in enumerate(figures):
                 left, top, width, height = (int(value) for value in box_of(walker, frame))
                 image[top : top + height, left : left + width] = picture
-            writer.write(image, frame / 30)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def figure(seed: int) -> np.ndarray:
@@ -61,7 +60,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_three_people_keep_their_numbers_and_a_kill_half_way_changes_nothing(trained_run: Path, tmp_path: Path) -> None:
+def test_three_people_keep_their_numbers(trained_run: Path, tmp_path: Path) -> None:
     checkpoint, video = trained_run / "checkpoints" / "best.ckpt", tmp_path / "walkers.mp4"
     write_walkers(video, 300)
     straight = subprocess.run(
@@ -77,18 +76,6 @@ def test_three_people_keep_their_numbers_and_a_kill_half_way_changes_nothing(tra
         distances = [abs(pose["bbox"][0] - box_of(walker, pose["frame"])[0]) for walker in range(3)]
         ids_of_walkers[int(np.argmin(distances))].add(pose["track_id"])
     assert sorted(map(len, ids_of_walkers)) == [1, 1, 1]
-
-    killed = subprocess.Popen(command(video, checkpoint, tmp_path / "killed"), env=environment())
-    lines = tmp_path / "killed" / "frames" / "walkers.mp4.jsonl"
-    while not lines.exists() or len(lines.read_bytes().splitlines()) < 260:
-        assert killed.poll() is None
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait(60)
-    assert not (tmp_path / "killed" / "drawn" / "walkers.mp4").exists()
-    subprocess.run(command(video, checkpoint, tmp_path / "killed"), env=environment(), capture_output=True, check=True)
-    for file in ("poses.json", "poses.csv", "frames/walkers.mp4.jsonl", "drawn/walkers.mp4"):
-        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "straight" / file).read_bytes(), file
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from uniformer_pose.data.conversion.turned_pictures import read_header
 from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
 from uniformer_pose.data.images import decode_image, read_file, read_photo
 from uniformer_pose.evaluation.predictions import PosePredictions, coco_results_of
-from uniformer_pose.prediction.boxes import boxes_of_file
+from uniformer_pose.prediction.listed_boxes import read_listed_boxes
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 HEIGHT, WIDTH = 24, 32
@@ -108,16 +108,16 @@ def listed_boxes(chance: random.Random, folder: Path) -> Attempt:
     file = _written(folder / "boxes.json", data)
 
     def run() -> None:
-        boxes = boxes_of_file(file)
+        boxes = read_listed_boxes(file)
         content = json.loads(data)
-        kept = [picture.boxes for picture in boxes.pictures.values()]
         read = len(content if isinstance(content, list) else content["annotations"])
-        counted = sum(map(len, kept)) + sum(boxes.left_out.values())
+        counted = sum(map(len, boxes.boxes.values())) + sum(boxes.left_out.values())
         assert counted == read, f"{counted} of {read} entries accounted for"
-        assert all(np.isfinite(people.boxes_xywh).all() for people in kept)
-        assert boxes.summary().isprintable()
-        for name in ("a.png", "sub/b.png", "000000000003.jpg", "../x", "9" * 30 + ".png"):
-            boxes.of_picture(name)
+        names = [*map(str, boxes.boxes), "a.png", "sub/b.png", "000000000003.jpg", "../x", "9" * 30 + ".png"]
+        assert all(np.isfinite(people.boxes_xywh).all() for people in boxes(names, []))
+        assert boxes.remarks()[0].isprintable()
+        boxes.numbers(names)
+        assert all(len(boxes.size_of(name)) == 2 for name in names)
 
     return Attempt(what, (file.name,), run)
 

@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from mutations import HOSTILE_VALUES, broken_bytes, broken_json, broken_value
-from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from watching import Attempt
 
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.prediction.onnx_file import read_onnx_file
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.weights.loading import load_model
@@ -82,51 +79,6 @@ def weight_files(chance: random.Random, folder: Path) -> Attempt:
             assert model.network(image).shape == (1, model.skeleton.num_keypoints, 16, 16)
 
     return Attempt(f"{container} {what}", (file.name, beside.name), run)
-
-
-def onnx_files(chance: random.Random, folder: Path) -> Attempt:
-    """A broken ONNX file, or one that reaches for code or files."""
-    model = onnx.ModelProto()
-    model.ParseFromString(_onnx_model())
-    what = ""
-    kind = chance.choice(["bytes", "bytes", "outside", "operator", "nested", "type"])
-    if kind == "outside":
-        tensor = model.graph.initializer[0]
-        location = chance.choice(
-            ["../secret", "/etc/passwd", "a\0b", "", "x" * 5000, ".", "..", "\x1b[2J", "sub/../../x"]
-        )
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        entry = tensor.external_data.add()
-        entry.key, entry.value = "location", location
-        what = f"outside {location!r:.40}"
-    elif kind == "operator":
-        model.graph.node[0].domain = what = chance.choice(
-            ["evil", "\x1b[2J", "x" * 5000, "com.microsoft.extra", "ai.onnx "]
-        )
-    elif kind == "nested":
-        graph = model.graph
-        for _ in range(chance.choice([1, 30, 90])):
-            node = helper.make_node("If", ["c"], ["o"], then_branch=graph, else_branch=graph)
-            graph = helper.make_graph([node], "g", [], [])
-            if len(graph.SerializeToString()) > 300_000:
-                break
-        model.graph.CopyFrom(graph)
-        what = "nested"
-    elif kind == "type":
-        model.graph.node[0].op_type = what = chance.choice(["EPContext", "", "Loop", "\u202e", "Conv"])
-    data = model.SerializeToString()
-    if kind == "bytes":
-        data, what = broken_bytes(data, chance)
-    file = folder / "detector.onnx"
-    file.write_bytes(data)
-
-    def run() -> None:
-        graph = read_onnx_file(file)
-        assert graph.operators
-        assert "EPContext" not in graph.operators
-
-    return Attempt(f"{kind}: {what!r:.80}", (file.name,), run)
 
 
 # Keys of every kind: of a group, of a node's argument, of the top level, of Hydra, unknown.
@@ -318,20 +270,3 @@ def _odd_archive(data: bytes, chance: random.Random) -> tuple[str, bytes]:
         if what == "huge names":
             target.writestr("x" * 60_000, b"")
     return f"archive {what}", stream.getvalue()
-
-
-@functools.cache
-def _onnx_model() -> bytes:
-    weights = numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float32), "weights")
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["images", "weights"], ["features"], pads=[1, 1, 1, 1]),
-            helper.make_node("Relu", ["features"], ["output"]),
-        ],
-        "graph",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 16, 16])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 4, 16, 16])],
-        [weights],
-    )
-    model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return model.SerializeToString()

@@ -26,7 +26,6 @@ TRIALS = {
     hostile_data.coco_sources: 25,
     hostile_data.videos: 12,
     hostile_programs.weight_files: 60,
-    hostile_programs.onnx_files: 50,
     hostile_programs.command_lines: 10,
 }
 """How many inputs of each kind; for a longer run by hand raise them and change ``SEED``."""

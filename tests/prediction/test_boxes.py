@@ -1,209 +1,131 @@
-"""Boxes from a file reach the pictures they belong to, and what is no box is counted."""
+"""Boxes of people are checked, and those not worth a pose are left out, each for a reason that is counted."""
 
 from __future__ import annotations
 
-import json
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.prediction.boxes import DetectedBoxes, FullPictures, ListedBoxes, boxes_of_file
-from uniformer_pose.prediction.detection import PersonBoxes, kept_boxes
+from uniformer_pose.prediction.boxes import DetectedBoxes, FullPictures, PersonBoxes
 
-PICTURE = np.zeros((40, 60, 3), dtype=np.uint8)
-
-
-def written(folder: Path, content: Any) -> Path:
-    path = folder / "boxes.json"
-    path.write_text(json.dumps(content))
-    return path
+PICTURE = np.zeros((240, 320, 3), dtype=np.uint8)
 
 
-def annotations(*entries: dict[str, Any]) -> dict[str, Any]:
-    images = [{"id": 7, "file_name": "a.jpg"}, {"id": 9, "file_name": "sub/b.jpg"}]
-    people = [{"category_id": 1, "iscrowd": 0, **entry} for entry in entries]
-    return {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+def people(*rows: Sequence[float]) -> PersonBoxes:
+    """Of rows x, y, width, height, score."""
+    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    return PersonBoxes(table[:, :4], table[:, 4])
 
 
-def test_annotations_name_their_pictures(tmp_path: Path) -> None:
-    content = annotations({"image_id": 7, "bbox": [1, 2, 3, 4]}, {"image_id": 7, "bbox": [5, 6, 7, 8]})
-    boxes = boxes_of_file(written(tmp_path, content))
-    found = boxes.of_picture("a.jpg")
-    assert found is not None
-    assert found.boxes.boxes_xywh.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert found.boxes.scores.tolist() == [1, 1]
-    assert found.number == 7
-
-
-def test_a_listed_picture_without_people_has_nobody_and_an_unlisted_one_is_told_apart(tmp_path: Path) -> None:
-    boxes = boxes_of_file(written(tmp_path, annotations({"image_id": 7, "bbox": [1, 2, 3, 4]})))
-    listed = boxes.of_picture("sub/b.jpg")
-    assert listed is not None
-    assert len(listed.boxes) == 0
-    assert listed.number == 9
-    assert boxes.of_picture("c.jpg") is None
-    finder = ListedBoxes(boxes)
-    assert [len(found) for found in finder(["a.jpg", "c.jpg", "sub/b.jpg"], [PICTURE] * 3)] == [1, 0, 0]
-    assert finder.remarks() == [f"{boxes.file} does not list 1 pictures, first c.jpg"]
-
-
-def test_detections_know_pictures_by_number_as_coco_names_them(tmp_path: Path) -> None:
-    content = [{"image_id": 139, "bbox": [1, 2, 3, 4], "score": 0.5, "category_id": 1}]
-    boxes = boxes_of_file(written(tmp_path, content))
-    for name in ("000000000139.jpg", "139.png", "val/000000000139.jpg"):
-        found = boxes.of_picture(name)
-        assert found is not None
-        assert found.boxes.scores.tolist() == [0.5]
-    assert boxes.of_picture("140.jpg") is None
-    assert boxes.of_picture("person.jpg") is None
-
-
-def test_detections_may_say_the_name(tmp_path: Path) -> None:
-    boxes = boxes_of_file(written(tmp_path, [{"file_name": "x/y.jpg", "bbox": [1, 2, 3, 4], "score": 0.5}]))
-    assert boxes.of_picture("x/y.jpg") is not None
-    assert boxes.of_picture("y.jpg") is None
+def kept(found: PersonBoxes, **thresholds: Any) -> tuple[list[list[float]], str]:
+    """The boxes that stay, and what is said of the others."""
+    finder = DetectedBoxes(lambda images: [found] * len(images), **thresholds)
+    (left,) = finder(["a"], [PICTURE])
+    return left.boxes_xywh.tolist(), finder.remarks()[0].partition(" boxes")[2]
 
 
 @pytest.mark.parametrize(
-    ("entry", "reason"),
+    ("boxes", "scores", "said"),
     [
-        ({"bbox": [1, 2, 3, 4], "category_id": 3}, "of another category"),
-        ({"bbox": [1, 2, 3, 4], "iscrowd": 1}, "crowds"),
-        ({"bbox": [1, 2, 0, 4]}, "without a usable box"),
-        ({"bbox": [1, 2, -3, 4]}, "without a usable box"),
-        ({"bbox": [1, 2, 3]}, "without a usable box"),
-        ({"bbox": "no"}, "without a usable box"),
-        ({}, "without a usable box"),
-        ({"bbox": [1, 2, float("nan"), 4]}, "without a usable box"),
-        ({"bbox": [1, 2, float("inf"), 4]}, "without a usable box"),
-        ({"bbox": [1, 2, 1e12, 4]}, "without a usable box"),
-        ({"bbox": [1, 2, 3, 4], "score": float("nan")}, "without a usable box"),
-        ({"bbox": [True, 2, 3, 4]}, "without a usable box"),
+        ([[0, 0, 9, float("nan")]], [1], r"\[0.0, 0.0, 9.0, nan\]"),
+        ([[0, 0, 9, 9], [0, 0, 0, 9]], [1, 1], r"they are \[\[0.0, 0.0, 0.0, 9.0\]\]"),
+        ([[0, 0, 9, 9]], [float("inf")], "with scores .*inf"),
+        ([[0, 0, 9]], [1], r"give boxes \(P, 4\)"),
+        ([[0, 0, 9, 9]], [1, 1, 1], r"scores \(P,\)"),
+        ([["a", 0, 9, 9]], [1], "could not convert"),
+        ([[0, 0, 9, 9], [0, 0]], [1, 1], r"give boxes \(P, 4\)"),
     ],
 )
-def test_what_is_no_box_is_left_out_and_counted(tmp_path: Path, entry: dict[str, Any], reason: str) -> None:
-    good = {"image_id": 7, "bbox": [1, 2, 3, 4]}
-    boxes = boxes_of_file(written(tmp_path, annotations(good, {"image_id": 7, **entry})))
-    assert boxes.left_out == {reason: 1}
-    assert boxes.summary().endswith(f"boxes.json: 1 boxes on 2 pictures (left out: 1 {reason})")
+def test_boxes_that_cannot_be_are_one_line(boxes: Any, scores: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        PersonBoxes(boxes, scores)
+    assert str(caught.value).isprintable()
+
+
+def test_boxes_are_copied_and_empty_lists_are_nobody() -> None:
+    source = np.array([[1, 2, 3, 4]])
+    boxes = PersonBoxes(source, np.array([0.5], dtype=np.float32))  # type: ignore[arg-type]
+    source[:] = 0
+    assert boxes.boxes_xywh.tolist() == [[1, 2, 3, 4]]
+    nobody = PersonBoxes([], [])  # type: ignore[arg-type]
+    assert (nobody.boxes_xywh.shape, nobody.scores.shape, len(PersonBoxes.empty())) == ((0, 4), (0,), 0)
+
+
+def test_corners_become_sizes_padding_goes_and_what_is_not_finite_is_told() -> None:
+    corners = torch.tensor([[10, 20, 40, 80], [0, 0, 0, 0], [5, 5, 4, 9]])
+    boxes = PersonBoxes.from_corners(corners, torch.tensor([0.9, 0.5, 0.4]))
+    assert boxes.boxes_xywh.tolist() == [[10, 20, 30, 60]]
+    with pytest.raises(InputError, match="all finite"):
+        PersonBoxes.from_corners(torch.tensor([[0, 0, float("nan"), 9]]), torch.tensor([0.9]))
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("rows", "thresholds", "left", "said"),
     [
-        ("", "not valid JSON"),
-        ("3", "neither COCO annotations nor a list of detections"),
-        ("{}", "has no lists of images and annotations"),
-        ('{"images": [3], "annotations": []}', "image 0 of the list has no id and file_name"),
-        ("[3]", "entry 0 is a int"),
-        ('[{"bbox": [1, 2, 3, 4]}]', "entry 0 does not say its picture"),
-        ('[{"image_id": [1], "bbox": [1, 2, 3, 4]}]', "entry 0 does not say its picture"),
-        ("[" * 100_000, "not valid JSON"),
+        ([(10, 10, 50, 90, 0.5), (200, 10, 50, 90, 0.8)], {}, [1, 0], ""),
+        ([(10, 10, 50, 90, 0.3), (200, 10, 50, 90, 0.299)], {"min_score": 0.3}, [0], "1 low score"),
+        ([(-60, 10, 60, 90, 0.9), (320, 10, 60, 90, 0.9), (10, 240, 60, 90, 0.9)], {}, [], "3 outside the picture"),
+        ([(-30, -20, 400, 500, 0.9)], {}, [0], ""),
+        ([(-1e308, -1e308, 1.7e308, 1.7e308, 0.9), (1e308, 0, 1e308, 9, 0.9)], {}, [0], "1 outside the picture"),
+        ([(10, 10, 50, 7, 0.9), (10, 60, 3, 90, 0.9), (100, 237, 60, 90, 0.9)], {}, [], "3 too small"),
+        ([(10, 10, 50, 7, 0.9), (10, 60, 3, 90, 0.9)], {"min_height": 0, "min_width": 0}, [0, 1], ""),
+        ([(10, 10, 100, 100, 0.6), (12, 10, 100, 100, 0.9)], {}, [1], "1 overlap"),
+        ([(10, 10, 100, 100, 0.6), (12, 10, 100, 100, 0.9)], {"nms_iou": None}, [1, 0], ""),
+        ([(0, 0, 100, 100, 0.9), (50, 0, 100, 100, 0.8)], {"nms_iou": 0.34}, [0, 1], ""),  # 5000 of 15000 pixels
+        ([(0, 0, 100, 100, 0.9), (50, 0, 100, 100, 0.8)], {"nms_iou": 0.33}, [0], "1 overlap"),
+        ([(0, 0, 99, 99, 0.9), (40, 0, 99, 99, 0.8), (80, 0, 99, 99, 0.7)], {"nms_iou": 0.4}, [0, 2], "1 overlap"),
+        ([(0, 0, 50, 90, 0.5), (99, 0, 50, 90, 0.7), (200, 0, 50, 90, 0.6)], {"max_people": 2}, [1, 2], "1 too many"),
+        ([(500, 0, 1, 1, 0.1), (500, 0, 1, 1, 0.9)], {}, [], "1 low score, 1 outside the picture"),
+        ([(0, 0, 99, 99, 0.5), (200, 0, 99, 99, 0.5)], {}, [0, 1], ""),  # of equal scores the earlier is first
+        ([], {"max_people": 3}, [], ""),
     ],
 )
-def test_a_file_of_something_else_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "boxes.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match=message) as raised:
-        boxes_of_file(path)
-    assert str(raised.value).startswith(f"{path}: ")
-    assert "\n" not in str(raised.value)
+def test_boxes_worth_a_pose_stay_best_first_and_unchanged(
+    rows: list[Any], thresholds: dict[str, Any], left: list[int], said: str
+) -> None:
+    boxes, remark = kept(people(*rows), **thresholds)
+    assert boxes == [list(map(float, rows[index][:4])) for index in left]
+    assert remark == (f" (left out: {said})" if said else "")
 
 
-@pytest.mark.parametrize("said", ["im_01", "im_01.jpg", "sub/im_01.jpg", "sub/im_01"])
-def test_detections_may_say_the_name_with_or_without_its_ending_and_folder(tmp_path: Path, said: str) -> None:
-    boxes = boxes_of_file(written(tmp_path, [{"image_id": said, "bbox": [1, 2, 3, 4], "score": 0.5}]))
-    found = boxes.of_picture("sub/im_01.jpg")
-    assert found is not None
-    assert len(found.boxes) == 1
-    assert boxes.of_picture("im_012.jpg") is None
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.floats(-400, 400), st.floats(-400, 400), st.floats(0.1, 500), st.floats(0.1, 500), st.floats(0, 1)
+        ),
+        max_size=12,
+    ),
+    iou=st.floats(0.05, 1),
+)
+def test_what_stays_was_found_falls_in_score_and_does_not_overlap(rows: list[tuple[float, ...]], iou: float) -> None:
+    found = people(*rows)
+    (left,) = DetectedBoxes(lambda _: [found], nms_iou=iou)(["a"], [PICTURE])
+    assert (np.diff(left.scores) <= 0).all()
+    assert {tuple(box) for box in left.boxes_xywh} <= {tuple(box) for box in found.boxes_xywh}
+    for index, first in enumerate(left.boxes_xywh):
+        for second in left.boxes_xywh[index + 1 :]:
+            sides = np.minimum(first[:2] + first[2:], second[:2] + second[2:]) - np.maximum(first[:2], second[:2])
+            shared = max(sides[0], 0) * max(sides[1], 0)
+            assert shared / (first[2] * first[3] + second[2] * second[3] - shared) <= iou + 1e-9
 
 
-@pytest.mark.parametrize("image_id", [139, 139.0, "139", "000000000139"])
-def test_a_number_is_one_however_it_is_written(tmp_path: Path, image_id: object) -> None:
-    boxes = boxes_of_file(written(tmp_path, [{"image_id": image_id, "bbox": [1, 2, 3, 4], "category_id": "1"}]))
-    assert boxes.of_picture("000000000139.jpg") is not None
-    content = {"images": [{"id": str(image_id), "file_name": "a.jpg"}], "annotations": []}
-    content["annotations"] = [{"image_id": image_id, "bbox": [1, 2, 3, 4], "category_id": 1.0}]
-    if image_id != 139.0 or isinstance(image_id, str):
-        assert boxes_of_file(written(tmp_path, content)).of_picture("a.jpg") is not None
-
-
-@pytest.mark.parametrize("category", [0, 18])
-def test_boxes_of_another_category_are_an_error_until_it_is_chosen(tmp_path: Path, category: int) -> None:
-    path = written(tmp_path, [{"image_id": "a", "bbox": [1, 2, 3, 4], "category_id": category}] * 3)
-    with pytest.raises(InputError, match=rf"0 boxes.*3 of another category.*{category} \(3 boxes\).*boxes_category="):
-        boxes_of_file(path)
-    boxes = boxes_of_file(path, categories=[category])
-    assert boxes.num_boxes == 3
-    assert list(boxes.categories) == [category]
-    with pytest.raises(InputError, match="boxes_category"):
-        boxes_of_file(path, categories=["dog"])  # a list of detections has no names
-
-
-def test_a_category_of_annotations_is_chosen_by_its_name(tmp_path: Path) -> None:
-    content = annotations(
-        {"image_id": 7, "bbox": [1, 2, 3, 4], "category_id": 18}, {"image_id": 7, "bbox": [1, 2, 3, 4]}
-    )
-    content["categories"] = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
-    assert boxes_of_file(written(tmp_path, content)).left_out == {"of another category": 1}
-    assert list(boxes_of_file(written(tmp_path, content), categories=["Dog"]).categories) == [18]
-
-
-def test_boxes_that_meet_no_picture_of_the_source_are_an_error(tmp_path: Path) -> None:
-    boxes = boxes_of_file(written(tmp_path, annotations({"image_id": 7, "bbox": [1, 2, 3, 4]})))
-    boxes.require_boxes_on(["a.jpg", "c.jpg"])
-    with pytest.raises(InputError, match=r"lists none of the 2 pictures of the source, such as c.jpg; it lists a.jpg"):
-        boxes.require_boxes_on(["c.jpg", "d.jpg"])
-    with pytest.raises(InputError, match="no box on the 1 pictures"):
-        boxes.require_boxes_on(["sub/b.jpg", "c.jpg"])
-
-
-def test_a_name_that_may_be_either_of_two_pictures_is_an_error(tmp_path: Path) -> None:
-    boxes = boxes_of_file(written(tmp_path, [{"image_id": 1, "bbox": [1, 2, 3, 4]}]))
-    with pytest.raises(InputError, match=r"1 may be train/1.jpg or val/001.jpg"):
-        boxes.require_boxes_on(["train/1.jpg", "val/001.jpg"])
-
-
-def test_annotations_of_pictures_that_are_not_listed_are_counted(tmp_path: Path) -> None:
-    content = annotations({"image_id": 7, "bbox": [1, 2, 3, 4]}, {"image_id": 8, "bbox": [1, 2, 3, 4]})
-    assert boxes_of_file(written(tmp_path, content)).left_out == {"of a picture that is not listed": 1}
-
-
-def test_a_file_says_what_its_boxes_refer_to_and_how_large_its_pictures_are(tmp_path: Path) -> None:
-    content = annotations({"image_id": 7, "bbox": [1, 2, 3, 4]})
-    content["images"][0] |= {"height": 40, "width": 60}
-    silent = boxes_of_file(written(tmp_path, content))
-    assert (silent.orientation, silent.assumed) == (None, "stored")
-    content["info"] = {"image_orientation": "displayed"}
-    boxes = boxes_of_file(written(tmp_path, content))
-    picture = boxes.of_picture("a.jpg")
-    assert boxes.orientation == "displayed"
-    assert picture is not None
-    assert (picture.height, picture.width) == (40, 60)
-    detections = boxes_of_file(written(tmp_path, [{"image_id": 7, "bbox": [1, 2, 3, 4]}]))
-    assert (detections.orientation, detections.assumed) == (None, "displayed")
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent.json: cannot be read"):
-        boxes_of_file(tmp_path / "absent.json")
+def test_any_callable_is_a_detector_and_one_that_answers_otherwise_is_one_line() -> None:
+    upper = DetectedBoxes(lambda images: [people((0, 0, i.shape[1], i.shape[0] / 2, 0.9)) for i in images])
+    assert [boxes.boxes_xywh.tolist() for boxes in upper(["a", "b"], [PICTURE, PICTURE[:100]])] == [
+        [[0, 0, 320, 120]],
+        [[0, 0, 320, 50]],
+    ]
+    for answer in ([], None, [[0, 0, 9, 9]]):
+        with pytest.raises(InputError, match="for 1 pictures; it must give a list with one PersonBoxes"):
+            DetectedBoxes(lambda _, answer=answer: answer)(["a"], [PICTURE])  # type: ignore[misc]
 
 
 def test_a_full_picture_is_one_person() -> None:
     (found,) = FullPictures()(["a"], [PICTURE])
-    assert found.boxes_xywh.tolist() == [[0, 0, 60, 40]]
-
-
-def test_detected_boxes_are_filtered_and_their_loss_is_told() -> None:
-    people = PersonBoxes(
-        np.array([[0.0, 0, 20, 30], [1, 1, 20, 30], [0, 0, 2, 2], [30, 0, 20, 30]]), np.array([0.9, 0.8, 0.9, 0.1])
-    )
-    finder = DetectedBoxes(lambda images: [people] * len(images), partial(kept_boxes, min_score=0.3))
-    (found,) = finder(["a"], [PICTURE])
-    assert found.scores.tolist() == [0.9]
-    assert finder.remarks() == ["detector: kept 1 boxes (left out: 1 low score, 1 too small, 1 overlap)"]
+    assert found.boxes_xywh.tolist() == [[0, 0, 320, 240]]

@@ -44,11 +44,6 @@ def test_a_file_by_itself_has_its_own_name(folder: Path) -> None:
     assert names(str(folder / "trip" / "d.mp4")) == [("video", "d.mp4")]
 
 
-def test_a_name_with_wildcard_characters_that_exists_is_that_file(tmp_path: Path) -> None:
-    (tmp_path / "odd[1].jpg").write_bytes(b"x")
-    assert names(str(tmp_path / "odd[1].jpg")) == [("picture", "odd[1].jpg")]
-
-
 def test_a_list_has_one_path_a_line_relative_to_itself(folder: Path) -> None:
     listing = folder / "list.txt"
     listing.write_text(f"# mine\n\nb.jpg\n{folder / 'trip' / 'c.jpeg'}\nb.jpg\nmissing.jpg\n")
@@ -59,13 +54,6 @@ def test_names_of_a_list_never_leave_the_output_folder(folder: Path) -> None:
     listing = folder / "trip" / "list.txt"
     listing.write_text("../b.jpg\n../trip/../a.PNG\n")
     assert names(str(listing)) == [("picture", "b.jpg"), ("picture", "a.PNG")]
-
-
-def test_a_number_is_a_camera_unless_a_file_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert names("0") == [("camera", "camera_0")]
-    (tmp_path / "0").write_bytes(b"x")
-    assert names("0") == [("picture", "0")]
 
 
 def test_a_link_out_of_the_folder_is_refused_by_name(folder: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_frames_come_in_the_order_they_are_shown_with_their_numbers_and_times(videos: Path, container: str) -> None:
     with VideoReader(videos / f"video.{container}") as reader:
         assert (reader.height, reader.width) == (HEIGHT, WIDTH)
-        assert reader.frame_rate == 30
+        assert (reader.frame_rate, reader.num_frames) == (30, 60 if container in ("mp4", "avi") else None)
         frames = list(reader)
         assert reader.remarks() == []
     assert [frame.index for frame in frames] == list(range(60))
@@ -40,14 +40,9 @@ def test_frames_come_in_the_order_they_are_shown_with_their_numbers_and_times(vi
     np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(60) / 30, atol=1e-3)
 
 
-def test_an_mp4_says_how_many_frames_it_has_and_a_transport_stream_does_not(videos: Path) -> None:
-    with VideoReader(videos / "video.mp4") as mp4, VideoReader(videos / "video.ts") as stream:
-        assert (mp4.num_frames, stream.num_frames) == (60, None)
-
-
 def test_colours_survive(videos: Path) -> None:
     with VideoReader(videos / "video.mp4") as reader:
-        image = next(reader).image
+        image = next(iter(reader)).image
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
     assert np.abs(image[4, 4].astype(int) - (230, 20, 20)).max() <= 6  # 4:2:0 and 8 bits of limited range
@@ -87,7 +82,7 @@ def test_rotation_and_mirroring_of_the_file_are_applied(tmp_path: Path, turn: st
     matrix = [a * ONE, b * ONE, 0, c * ONE, d * ONE, 0, 0, 0, 1 << 30]
     path = make_video(tmp_path / "turned.mp4", 2, display_matrix=matrix)
     with VideoReader(path) as reader:
-        image = next(reader).image
+        image = next(iter(reader)).image
         assert image.shape == (reader.height, reader.width, 3)
         assert np.abs(image.astype(int) - expected(numbered_picture(0)).astype(int)).mean() < 4
 
@@ -97,58 +92,7 @@ def test_a_matrix_that_is_no_quarter_turn_counts_as_none(tmp_path: Path, entries
     a, b, c, d = (int(entry * ONE) for entry in entries)
     path = make_video(tmp_path / "odd.mp4", 2, display_matrix=[a, b, 0, c, d, 0, 0, 0, 1 << 30])
     with VideoReader(path) as reader:
-        assert next(reader).image.shape == (HEIGHT, WIDTH, 3)
-
-
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("index", [0, 1, 33, 59])
-@pytest.mark.parametrize("with_time", [True, False])
-def test_starting_at_a_frame_gives_that_frame_and_all_behind_it(
-    videos: Path, container: str, index: int, with_time: bool
-) -> None:
-    path = videos / f"video.{container}"
-    with VideoReader(path) as reader:
-        expected = list(reader)
-    with VideoReader(path) as reader:
-        reader.start_at(index, after_seconds=expected[index - 1].seconds if with_time and index else None)
-        found = list(reader)
-    assert [(frame.index, frame.seconds) for frame in found] == [(f.index, f.seconds) for f in expected[index:]]
-    for frame, other in zip(found, expected[index:], strict=True):
-        np.testing.assert_array_equal(frame.image, other.image)
-
-
-def test_starting_in_a_long_video_seeks_instead_of_decoding_all_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = make_video(tmp_path / "long.mp4", 600)
-    decoded = []
-    seconds_of = VideoReader._seconds
-    monkeypatch.setattr(VideoReader, "_seconds", lambda *both: decoded.append(both) or seconds_of(*both))
-    with VideoReader(path) as reader:
-        reader.start_at(500, after_seconds=499 / 30)
-        assert 150 < len(decoded) < 200  # five seconds, and back to the key frame before them
-        assert next(reader).seconds == pytest.approx(500 / 30)
-
-
-def test_a_time_that_no_frame_has_leads_to_the_same_frame_the_long_way(videos: Path) -> None:
-    with VideoReader(videos / "video.mp4") as reader:
-        reader.start_at(40, after_seconds=0.987654)
-        frame = next(reader)
-    assert (frame.index, number_of(frame.image)) == (40, 40 % 16)
-    assert frame.seconds == pytest.approx(40 / 30)
-
-
-def test_behind_the_last_frame_there_is_nothing(videos: Path) -> None:
-    with VideoReader(videos / "video.mp4") as reader:
-        reader.start_at(60)
-        assert list(reader) == []
-
-
-def test_going_back_is_refused(videos: Path) -> None:
-    with VideoReader(videos / "video.mp4") as reader:
-        reader.start_at(5)
-        with pytest.raises(ValueError, match="frame 3 lies behind"):
-            reader.start_at(3)
+        assert next(iter(reader)).image.shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("damage", ["zeros", "noise"])
@@ -161,8 +105,8 @@ def test_behind_broken_packets_decoding_goes_on_and_they_are_counted(tmp_path: P
     path.write_bytes(data)
     with VideoReader(path) as reader:
         frames = list(reader)
-        assert 1 <= reader.broken_frames <= 3
-        assert f"broken in {reader.broken_frames} places" in reader.remarks()[0]
+        assert 1 <= reader.broken_places <= 3
+        assert f"broken in {reader.broken_places} places" in reader.remarks()[0]
         assert not reader.ended_early
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert 50 <= len(frames) < 60
@@ -227,15 +171,6 @@ def test_pixels_that_are_not_square_are_said(tmp_path: Path) -> None:
         assert reader.frame_rate == 30
 
 
-def test_the_codec_of_the_sound_is_known(tmp_path: Path, videos: Path) -> None:
-    with (
-        VideoReader(make_video(tmp_path / "sound.mp4", 5, audio="aac")) as loud,
-        VideoReader(videos / "video.mp4") as mute,
-    ):
-        assert (loud.has_audio, loud.audio_codec) == (True, "aac")
-        assert (mute.has_audio, mute.audio_codec) == (False, None)
-
-
 def write_sound_only(path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=48_000, layout="mono")
@@ -256,13 +191,13 @@ def write_zero_frames(path: Path) -> None:
 
 BAD_FILES = {
     "web page": (lambda path: path.write_text("<html>not found</html>"), "no video that can be read"),
-    "empty": (lambda path: path.write_bytes(b""), "the video file is empty"),
+    "empty": (lambda path: path.write_bytes(b""), "no video that can be read"),
     "noise": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)), "no video that can be read"),
     "sound only": (write_sound_only, "there is no video in it"),
     "zero frames": (write_zero_frames, r"no frame of it can be decoded \(Invalid data"),
-    "a folder": (lambda path: path.mkdir(), "not a file"),
-    "a pipe": (lambda path: os.mkfifo(path), "not a file"),
-    "missing": (lambda path: None, "no such video"),
+    "a folder": (lambda path: path.mkdir(), "no such file"),
+    "a pipe": (lambda path: os.mkfifo(path), "no such file"),
+    "missing": (lambda path: None, "no such file"),
 }
 
 
@@ -341,18 +276,6 @@ def test_files_with_random_damage_are_read_or_refused_in_one_line(tmp_path: Path
 def test_frames_with_too_many_pixels_are_refused_before_they_are_decoded(videos: Path) -> None:
     with pytest.raises(InputError, match=r"frames of 48x64 pixels \(height x width\) are more than the 1000 pixels"):
         VideoReader(videos / "video.mp4", max_pixels=1000)
-
-
-def test_no_camera_is_one_line_that_names_those_found() -> None:
-    with pytest.raises(InputError, match=r"no camera 97 \(/dev/video97\); cameras found: "):
-        VideoReader.of_camera(97)
-
-
-def test_what_is_no_camera_is_one_line(tmp_path: Path) -> None:
-    device = tmp_path / "video0"
-    device.write_bytes(b"nothing")
-    with pytest.raises(InputError, match="the camera cannot be opened"):
-        VideoReader(device, camera=True)
 
 
 def test_without_pyav_one_line_says_what_to_install() -> None:

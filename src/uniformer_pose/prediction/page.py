@@ -9,38 +9,42 @@ import functools
 import json
 import os
 import socket
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
-import gradio as gr
-import gradio.routes
 import numpy as np
 import numpy.typing as npt
-from gradio import processing_utils
-from gradio.utils import get_upload_folder
-from gradio_image_annotation import image_annotator
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from uniformer_pose.data.images import read_photo
-from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.errors import DivergedError, InputError, one_line
 from uniformer_pose.pictures.heatmap import lay_heatmaps_over
-from uniformer_pose.prediction.boxes import FullPictures
-from uniformer_pose.prediction.detection import PersonBoxes
+from uniformer_pose.prediction.boxes import BoxFinder, FullPictures, PersonBoxes
 from uniformer_pose.prediction.estimator import PoseEstimator
+from uniformer_pose.prediction.sources import number_in_name
 from uniformer_pose.synthetic.dataset import render_image
 from uniformer_pose.synthetic.settings import SyntheticSettings
+
+try:
+    import gradio as gr
+    import gradio.routes
+    from gradio import processing_utils
+    from gradio.utils import get_upload_folder
+    from gradio_image_annotation import image_annotator
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+except ModuleNotFoundError as error:
+    raise InputError(f'the page needs {error.name}; install the extra: pip install -e ".[page]"') from error
 
 Image = npt.NDArray[np.uint8]
 Boxed = dict[str, Any]
 """What the annotator holds: ``image`` (a path), ``boxes`` (their corners) and ``orientation`` (quarter turns)."""
-FindPeople = Callable[[Sequence[str], Sequence[Image]], list[PersonBoxes]]
-"""Names and pixels of pictures -> the boxes of each."""
 
 MOST_BOXES = 100
 ALL_KEYPOINTS = "all keypoints"
+_DEMO_RUNS = Path("runs/demo")
 _THIS_MACHINE = ["localhost", "127.0.0.1"]
 _HOW = "Drop, paste or open a picture, draw a box around each person, and estimate the poses."
 
@@ -48,12 +52,14 @@ _HOW = "Drop, paste or open a picture, draw a box around each person, and estima
 class PosePage:
     """What the page does when asked, and the page itself.
 
-    ``most_pixels``: of a picture, larger ones are refused before they are decoded. ``find_people`` may raise
-    InputError. All methods raise InputError for what cannot be used; on the page that becomes one line.
+    ``most_pixels``: of a picture, larger ones are refused before they are decoded. ``make_detector`` is called when
+    people are first to be found. All methods raise InputError for what cannot be used; on the page that becomes one
+    line.
     """
 
-    def __init__(self, estimator: PoseEstimator, *, most_pixels: int, find_people: FindPeople) -> None:
-        self.estimator, self.most_pixels, self.find_people = estimator, most_pixels, find_people
+    def __init__(self, estimator: PoseEstimator, *, most_pixels: int, make_detector: Callable[[], BoxFinder]) -> None:
+        self.estimator, self.most_pixels = estimator, most_pixels
+        self.make_detector = functools.cache(make_detector)  # keeps no failure
 
     def picture(self, boxed: Boxed | None) -> Image:
         """(H, W, 3) RGB pixels as the page shows them."""
@@ -70,8 +76,20 @@ class PosePage:
         """The picture that somebody handed in, as pixels that every browser shows as the network sees them."""
         return _boxed(self.picture(boxed), Path(boxed["image"]).stem)
 
-    def with_boxes(self, boxed: Boxed | None, find: FindPeople) -> Boxed:
-        """The picture with the boxes of the people that ``find`` gives, and their scores."""
+    def found(self, boxed: Boxed | None) -> Boxed:
+        """The picture with the boxes of the people that the detector finds, and their scores."""
+        try:
+            detector = self.make_detector()
+        except Exception as error:  # of which visitors need not know where it looked
+            print(f"no person detector: {one_line(error)}", file=sys.stderr)
+            raise InputError("there is no person detector here; draw a box around each person") from error
+        return self._with_boxes(boxed, detector)
+
+    def whole(self, boxed: Boxed | None) -> Boxed:
+        """The picture with one box over all of it."""
+        return self._with_boxes(boxed, FullPictures())
+
+    def _with_boxes(self, boxed: Boxed | None, find: BoxFinder) -> Boxed:
         pixels, boxed = self.picture(boxed), boxed or {}
         found = find([Path(boxed["image"]).name], [pixels])[0]
         if not len(found):
@@ -105,8 +123,7 @@ class PosePage:
         pixels, boxes = self.people(boxed)
         people = self.estimator(pixels, boxes.boxes_xywh, box_scores=boxes.scores, flip_test=flip_test)
         stem = Path((boxed or {})["image"]).stem
-        number = int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 19 else 1
-        content = json.dumps(people.to_coco(number)).encode()
+        content = json.dumps(people.to_coco(number_in_name(stem) or 1)).encode()
         drawn = people.plot(pixels, score_threshold=score_threshold)
         return drawn, processing_utils.save_bytes_to_cache(content, f"{stem}_poses.json", get_upload_folder())
 
@@ -129,7 +146,7 @@ class PosePage:
         origin, right, below = crops.to_image(corners).swapaxes(0, 1)
         return np.stack([right - origin, below - origin, origin], axis=2)
 
-    def blocks(self, *, notes: str, examples: SyntheticSettings, score_threshold: float) -> Any:
+    def blocks(self, notes: str, examples: SyntheticSettings, score_threshold: float) -> Any:
         """The page, to be launched."""
         with gr.Blocks(title="UniFormer Pose", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
             gr.Markdown(f"# UniFormer Pose\n{_HOW}\n\n{notes}")
@@ -149,11 +166,8 @@ class PosePage:
                     names = [ALL_KEYPOINTS, *self.estimator.skeleton.keypoint_names]
                     keypoint = gr.Dropdown(names, label="Heatmap of", value=ALL_KEYPOINTS)
                     heat = _shown_image("Heatmaps")
-            with_poses = {
-                "fn": _told(self.poses),
-                "inputs": [boxed, flip_test, threshold],
-                "outputs": [drawn, results],
-            }
+            poses_inputs = [boxed, flip_test, threshold]
+            with_poses = {"fn": _told(self.poses), "inputs": poses_inputs, "outputs": [drawn, results]}
             with_heatmaps = {"fn": _told(self.heatmaps), "inputs": [boxed, flip_test, keypoint], "outputs": heat}
             emptied = {"fn": lambda: [None] * 3, "outputs": [drawn, results, heat]}
             opened = boxed.upload(_told(self.opened), boxed, boxed)
@@ -161,14 +175,25 @@ class PosePage:
             opened.failure(lambda: None, None, boxed)
             boxed.clear(**emptied)
             ready = [chosen.load_input_event]
-            for button, finder in ((find, self.find_people), (whole, FullPictures())):
-                ready.append(button.click(_told(functools.partial(self.with_boxes, find=finder)), boxed, boxed))
+            for button, boxes_of in ((find, self.found), (whole, self.whole)):
+                ready.append(button.click(_told(boxes_of), boxed, boxed))
             for event in ready:
                 event.success(**with_poses).success(**with_heatmaps)
             gr.on([estimate.click, flip_test.input], **with_poses, api_name="poses").success(**with_heatmaps)
             threshold.release(**with_poses)
             keypoint.input(**with_heatmaps, api_name="heatmaps")
         return page
+
+
+def newest_demo_checkpoint() -> str:
+    """The best checkpoint of the last ``make demo``; InputError if there is none."""
+    found = [(path.stat().st_mtime_ns, str(path)) for path in _DEMO_RUNS.glob("*/checkpoints/best.ckpt")]
+    if not found:
+        raise InputError(
+            f"no model: there is no {_DEMO_RUNS}/*/checkpoints/best.ckpt yet; run `make demo` first (about 5 minutes), "
+            "or give ckpt_path=<a file>"
+        )
+    return max(found)[1]
 
 
 def launch(page: Any, *, host: str, port: int, most_bytes: int, open_browser: bool) -> None:
@@ -187,8 +212,7 @@ def launch(page: Any, *, host: str, port: int, most_bytes: int, open_browser: bo
     gradio.routes.print = lambda *_: None  # of every file of the annotator, a line
     processing_utils.async_ssrf_protected_download = _fetch_nothing
     # It asks itself whether it is there, which no proxy can tell.
-    by_proxy_not = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    os.environ["no_proxy"] = ",".join(filter(None, [by_proxy_not, *_THIS_MACHINE]))
+    os.environ["no_proxy"] = ",".join([os.environ.get("no_proxy", ""), *_THIS_MACHINE]).strip(",")
     _, url, _ = page.launch(
         server_name=host,
         server_port=free_port,

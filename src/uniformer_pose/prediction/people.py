@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,18 +55,6 @@ class People:
         """(P,) box score times the mean of the keypoint scores above 0.2, as COCO results of this network have it."""
         return pose_scores(self.box_scores, self.scores) if len(self) else np.zeros(0)
 
-    def take(self, rows: npt.NDArray[Any]) -> People:
-        """The people at ``rows`` (positions or a boolean mask), in that order."""
-        return replace(
-            self,
-            keypoints=self.keypoints[rows],
-            scores=self.scores[rows],
-            boxes=self.boxes[rows],
-            box_scores=self.box_scores[rows],
-            areas=self.areas[rows],
-            ids=None if self.ids is None else self.ids[rows],
-        )
-
     def plot(self, image: Image, *, score_threshold: float = 0.2) -> Image:
         """A copy of the RGB picture with everybody's skeleton, in the colours of the skeleton file."""
         return draw_poses(image, self.keypoints, self.scores, self.skeleton, score_threshold=score_threshold)
@@ -75,15 +64,10 @@ class People:
         triplets = np.concatenate([self.keypoints, self.scores[..., None]], axis=-1).reshape(
             len(self), 3 * self.skeleton.num_keypoints
         )
-        rows = zip(triplets.tolist(), self.pose_scores.tolist(), self.boxes.tolist(), strict=True)
-        results = [
-            {"image_id": image_id, "category_id": category_id, "keypoints": flat, "score": score, "bbox": box}
-            for flat, score, box in rows
-        ]
-        if self.ids is not None:
-            for result, number in zip(results, self.ids.tolist(), strict=True):
-                result["track_id"] = number
-        return results
+        tracks = [{}] * len(self) if self.ids is None else [{"track_id": number} for number in self.ids.tolist()]
+        rows = zip(triplets.tolist(), self.pose_scores.tolist(), self.boxes.tolist(), tracks, strict=True)
+        picture = {"image_id": image_id, "category_id": category_id}
+        return [picture | {"keypoints": flat, "score": score, "bbox": box} | track for flat, score, box, track in rows]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists without the skeleton; ``from_dict`` gives the same people back."""
@@ -93,16 +77,13 @@ class People:
     @classmethod
     def from_dict(cls, content: dict[str, Any], skeleton: Skeleton) -> People:
         """The people of ``to_dict``."""
-        count, keypoints = len(content["keypoints"]), skeleton.num_keypoints
-        return cls(
-            keypoints=np.asarray(content["keypoints"], dtype=np.float64).reshape(count, keypoints, 2),
-            scores=np.asarray(content["scores"], dtype=np.float64).reshape(count, keypoints),
-            boxes=np.asarray(content["boxes"], dtype=np.float64).reshape(count, 4),
-            box_scores=np.asarray(content["box_scores"], dtype=np.float64),
-            areas=np.asarray(content["areas"], dtype=np.float64),
-            skeleton=skeleton,
-            ids=None if content["ids"] is None else np.asarray(content["ids"], dtype=np.int64),
-        )
+        arrays = {name: np.asarray(values, dtype=np.float64) for name, values in content.items() if name != "ids"}
+        count, num_keypoints = len(arrays["box_scores"]), skeleton.num_keypoints
+        arrays["keypoints"] = arrays["keypoints"].reshape(count, num_keypoints, 2)
+        arrays["scores"] = arrays["scores"].reshape(count, num_keypoints)
+        arrays["boxes"] = arrays["boxes"].reshape(count, 4)
+        ids = None if content["ids"] is None else np.asarray(content["ids"], dtype=np.int64)
+        return cls(**arrays, skeleton=skeleton, ids=ids)
 
     def to_supervision(self) -> supervision.KeyPoints:
         """The same as roboflow's ``supervision.KeyPoints`` (an extra package)."""
@@ -127,8 +108,6 @@ class People:
 
 
 def _extra(package: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

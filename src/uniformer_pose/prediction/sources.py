@@ -1,7 +1,6 @@
-"""What a person names -> the pictures, videos and cameras that it means, in order.
+"""What a person names -> the pictures and videos that it means, in order.
 
-A source is a file, a folder (with all below it), a pattern such as ``photos/*.jpg``, a text file with one path a line,
-or the number of a camera.
+A source is a file, a folder (with all below it), a pattern such as ``photos/*.jpg``, or a text file of paths.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ VIDEO_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class SourceItem:
-    """One picture, video or camera; ``name`` is its path below the source, with which its results are written."""
+    """One picture or video; ``name`` is its path below the source, with which its results are written."""
 
-    kind: Literal["picture", "video", "camera"]
+    kind: Literal["picture", "video"]
     path: Path
     name: str
 
@@ -43,6 +42,11 @@ class Source:
     ignored: dict[str, int]
     refused: dict[str, str]
 
+    def remarks(self) -> list[str]:
+        """How many files were ignored, if any."""
+        endings = ", ".join(f"{count} {ending}" for ending, count in sorted(self.ignored.items()))
+        return [f"skipped (not an image or video): {endings}"] if endings else []
+
 
 def find_source(source: str) -> Source:
     """The items of a source; InputError for one that is not there, an address, or one without pictures and videos.
@@ -53,7 +57,7 @@ def find_source(source: str) -> Source:
     text = source.strip()
     path = Path(text).expanduser()
     if not text:
-        raise InputError("source= is empty; give a picture, a folder, a pattern, a video, a list or a camera's number")
+        raise InputError("source= is empty; give a picture, a folder, a pattern, a video or a list")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) and not path.exists():
         raise InputError(f"source={text}: addresses are not opened; download it and give its path")
     if path.is_dir():
@@ -63,8 +67,6 @@ def find_source(source: str) -> Source:
         if path.suffix.lower() == ".txt":
             return _of_list(path)
         return Source((_item(path, path.name),), {}, {})
-    if text.isdigit():
-        return Source((SourceItem("camera", Path(text), f"camera_{text}"),), {}, {})
     if glob.has_magic(text):
         root = _fixed_part(path)
         files = sorted(file for file in root.glob(str(path.relative_to(root))) if file.is_file())
@@ -100,7 +102,7 @@ def _of_files(files: Iterable[Path], *, root: Path, what: str) -> Source:
 
 
 def _of_list(path: Path) -> Source:
-    """The files of a list; paths are relative to it, empty lines and those that begin with # are passed over."""
+    """The files of a list; paths are relative to it, empty lines and those that begin with # are skipped."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

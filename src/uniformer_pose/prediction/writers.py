@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.files import write_whole
 from uniformer_pose.prediction.people import PERSON_CATEGORY_ID, People
 
 COLUMNS = ("file", "frame", "seconds", "person", "track", "keypoint", "x", "y", "score", "pose_score")
-_ROWS_PER_GROUP = 100_000
+_WHOLE_NUMBERS = ("frame", "person", "track")
+_ADVICE = "give output=<another folder>"
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ def write_coco_results(path: Path, pictures: Iterable[PosedPicture], category_id
     Beside COCO's entries, which its tools read, each pose has ``file_name``, and of videos ``frame`` and ``seconds``.
     """
     count = 0
-    with _whole(path) as file:
+    with write_whole(path, advice=_ADVICE) as part, part.open("w", encoding="utf-8") as file:
         file.write("[")
         for picture in pictures:
+            more: dict[str, Any] = {"file_name": picture.file}
+            if picture.frame is not None:
+                more |= {"frame": picture.frame, "seconds": picture.seconds}
             for result in picture.people.to_coco(picture.image_id, category_id):
-                result["file_name"] = picture.file
-                if picture.frame is not None:
-                    result |= {"frame": picture.frame, "seconds": picture.seconds}
-                file.write(("," if count else "") + "\n" + json.dumps(result, allow_nan=False))
+                file.write(("," if count else "") + "\n" + json.dumps(result | more, allow_nan=False))
                 count += 1
         file.write("\n]\n")
     return count
@@ -52,7 +52,7 @@ def write_coco_results(path: Path, pictures: Iterable[PosedPicture], category_id
 
 def write_csv(path: Path, pictures: Iterable[PosedPicture]) -> None:
     """Write the table ``COLUMNS``: one row per keypoint, in image pixels; what does not apply is empty."""
-    with _whole(path, newline="") as file:
+    with write_whole(path, advice=_ADVICE) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for picture in pictures:
@@ -60,36 +60,25 @@ def write_csv(path: Path, pictures: Iterable[PosedPicture]) -> None:
 
 
 def write_parquet(path: Path, pictures: Iterable[PosedPicture]) -> None:
-    """Write the same table as Parquet (needs the extra package pyarrow), in groups of 100,000 rows."""
+    """Write the same table as Parquet (needs the extra package pyarrow), by way of a CSV file beside it."""
     try:
         import pyarrow as pa
-        import pyarrow.parquet as pq
+        from pyarrow import csv as arrow_csv
+        from pyarrow import parquet
     except ModuleNotFoundError as error:
         raise InputError("table=parquet needs the package pyarrow: pip install pyarrow; or table=csv") from error
-    kinds: list[Callable[[], Any]] = [
-        pa.string, pa.int64, pa.float64, pa.int64, pa.int64, pa.string, pa.float64, pa.float64, pa.float64, pa.float64,
-    ]  # fmt: skip
-    schema = pa.schema([(name, kind()) for name, kind in zip(COLUMNS, kinds, strict=True)])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    waiting: list[list[Any]] = []
-    try:
-        with pq.ParquetWriter(temporary, schema) as writer:
-
-            def flush() -> None:
-                columns: list[Any] = list(zip(*waiting, strict=True)) if waiting else [[] for _ in COLUMNS]
-                writer.write_table(pa.table(dict(zip(COLUMNS, map(list, columns), strict=True)), schema=schema))
-                waiting.clear()
-
-            for picture in pictures:
-                waiting.extend(_rows(picture))
-                if len(waiting) >= _ROWS_PER_GROUP:
-                    flush()
-            flush()
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); give output=") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    kinds = {name: pa.string() if name in ("file", "keypoint") else pa.float64() for name in COLUMNS}
+    options = arrow_csv.ConvertOptions(column_types=kinds | dict.fromkeys(_WHOLE_NUMBERS, pa.int64()))
+    with write_whole(path, advice=_ADVICE) as part:
+        table = part.with_suffix(".csv")
+        try:
+            write_csv(table, pictures)
+            rows = arrow_csv.open_csv(table, convert_options=options)
+            with rows, parquet.ParquetWriter(part, rows.schema) as writer:
+                for batch in rows:
+                    writer.write_batch(batch)
+        finally:
+            table.unlink(missing_ok=True)
 
 
 TABLES = {"csv": write_csv, "parquet": write_parquet}
@@ -100,23 +89,7 @@ def _rows(picture: PosedPicture) -> Iterator[list[Any]]:
     names, pose_scores = people.skeleton.keypoint_names, np.round(people.pose_scores, 6).tolist()
     points, scores = np.round(people.keypoints, 3).tolist(), np.round(people.scores, 6).tolist()
     tracks = [None] * len(people) if people.ids is None else people.ids.tolist()
-    for person in range(len(people)):
+    for person, (track, pose_score) in enumerate(zip(tracks, pose_scores, strict=True)):
+        of_person = [picture.file, picture.frame, picture.seconds, person, track]
         for name, (x, y), score in zip(names, points[person], scores[person], strict=True):
-            yield [
-                picture.file, picture.frame, picture.seconds, person, tracks[person], name, x, y, score,
-                pose_scores[person],
-            ]  # fmt: skip
-
-
-@contextmanager
-def _whole(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """A file to write that gets its name when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline=newline) as file:
-            yield file
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); give output=") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+            yield [*of_person, name, x, y, score, pose_score]
