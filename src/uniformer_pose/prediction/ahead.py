@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,8 +13,11 @@ T = TypeVar("T")
 MOST_PIXELS_TOGETHER = 64_000_000
 
 
-def read_ahead(reads: Iterable[Callable[[], T | None]], *, threads: int, waiting: int) -> Iterator[T]:
-    """What the calls return, in order, up to the first None; so many results wait at most."""
+def read_ahead(reads: Iterable[Callable[[], T | None]], *, threads: int, waiting: int) -> Generator[T]:
+    """What the calls return, in order, up to the first None; so many results wait at most.
+
+    Who stops before the end closes it, after which no call is running.
+    """
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[Future[T | None]] = deque()
         calls = iter(reads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,9 +69,11 @@ def pose_pictures(
     remarkable: dict[Remark, list[str]] = {}
     listed = find_poses.find_boxes if isinstance(find_poses.find_boxes, ListedBoxes) else None
     reads = (partial(_read, item, listed, orientation) for item in items)
-    pictures = read_ahead(reads, threads=_READERS, waiting=_READERS + 1)
     done = 0
-    with progress_bar("pictures") as progress:
+    with (
+        closing(read_ahead(reads, threads=_READERS, waiting=_READERS + 1)) as pictures,
+        progress_bar("pictures") as progress,
+    ):
         for group in in_groups(pictures, pixels_of=lambda p: p.pixels, most=find_poses.estimator.batch_size):
             failed |= {picture.item.name: picture.error for picture in group if picture.image is None}
             readable = [(picture.item, picture.image) for picture in group if picture.image is not None]

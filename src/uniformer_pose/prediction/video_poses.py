@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,9 +40,13 @@ def pose_videos(
             # Videos need a package that pictures do not.
             from uniformer_pose.prediction.video import VideoReader
 
-            with VideoReader(item.path, with_sound=output.draw) as reader:
-                posed = _posed_frames(item.name, reader, find_poses, track=track or smooth, smooth=smooth)
-                write_poses(output.poses_of(item), _drawn_frames(item, reader, posed, output, remarks))
+            # Whatever happens, nobody reads any more when the file is closed.
+            with (
+                VideoReader(item.path, with_sound=output.draw) as reader,
+                closing(_posed_frames(item.name, reader, find_poses, track or smooth, smooth)) as posed,
+                closing(_drawn_frames(item, reader, posed, output, remarks)) as drawn,
+            ):
+                write_poses(output.poses_of(item), drawn)
                 remarks += reader.remarks()
         except InputError as error:
             failed[item.name] = str(error)
@@ -50,15 +54,18 @@ def pose_videos(
 
 
 def _posed_frames(
-    name: str, reader: VideoReader, find_poses: PoseFinder, *, track: bool, smooth: bool
-) -> Iterator[tuple[Frame, People]]:
+    name: str, reader: VideoReader, find_poses: PoseFinder, track: bool, smooth: bool
+) -> Generator[tuple[Frame, People]]:
     """Each frame with its people, who have numbers and steadied keypoints where that is wanted."""
     skeleton = find_poses.estimator.skeleton
     tracker, smoother = Tracker(skeleton.oks_sigmas), KeypointSmoother(skeleton.num_keypoints)
     pixels = reader.height * reader.width
     waiting = max(1, min(_FRAMES_TOGETHER, MOST_PIXELS_TOGETHER // pixels))
-    frames = read_ahead(itertools.repeat(partial(next, iter(reader), None)), threads=1, waiting=waiting)
-    with progress_bar(f"frames of {name}") as progress:
+    reads = itertools.repeat(partial(next, iter(reader), None))
+    with (
+        closing(read_ahead(reads, threads=1, waiting=waiting)) as frames,
+        progress_bar(f"frames of {name}") as progress,
+    ):
         for group in in_groups(frames, pixels_of=lambda _: pixels, most=_FRAMES_TOGETHER):
             found = find_poses([name] * len(group), [frame.image for frame in group])
             for frame, people in zip(group, found, strict=True):
@@ -78,7 +85,7 @@ def _drawn_frames(
     posed: Iterator[tuple[Frame, People]],
     output: PoseOutput,
     remarks: list[str],
-) -> Iterator[PosedFrame]:
+) -> Generator[PosedFrame]:
     """The same frames, drawn on the way into the video of ``output``, which is complete when they end."""
     from uniformer_pose.prediction.video_writer import video_writer
 
