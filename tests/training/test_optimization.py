@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import Parameter
 
@@ -20,12 +21,11 @@ RATE = 2e-3
 
 
 def recipe(scheduler: str = "multistep", **warmup: Any) -> Optimization:
-    optimizer = yaml.safe_load((CONF / "optimizer" / "adamw.yaml").read_text())
-    schedule = yaml.safe_load(
-        (CONF / "scheduler" / f"{scheduler}.yaml").read_text().replace("${trainer.max_epochs}", "9")
-    )
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"scheduler={scheduler}", "trainer.max_epochs=9"])
+    schedule: Any = OmegaConf.to_container(config.scheduler, resolve=True)
     schedule["per_step"]["warmup"].update(warmup)
-    return Optimization.of_config(optimizer, schedule)
+    return Optimization.of_config(OmegaConf.to_container(config.optimizer), schedule)
 
 
 def rates(optimization: Optimization, epochs: int, steps_per_epoch: int) -> list[float]:
