@@ -17,7 +17,9 @@ from uniformer_pose.config_parts import PartOfData
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_json
-from uniformer_pose.ranges import Count, CountOrNone, RunName
+from uniformer_pose.ranges import Count, RunName
+
+_PEOPLE_SHOWN = 16  # on the contact sheet of a split
 
 
 @dataclass
@@ -28,7 +30,6 @@ class CheckDataConfig:
     read_images: bool
     workers: Count
     fail_on: Literal["error", "remark"]
-    sheet_people: CountOrNone
     name: RunName
     run_dir: str
     data: PartOfData | None = None
@@ -67,18 +68,16 @@ def check_data(config: dict[str, Any]) -> bool:
     errors, remarks = (sum(split.findings.number_of(s) for split in splits) for s in ("error", "remark"))
     print(f"{errors} errors, {remarks} remarks{'' if config['read_images'] else ' (no image was opened)'}")
     report = Path(config["run_dir"]) / "report.json"
-    facts = {"errors": errors, "remarks": remarks, "skeleton": skeleton.name, "images_read": config["read_images"]}
-    write_json(report, {**facts, "splits": {split.name: split.to_dict() for split in splits}})
+    write_json(report, {"errors": errors, "remarks": remarks, **{split.name: split.to_dict() for split in splits}})
     print(f"report    {report}")
     codec = data["codec"]
     spec = CropSpec(codec["height"], codec["width"], data["box_padding"], codec["method"] == "udp")
-    for split in splits if config["read_images"] and config["sheet_people"] else ():
+    for split in splits if config["read_images"] else ():
         if split.people is not None:
-            suspects, unreadable = split.findings.suspects, split.findings.unreadable
-            shown, doubts = choose_people(split.people, suspects, unreadable, config["sheet_people"])
-            title = f"{split.annotations.name}: {len(shown)} of {len(split.people)} people"
-            sheet = report.with_name(f"{split.name}.png")
-            save_dataset_sheet(sheet, split.people, shown, skeleton, title=title, doubts=doubts, spec=spec)
+            people, found, sheet = split.people, split.findings, report.with_name(f"{split.name}.png")
+            shown, doubts = choose_people(people, found.suspects, found.unreadable, _PEOPLE_SHOWN)
+            title = f"{split.annotations.name}: {len(shown)} of {len(people)} people"
+            save_dataset_sheet(sheet, people, shown, skeleton, title=title, doubts=doubts, spec=spec)
             print(f"pictures  {sheet}")
     return not errors and not (config["fail_on"] == "remark" and remarks)
 

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uniformer_pose.data.checking import annotations
 from uniformer_pose.data.checking.dataset import check_dataset
 from uniformer_pose.data.checking.report import KINDS, Split
 from uniformer_pose.data.coco import read_ground_truth
@@ -95,20 +94,12 @@ def one_keypoint_far_from_the_box(data: Any) -> None:
     set_keypoints(data, 33, values)
 
 
-def swap_everything(data: Any) -> None:
-    """Left is where the viewer's left is, in a face that looks at the viewer."""
-    values = keypoints(data, 50)[data.skeleton.mirror_permutation]
-    nose, left_eye, right_eye = data.skeleton.indices(["nose", "left_eye", "right_eye"])
-    x, y = values[nose, :2]
-    values[[nose, left_eye, right_eye]] = [(x, y, 2), (x - 6, y - 6, 2), (x + 6, y - 6, 2)]
-    set_keypoints(data, 50, values)
-
-
-def swap_hips(data: Any, number: int = 51) -> None:
-    values = keypoints(data, number)
+def swap_hips(data: Any) -> None:
     left, right = data.skeleton.indices(["left_hip", "right_hip"])
-    values[[left, right]] = values[[right, left]]
-    set_keypoints(data, number, values)
+    for number in range(60):
+        values = keypoints(data, number)
+        values[[left, right]] = values[[right, left]]
+        set_keypoints(data, number, values)
 
 
 # Each in an image of its own, so that all of them can stand in one dataset.
@@ -131,32 +122,22 @@ PLANTS: dict[str, Plant] = {
     "keypoint_outside_box": one_keypoint_far_from_the_box,
     "num_keypoints_wrong": change(36, num_keypoints=0),
     "area_implausible": change(37, area=1e6),
-    "left_right_swapped_in_face": swap_everything,
-    "left_right_swapped_in_person": swap_hips,
     "area_missing": drop(1, "area", "val"),
 }
 
 # Further forms of the same kinds.
 VARIANTS: list[tuple[str, str, Plant]] = [
     ("image_unreadable", "the image file is empty", file_of(1, b"")),
-    ("image_unreadable", "web page", file_of(3, b"<!DOCTYPE html><html>not found</html>")),
-    ("image_unreadable", "no image", file_of(4, b"this is no image at all")),
-    ("image_unreadable", "cut off", lambda data: file_of(2, data.image_path(2).read_bytes()[:-200])(data)),
     ("image_unreadable", "outside the image folder", link_outwards),
     ("image_size_differs", "data.image_orientation=displayed", turned_picture),
     ("entry_invalid", "'file_name'", add_image(file_name=7)),
     ("entry_invalid", "leaves the image folder", add_image(file_name="../secret.jpg")),
     ("entry_invalid", "has the id", lambda data: data.train["images"].append({**data.train["images"][13]})),
-    ("entry_invalid", "annotation", change(18, id=0)),
     ("entry_invalid", "earlier", lambda data: person(data, 19).update(id=person(data, 20)["id"])),
     ("entry_invalid", "is in image 999", change(21, image_id=999)),
     ("entry_invalid", "'bbox'", drop(23, "bbox")),
-    ("entry_invalid", "'bbox'", change(24, bbox=[1, 2, 3])),
-    ("entry_invalid", "'bbox'", change(25, bbox=[1, NAN, 30, 40])),
     ("entry_invalid", "'keypoints'", drop(29, "keypoints")),
     ("entry_invalid", "visibility", lambda data: person(data, 30)["keypoints"].__setitem__(2, 3)),
-    ("entry_invalid", "'keypoints'", change(31, keypoints=[1, 2, 2] * 16)),
-    ("entry_invalid", "'keypoints'", lambda data: person(data, 35)["keypoints"].__setitem__(4, NAN)),
     ("entry_invalid", "image_orientation", lambda data: data.train["info"].update(image_orientation="upright")),
     ("entry_invalid", "score", lambda data: data.detections[0].update(score="high")),
     ("entry_invalid", "does not list", lambda data: data.detections[0].update(image_id=777)),
@@ -177,7 +158,7 @@ WHOLE_FILE_PLANTS: dict[str, Plant] = {
     "category_keypoints_differ": lambda data: data.train["categories"][0]["keypoints"].__setitem__(0, "snout"),
     "no_people": lambda data: data.train.update(annotations=[]),
     "keypoint_never_labelled": forget_left_ears,
-    "left_right_swapped_throughout": lambda data: [swap_hips(data, number) for number in range(60)],
+    "left_right_swapped": swap_hips,
     "detections_miss_most_people": lambda data: [entry.update(bbox=[0, 0, 5, 5]) for entry in data.detections],
 }
 
@@ -187,7 +168,6 @@ def test_a_sound_dataset_has_no_defect(dataset) -> None:
     assert train.findings.found + val.findings.found == []
     assert "  nothing wrong" in train.lines()
     assert (len(train.people), len(val.people), len(val.detections)) == (60, 8, 8)
-    assert train.to_dict()["people"]["in images"] == 60
 
 
 @pytest.mark.parametrize("kind", [*PLANTS, *WHOLE_FILE_PLANTS])
@@ -237,15 +217,6 @@ def test_a_side_without_partner_is_told_once_with_how_to_switch_mirroring_off(da
 def test_people_who_do_not_fill_a_batch_are_an_error(dataset) -> None:
     assert dataset.found(batch_size=60, read_images=False) == {}
     assert set(dataset.found(batch_size=61, read_images=False)) == {"fewer_people_than_a_batch"}
-
-
-def test_what_only_the_reader_notices_is_an_error_too(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_content: Any, file: Path, *_: Any, **_settings: Any) -> None:
-        raise InputError(f"{file}: a new rule; obey it")
-
-    monkeypatch.setattr(annotations, "ground_truth_of", refuse)
-    found = {found.kind: found for found in dataset.check()[0].findings.found}
-    assert found["entry_invalid"].examples[0].detail == "a new rule; obey it"
 
 
 def test_all_defects_are_counted_and_the_first_are_kept_as_examples(dataset) -> None:

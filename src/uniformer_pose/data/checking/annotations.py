@@ -241,7 +241,8 @@ def _check_people(of: _Records, people: PersonInstances, skeleton: Skeleton, spl
     add("annotation_repeated", again, lambda _: "repeats an earlier one of its image")
     if area == "annotated":
         _check_areas(of, anybody, kept, add, scored)
-    _check_left_and_right(of, np.flatnonzero(kept), skeleton, split.findings, add)
+    for sentence in left_right_suspicions(of.points[kept], of.visibility[kept], of.boxes[kept], skeleton):
+        split.findings.add("left_right_swapped", sentence)
 
 
 def _check_areas(of: _Records, anybody: BoolArray, kept: BoolArray, add: Add, scored: Severity) -> None:
@@ -254,25 +255,6 @@ def _check_areas(of: _Records, anybody: BoolArray, kept: BoolArray, add: Add, sc
         where[judged[found.where]] = True
         words = "has area {:g} in a box of {:g} x {:g}: " + found.effect()
         add("area_implausible", where, lambda i, words=words: words.format(areas[i], *of.boxes[i, 2:]))
-
-
-def _check_left_and_right(
-    of: _Records, sound: npt.NDArray[np.int64], skeleton: Skeleton, findings: Findings, add: Add
-) -> None:
-    found = left_right_suspicions(of.points[sound], of.visibility[sound], of.boxes[sound], skeleton)
-    names = [f"{left} and {right}" for left, right in skeleton.left_right_pairs]
-    face = np.zeros(len(of.ids), dtype=np.bool_)
-    pairs = np.zeros((len(of.ids), len(names)), dtype=np.bool_)
-    face[sound], pairs[sound] = found.face, found.pairs
-    add("left_right_swapped_in_face", face, lambda _: "has a mirrored face")
-    add(
-        "left_right_swapped_in_person",
-        np.asarray(pairs.any(axis=1)),
-        lambda i: "has doubtful " + ", ".join(name for name, bad in zip(names, pairs[i], strict=True) if bad),
-    )
-    for pair in np.flatnonzero(found.throughout).tolist():
-        detail = f"{names[pair]} agree with the other pairs in {found.agreement[pair]:.0%} of people"
-        findings.add("left_right_swapped_throughout", detail)
 
 
 def _row(numbers: FloatArray) -> str:

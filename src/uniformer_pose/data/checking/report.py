@@ -33,9 +33,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "area_missing": ("remark", "no area, or 0: evaluation on this file needs it; data.area=box takes it from the box"),
     "area_implausible": ("remark", "an area that no segment in this box has: AP depends on it; try data.area=box"),
     "side_without_partner": ("remark", "a keypoint with a side but no mirror partner: mirrored crops teach it wrongly"),
-    "left_right_swapped_in_face": ("remark", "suspicion: nose and eyes are visible, the left eye on the wrong side"),
-    "left_right_swapped_in_person": ("remark", "suspicion: a left-right pair points against the person's others"),
-    "left_right_swapped_throughout": ("remark", "suspicion: a left-right pair is exchanged in most people"),
+    "left_right_swapped": ("remark", "suspicion: a left-right pair, or all of them, exchanged in most people"),
     "keypoint_never_labelled": ("remark", "a keypoint that no person of this split has labelled"),
     "detections_miss_most_people": ("error", "fewer than half of the people have a detector box of IoU 0.5 or more"),
 }
@@ -101,10 +99,6 @@ class Findings:
         """How many errors, or remarks, there are of all kinds together."""
         return sum(found.count for found in self._found.values() if found.severity == severity)
 
-    def to_list(self) -> list[dict[str, Any]]:
-        """As it stands in the JSON report."""
-        return [{**asdict(found), "meaning": KINDS[found.kind][1]} for found in self.found]
-
 
 @dataclass(eq=False)
 class Split:
@@ -123,14 +117,10 @@ class Split:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the JSON report."""
-        people, detections = self.people, self.detections
         return {
-            "annotations": str(self.annotations),
-            "images": str(self.images),
-            "boxes": None if self.boxes is None else str(self.boxes),
-            "people": None if people is None else {**people.counts, "in images": people.num_images},
-            "detections": None if detections is None else detections.counts,
-            "defects": self.findings.to_list(),
+            "people": None if self.people is None else self.people.counts,
+            "detections": None if self.detections is None else self.detections.counts,
+            "defects": [{**asdict(found), "meaning": KINDS[found.kind][1]} for found in self.findings.found],
         }
 
     def lines(self) -> list[str]:
