@@ -130,7 +130,7 @@ def test_a_run_that_was_killed_continues(trained_run: Path, run_script: Any, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "source is required"),
+        ([], "ckpt_path is required"),
         (["source=nowhere", "ckpt_path=x"], "source=nowhere: no such file or folder"),
         (["source=https://host/a.jpg", "ckpt_path=x"], "addresses are not opened"),
         (["source=.", "ckpt_path=x", "boxs=full"], "no such key; did you mean boxes?"),
