@@ -55,7 +55,7 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def training_config(overrides: list[str]) -> DictConfig:
-    """The config that ``src/train.py`` would compose for these overrides; ``device`` and ``threads`` are set too."""
+    """The config that ``src/train.py`` would compose for these overrides."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose("train", [*overrides, "++run_dir=runs/benchmark"])
     OmegaConf.resolve(config)

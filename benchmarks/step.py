@@ -16,6 +16,7 @@ import torch
 
 from paired import data_module, quartiles, random_model, training_config
 from uniformer_pose.data.datamodule import PersonCrops
+from uniformer_pose.training.optimization import Optimization
 from uniformer_pose.training.pose_module import PoseModule
 from uniformer_pose.training.trainer import make_trainer
 
@@ -75,9 +76,10 @@ def images_a_second(config: Any, *, resident: bool) -> float:
         enable_checkpointing=False,
     )
     make: type[PoseModule] = hydra.utils.instantiate(config.training, _partial_=True, _convert_="all")
-    optimizer = hydra.utils.instantiate(config.optimizer, _convert_="all")
     module = make(
-        model=random_model(config, data), protocol=hydra.utils.instantiate(config.evaluation), optimizer=optimizer
+        model=random_model(config, data),
+        protocol=hydra.utils.instantiate(config.evaluation),
+        optimization=Optimization.of_config(config.optimizer, config.scheduler),
     )
     if resident:
         data.setup("fit")
