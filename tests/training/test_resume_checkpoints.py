@@ -128,10 +128,12 @@ def test_nothing_differs_with_two_data_workers_that_get_the_signal_too(people, s
     require_same_as(straight, tmp_path)
 
 
-@pytest.mark.slow
-def test_an_error_is_resumed_from_the_last_periodic_checkpoint(people, straight, tmp_path):
+@pytest.mark.parametrize("step", [pytest.param(8, marks=pytest.mark.slow), 10])
+def test_an_error_is_resumed_from_the_checkpoint_before_it_in_mid_epoch_or_at_an_epochs_end(
+    people, straight, tmp_path, step
+):
     with pytest.raises(ValueError, match="a bug"):
-        train(people, tmp_path, Disturb(ValueError("a bug"), step=8), every_n_steps=3)
+        train(people, tmp_path, Disturb(ValueError("a bug"), step=step), every_n_steps=3)
     assert not (tmp_path / "checkpoints" / "interrupted.ckpt").exists()
     train(people, tmp_path, every_n_steps=3)
 

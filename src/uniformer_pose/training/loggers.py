@@ -54,7 +54,8 @@ class MetricsLog(CSVLogger):
             if self.file.is_file():
                 os.truncate(self.file, size)
             if not self._told:
-                rank_zero_warn(f"{self.file} could not be written ({error.strerror}); training goes on")
+                line = f"{self.file} could not be written ({error.strerror}); training goes on"
+                rank_zero_warn(line)
             self._told = True
 
     def keep(self, num_rows: int) -> None:

@@ -66,11 +66,12 @@ class ResumeCheckpoints(Checkpoint):
         if trainer.is_global_zero and "log_rows" in self._restored:
             for logger in self._logs():
                 logger.keep(self._restored["log_rows"])
+        if self._restored.get("evaluation_follows"):  # elsewhere the progress is still that of the epoch before
+            self._evaluate_if_last(trainer)
         self._restored = {}
         self._agreement.start(trainer.world_size)
         self._wanted, self._saved_at = 0, time.monotonic()
         self._signals.listen()
-        self._evaluate_if_last(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, _module: pl.LightningModule, _batch: Any, index: int) -> None:
         """Save, if any process wants it: what belongs to the batches before is done and logged.
@@ -183,7 +184,9 @@ class ResumeCheckpoints(Checkpoint):
             torch.distributed.all_gather_object(states, states[0])
         for logger in self._loggers:
             logger.save()
-        return {"processes": states, "log_rows": max((log.num_rows for log in self._logs()), default=0)}
+        log_rows = max((log.num_rows for log in self._logs()), default=0)
+        evaluation_follows = self._saving == "before an evaluation"
+        return {"processes": states, "log_rows": log_rows, "evaluation_follows": evaluation_follows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember it until training starts, since building and loading a model draws numbers too."""
