@@ -42,7 +42,6 @@ class ConvertDataConfig:
     normalised: bool
     min_confidence: Share
     val_share: Share
-    image_files: Literal["link", "copy"]
     on_problem: Literal["error", "skip"]
 
 
@@ -85,29 +84,22 @@ def convert_data(source_format: str, settings: dict[str, Any]) -> None:
 
     to = Path(settings["to"]).expanduser()
     name = _config_name(settings["name"] or to.resolve().name)
-    require_free(to)
-    names = ("source", "val_source", "images", "val_images")
-    paths = {key: Path(settings[key]).expanduser() for key in names if settings[key] is not None}
-    for path in paths.values():
-        if path.resolve().is_relative_to(to.resolve()):
-            raise InputError(f"to={to} holds the source {path}; give a folder beside it")
-    category = settings["category"]
+    places = ("source", "val_source", "images", "val_images")
+    paths: dict[str, Any] = {key: Path(settings[key]).expanduser() for key in places if settings[key] is not None}
+    require_free(to, list(paths.values()))
+    source, category = paths.pop("source"), settings["category"]
     asked = Settings(
-        images=paths.get("images"),
-        val_source=paths.get("val_source"),
-        val_images=paths.get("val_images"),
+        **paths,
         **{key: settings[key] for key in ("exif", "normalised", "min_confidence", "val_share")},
         skeleton=None if settings["skeleton"] is None else load_skeleton(settings["skeleton"]),
         categories=category if category is None or isinstance(category, list) else [category],
     )
     readers = {"yolo_pose": read_yolo_pose, "points_csv": read_points_table, "coco": read_coco_keypoints}
-    log = Log(skip=settings["on_problem"] == "skip")
-    source = readers[source_format](paths["source"], asked, log)
+    log, made_from = Log(skip=settings["on_problem"] == "skip"), {"from": source_format, **settings}
+    found = readers[source_format](source, asked, log)
     with progress_bar("images") as on_progress:
-        how = {"made_from": {"from": source_format, **settings}, "image_files": settings["image_files"]}
-        lines = write_dataset(source, to, name, asked, log, on_progress=on_progress, **how)
-    lines += [f"note: {note}" for note in log.notes]
-    lines += [f"note: {times} {repair}" for repair, times in (+log.repairs).items()]
+        lines = write_dataset(found, to, name, asked, log, made_from=made_from, on_progress=on_progress)
+    lines += log.lines()
     lines += [f"left out: {len(log.problems)}, listed in {to / 'left_out.txt'}"] if log.problems else []
     for purpose, script in (("check it: ", "src/check_data.py"), ("train:    ", "src/train.py")):
         lines.append(purpose + shell_command("python", script, "--config-dir", to.absolute() / "conf", data=name))

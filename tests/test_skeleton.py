@@ -36,27 +36,20 @@ def test_coco_has_its_keypoints_in_the_order_of_its_files_with_the_sigmas_of_pyc
     assert skeleton.indices(skeleton.lower_body).tolist() == [11, 12, 13, 14, 15, 16]
 
 
-def test_limbs_are_pairs_of_keypoint_indices(fields):
-    assert Skeleton.from_dict(fields).limb_indices.tolist() == [[0, 1], [0, 4]]
-    empty = {"left_right_pairs": [], "upper_body": [], "lower_body": [], "limbs": []}
-    assert Skeleton.from_dict(fields | empty).limb_indices.shape == (0, 2)
-    assert Skeleton.from_dict(fields | empty).mirror_permutation.tolist() == [0, 1, 2, 3, 4]
-
-
 def test_any_other_figure_is_read_from_its_file(fields, tmp_path):
     (tmp_path / "stick.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
-
     skeleton = load_skeleton(tmp_path / "stick.yaml")
-
     assert skeleton.num_keypoints == 5
     assert skeleton.mirror_permutation.tolist() == [0, 2, 1, 4, 3]
-    assert skeleton == load_skeleton(str(tmp_path / "stick.yaml"))
+    assert skeleton.limb_indices.tolist() == [[0, 1], [0, 4]]
+    empty = Skeleton.from_dict(fields | {"left_right_pairs": [], "upper_body": [], "lower_body": [], "limbs": []})
+    assert empty.limb_indices.shape == (0, 2)
+    assert empty.mirror_permutation.tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", ["coco_17", "stick_5"])
 def test_a_skeleton_survives_being_written_and_read(name, fields):
     skeleton = load_skeleton(name) if name == "coco_17" else Skeleton.from_dict(fields)
-
     assert Skeleton.from_dict(yaml.safe_load(yaml.safe_dump(skeleton.to_dict(), sort_keys=False))) == skeleton
 
 
@@ -72,18 +65,11 @@ def set_entry(fields, path, value):
     [
         (("keypoints",), {}, "has no keypoints; list at least one"),
         (("limbs", 0), ["head", "tail"], "limbs names 'tail', which is none of its keypoints (head, left_hand,"),
-        (("upper_body", 0), "hat", "upper_body names 'hat', which is none of its keypoints"),
         (("left_right_pairs", 0), ["head", "head"], "head stands more than once in left_right_pairs"),
-        (("left_right_pairs", 0), ["left_foot", "right_hand"], "left_foot stands more than once"),
         (("lower_body",), ["left_foot"], "must hold every keypoint once; check right_foot, or leave both empty"),
-        (("lower_body",), ["left_foot", "right_foot", "head"], "check head, or leave both empty"),
-        (("keypoints", "head", "sigma"), 0.0, "every sigma must be a positive number"),
         (("keypoints", "head", "sigma"), float("nan"), "every sigma must be a positive number"),
-        (("keypoints", "head"), {"sigma": 0.1}, "a keypoint needs a sigma and a colour of three numbers"),
         (("keypoints", "head", "colour"), [1, 2], "a keypoint needs a sigma and a colour of three numbers"),
         (("keypoints", "head", "sigma"), "wide", "not a skeleton (could not convert string to float: 'wide')"),
-        (("keypoints",), ["head"], "not a skeleton ("),
-        (("limbs",), [["head"]], "not a skeleton ("),
         (("limbs",), None, "not a skeleton ("),
         (("colour",), "red", "a skeleton holds exactly name, keypoints, left_right_pairs, upper_body"),
     ],
@@ -91,10 +77,8 @@ def set_entry(fields, path, value):
 def test_a_skeleton_that_contradicts_itself_is_refused_in_one_line(fields, path, value, expected):
     spoilt = copy.deepcopy(fields)
     set_entry(spoilt, path, value)
-
     with pytest.raises(InputError) as raised:
         Skeleton.from_dict(spoilt, source="stick.yaml")
-
     assert expected in str(raised.value)
     assert "stick" in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -105,16 +89,13 @@ def test_a_skeleton_that_contradicts_itself_is_refused_in_one_line(fields, path,
     [
         ("a: [", "not valid YAML"),
         ("just words", "a skeleton holds exactly name, keypoints, .*; found str"),
-        ("[1, 2]", "found list"),
         ("", "found NoneType"),
     ],
 )
 def test_a_file_that_is_no_skeleton_is_refused_by_name(tmp_path, text, expected):
     (tmp_path / "mine.yaml").write_text(text)
-
     with pytest.raises(InputError, match=f"mine.yaml: .*{expected}") as raised:
         load_skeleton(tmp_path / "mine.yaml")
-
     assert "\n" not in str(raised.value)
 
 
@@ -127,10 +108,8 @@ def test_an_unknown_skeleton_is_told_which_there_are(name):
 def test_a_yaml_file_runs_no_code(tmp_path):
     marker = tmp_path / "marker"
     (tmp_path / "evil.yaml").write_text(f"name: !!python/object/apply:os.system ['touch {marker}']")
-
     with pytest.raises(InputError, match="not valid YAML"):
         load_skeleton(tmp_path / "evil.yaml")
-
     assert not marker.exists()
 
 
@@ -138,17 +117,11 @@ def test_a_yaml_file_runs_no_code(tmp_path):
     "names",
     [
         "left_eye right_eye",
-        "Left.Eye Right.Eye",
         "leftear rightear left_paw right_paw",
-        "LEFTEAR RIGHTEAR",
         "L_Ear R_Ear",
-        "l-ear r-ear",
         "earLeft earRight",
-        "ear_l ear_r",
         "LFrontPaw RFrontPaw LRearPaw RRearPaw",
-        "frontleftpaw frontrightpaw",
         "L_F_Paw R_F_Paw L_R_Paw R_R_Paw",  # R: right and rear
-        "F_L_Paw F_R_Paw R_L_Paw R_R_Paw",
         "paw_fl paw_fr paw_rl paw_rr",
         "lear rear leye reye",
         "Lt_ear Rt_ear",
@@ -159,9 +132,7 @@ def test_a_yaml_file_runs_no_code(tmp_path):
 )
 def test_names_that_differ_in_their_side_are_mirror_partners(names):
     names = names.split()
-
     pairs, lone = mirror_pairs([*reversed(names), "snout", "lower_lip", "root"])
-
     assert sorted(pairs) == sorted(zip(names[::2], names[1::2], strict=True))
     assert lone == []
 
@@ -170,10 +141,8 @@ def test_names_that_differ_in_their_side_are_mirror_partners(names):
     "names",
     [
         "lip lower_lip rump leg bright copyright cleft root",
-        "upright_bar leftover ribs lateral rear",
         "L1 L2 L3 L4 L5 S1",
         "a b c d e f g h i j k l m n o p q r s t",
-        "point_k point_l point_m point_n point_o point_p point_q point_r",
     ],
 )
 def test_words_and_series_have_no_sides(names):
@@ -185,7 +154,6 @@ def test_words_and_series_have_no_sides(names):
     [
         ("left_ear rigth_ear", "left_ear"),
         ("leftear righthear left_paw right_paw", "leftear righthear"),
-        ("L_Ear left_paw right_paw tail", "L_Ear"),
         ("earleft nose", "earleft"),
         ("left_eye_l left_eye_r right_eye_l right_eye_r", "left_eye_l left_eye_r right_eye_l right_eye_r"),
     ],
@@ -206,11 +174,9 @@ def test_the_pairs_of_well_known_skeletons_follow_from_their_names(reference_fol
 def test_a_skeleton_names_its_sided_keypoints_without_partner_and_the_way_out(fields):
     assert load_skeleton("coco_17").sides_without_partner() is None
     assert Skeleton.from_dict(fields).sides_without_partner() is None
-
     fields["keypoints"] |= {name: {"sigma": 0.05, "colour": [1, 2, 3]} for name in ("leftEar", "rigthEar")}
     fields |= {"upper_body": [], "lower_body": [], "left_right_pairs": [["left_foot", "right_foot"]]}
     sentence = Skeleton.from_dict(fields).sides_without_partner()
-
     assert "left_hand, right_hand, leftEar" in sentence
     assert "foot" not in sentence
     assert "augmentation.geometric.flip_probability=0 evaluation.flip_test=false" in sentence

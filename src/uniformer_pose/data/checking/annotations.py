@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ _OVER_THE_EDGE = 1.0  # pixel: annotation tools round
 _FAR_FROM_BOX = 0.2  # of the box's larger side
 
 Add = Callable[..., None]
+T = TypeVar("T", ImageRecord, AnnotationRecord)
 
 
 def check_annotations(
@@ -59,12 +60,17 @@ def check_annotations(
     content = read_json(file)
     if not isinstance(content, dict) or not _list(content, "images"):
         raise InputError(f"{file}: has no list 'images' with an entry; give a COCO keypoint file")
-    images = _usable_images(content, split.findings)
+    images = _usable(content, "images", ImageRecord, split.findings, image_problem)
     listed, problems = each_record(_list(content, "categories"), CategoryRecord)
     for number, problem in problems.items():
-        add("entry_invalid", f"category number {number + 1} {problem}")
+        add("entry_invalid", f"entry {number + 1} of 'categories' {problem}")
     known = [entry for entry in listed if entry is not None]
-    annotations = _usable_annotations(content, {image.id for image in images}, split.findings)
+    image_ids = {image.id for image in images}
+
+    def without_image(record: AnnotationRecord) -> str | None:
+        return None if record.image_id in image_ids else f"is in image {record.image_id}, which is absent or unusable"
+
+    annotations = _usable(content, "annotations", AnnotationRecord, split.findings, without_image)
     try:
         used = [record.category_id for record in annotations]
         counted = counted_categories(known, used, file, skeleton, categories)
@@ -105,36 +111,24 @@ def _list(content: dict[str, Any], name: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _usable_images(content: dict[str, Any], findings: Findings) -> list[ImageRecord]:
-    """Those that can be opened, with ids of their own."""
-    typed, problems = each_record(_list(content, "images"), ImageRecord)
-    sound: dict[int, ImageRecord] = {}
-    for number, image in enumerate(typed):
-        problem = problems.get(number) if image is None else image_problem(image)
-        if image is not None and image.id in sound:
-            problem = f"has the id {image.id} of {sound[image.id].file_name}"
-        if image is not None and problem is None:
-            sound[image.id] = image
-        else:
-            findings.add("entry_invalid", f"image number {number + 1} {problem}")
-    return list(sound.values())
-
-
-def _usable_annotations(content: dict[str, Any], image_ids: set[int], findings: Findings) -> list[AnnotationRecord]:
-    """Those whose fields have the right types, and an id and an image of their own."""
-    typed, problems = each_record(_list(content, "annotations"), AnnotationRecord)
-    for number, problem in problems.items():
-        findings.add("entry_invalid", f"annotation number {number + 1} {problem}")
-    sound: dict[int, AnnotationRecord] = {}
-    for record in (record for record in typed if record is not None):
-        if record.id in sound:
-            problem = "has the id of an earlier one"
-        elif record.image_id not in image_ids:
-            problem = f"is in image {record.image_id}, of which there is no usable entry"
-        else:
+def _usable(
+    content: dict[str, Any],
+    name: str,
+    kind: type[T],
+    findings: Findings,
+    problem_of: Callable[[T], str | None],
+) -> list[T]:
+    """The entries of a list whose fields have the right types, with ids of their own and no other problem."""
+    typed, problems = each_record(_list(content, name), kind)
+    sound: dict[int, T] = {}
+    for number, record in enumerate(typed):
+        problem = problems.get(number) if record is None else problem_of(record)
+        if record is not None and record.id in sound:
+            problem = f"has the id {record.id} of an earlier one"
+        if record is not None and problem is None:
             sound[record.id] = record
-            continue
-        findings.add("entry_invalid", f"annotation {record.id} {problem}", annotation_id=record.id)
+        else:
+            findings.add("entry_invalid", f"entry {number + 1} of {name!r} {problem}")
     return list(sound.values())
 
 

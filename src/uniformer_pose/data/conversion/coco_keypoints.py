@@ -19,7 +19,6 @@ import numpy as np
 from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY, category_names, counted_categories
 from uniformer_pose.data.coco_json import CategoryRecord, read_json, stated_orientation
 from uniformer_pose.data.conversion.derived_skeleton import limbs_from_coco, order_by_name
-from uniformer_pose.data.conversion.plain_values import plain_id, plain_keypoints, plain_number
 from uniformer_pose.data.conversion.source import (
     FloatArray,
     Log,
@@ -29,6 +28,9 @@ from uniformer_pose.data.conversion.source import (
     SourcePerson,
     find_inside,
     folder_of,
+    plain_id,
+    plain_keypoints,
+    plain_number,
 )
 from uniformer_pose.errors import InputError
 
@@ -95,7 +97,7 @@ def _with_plain_ids(
 ) -> tuple[list[CategoryRecord], list[dict[str, Any]], dict[int, Any]]:
     """Categories, with whole numbers for ids of any kind, the annotations that refer to them, and limbs by category."""
     listed = [entry for entry in _list(content, "categories", file) if isinstance(entry, dict)]
-    keys = [plain_id(entry.get("id"), log.repairs) for entry in listed]
+    keys = [plain_id(entry.get("id"), log) for entry in listed]
     numbers: dict[Any, Any] = {key: key if type(key) is int else -place for place, key in enumerate(keys, start=1)}
     if len(keys) == 1:
         numbers[None] = numbers[keys[0]]  # an annotation without a category is of the only one
@@ -111,7 +113,7 @@ def _with_plain_ids(
         if not isinstance(record, dict):
             log.problem(f"{file}: annotation number {number} is no object")
             continue
-        ids = {name: plain_id(record.get(name), log.repairs) for name in ("id", "image_id", "category_id")}
+        ids = {name: plain_id(record.get(name), log) for name in ("id", "image_id", "category_id")}
         category = ids["category_id"]
         ids["category_id"] = numbers.get(category, DEFAULT_PERSON_CATEGORY if category is None else category)
         annotations.append({**record, **ids})
@@ -136,7 +138,7 @@ def _images(
     images: dict[Any, SourceImage] = {}
     names: set[str] = set()
     for number, record in enumerate(content["images"], start=1):
-        key = plain_id(record.get("id"), log.repairs) if isinstance(record, dict) else None
+        key = plain_id(record.get("id"), log) if isinstance(record, dict) else None
         name = record.get("file_name") if isinstance(record, dict) else None
         if key is None or not isinstance(name, str) or key in images or name in names:
             log.problem(f"{file}: image number {number} needs an id and a file_name of its own")
@@ -198,7 +200,7 @@ def _keypoints(values: Any, number: int, log: Log) -> FloatArray:
     if not isinstance(values, list) or len(values) != 3 * number:
         found = f"{len(values)} numbers" if isinstance(values, list) else f"{values!r:.40}"
         raise InputError(f"has {found} in 'keypoints'; it needs {3 * number}, x, y, visibility of {number} keypoints")
-    return plain_keypoints(values, log.repairs)
+    return plain_keypoints(values, log)
 
 
 def _is_json(value: Any) -> bool:

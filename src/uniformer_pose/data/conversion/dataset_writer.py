@@ -12,21 +12,20 @@ Everything goes to ``TO.part`` first, renamed at the end.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import yaml
 
 from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
-from uniformer_pose.data.coco import AREA_OF_BOX, ImageOrientation
+from uniformer_pose.data.coco import AREA_OF_BOX
 from uniformer_pose.data.conversion.derived_skeleton import derive_skeleton, order_by_name
-from uniformer_pose.data.conversion.plain_values import usable_box, usable_keypoints
 from uniformer_pose.data.conversion.source import (
     Log,
     Settings,
@@ -34,9 +33,8 @@ from uniformer_pose.data.conversion.source import (
     SourceImage,
     SourcePerson,
     SplitName,
-    split_by_share,
 )
-from uniformer_pose.data.conversion.turned_pictures import ImageHeader, frame_of, read_header, stored_to_displayed
+from uniformer_pose.data.conversion.usable_people import Finisher
 from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_json, write_text
 from uniformer_pose.overrides import shell_command
@@ -53,14 +51,12 @@ def write_dataset(
     log: Log,
     *,
     made_from: Mapping[str, Any],
-    image_files: Literal["link", "copy"] = "link",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Write a data set to the folder ``to``, which must be new or empty; returns a line on each split.
 
-    ``name`` is that of its data config and skeleton. ``made_from`` is kept in conversion.json. ``image_files``: hard
-    links, which change with the source's pictures, or copies, also made where links are impossible. Raises InputError
-    for what cannot be converted, unless the log skips it.
+    ``name`` is that of its data config and skeleton. ``made_from`` is kept in conversion.json. Pictures are hard links,
+    or copies where links are impossible. Raises InputError for what cannot be converted, unless the log skips it.
     """
     to = to.absolute()  # resolve() would follow a link and write elsewhere
     require_free(to)
@@ -77,12 +73,12 @@ def write_dataset(
         advice = "if a killed conversion left it, delete it, else give another to="
         raise InputError(f"{unfinished} cannot be made ({error.strerror or error}); {advice}") from error
     try:
-        converted = _Finisher(source, skeleton, order, settings, log).splits(splits, on_progress or (lambda *_: None))
+        converted = Finisher(source, skeleton, order, settings, log).splits(splits, on_progress or (lambda *_: None))
         log.refuse()
         lines = []
         for split, images in converted.items():
             for image in images:
-                _place_image(image.file.resolve(), unfinished / "images" / split / image.name, image_files)
+                _place_image(image.file.resolve(), unfinished / "images" / split / image.name)
             lines.append(_write_split(split, images, unfinished, skeleton, source.category, log))
         _write_descriptions(unfinished, to, name, skeleton)
         facts = {"made_from": dict(made_from), "splits": lines, "notes": log.notes, "repairs": +log.repairs}
@@ -98,12 +94,33 @@ def write_dataset(
     return lines
 
 
-def require_free(to: Path) -> None:
-    """InputError unless a data set may be written to ``to``."""
+def require_free(to: Path, sources: Sequence[Path] = ()) -> None:
+    """InputError unless a data set may be written to ``to``, of ``sources`` outside it."""
     if to.is_symlink() or (to.exists() and not to.is_dir()):
         raise InputError(f"to={to} is no folder; give a folder that is new or empty")
     if to.exists() and any(to.iterdir()):
         raise InputError(f"to={to} holds files; give a folder that is new or empty")
+    for source in sources:
+        if source.resolve().is_relative_to(to.resolve()):
+            raise InputError(f"to={to} holds the source {source}; give a folder beside it")
+
+
+def split_by_share(images: Sequence[SourceImage], val_share: float) -> dict[SplitName, list[SourceImage]]:
+    """Training and validation images, in the order given; which ones depends on their names only.
+
+    At least one image goes to validation. Raises InputError where nothing would stay to train on.
+    """
+    if not 0 < val_share < 1:
+        raise InputError(f"val_share={val_share}: give the share of images for validation, above 0 and below 1")
+    if len(images) < 2:
+        raise InputError(f"{len(images)} images cannot be divided into training and validation; give at least 2")
+    number = min(len(images) - 1, max(1, round(val_share * len(images))))
+
+    def drawn(image: SourceImage) -> bytes:
+        return hashlib.blake2b(f"0/{image.name}".encode(errors="surrogateescape"), digest_size=8).digest()
+
+    chosen = {image.name for image in sorted(images, key=drawn)[:number]}
+    return {"train": [i for i in images if i.name not in chosen], "val": [i for i in images if i.name in chosen]}
 
 
 def _skeleton_and_order(
@@ -120,77 +137,6 @@ def _skeleton_and_order(
     lone_sides = skeleton.sides_without_partner()
     log.notes += [] if lone_sides is None else [lone_sides]
     return skeleton, order
-
-
-@dataclass(frozen=True, eq=False)
-class _Finisher:
-    """People as a source has them -> what training reads, on pictures as they are displayed."""
-
-    source: Source
-    skeleton: Skeleton
-    order: npt.NDArray[np.int64]
-    settings: Settings
-    log: Log
-
-    def splits(
-        self, splits: Mapping[SplitName, Sequence[SourceImage]], on_progress: Callable[[int, int], None]
-    ) -> dict[SplitName, list[SourceImage]]:
-        """Images with their displayed sizes and people that can be used; what cannot is a problem of the log."""
-        headers: dict[SplitName, list[tuple[SourceImage, ImageHeader]]] = {split: [] for split in splits}
-        total, done = sum(map(len, splits.values())), 0
-        for split, images in splits.items():
-            for image in images:
-                with self._problems(image.place):
-                    headers[split].append((image, read_header(image.file)))
-                done += 1
-                on_progress(done, total)
-        shown = {split: _shown_by_sizes(found) for split, found in headers.items()}
-        finished: dict[SplitName, list[SourceImage]] = {split: [] for split in splits}
-        for split, found in headers.items():
-            names: set[str] = set()
-            for image, header in found:
-                with self._problems(image.place):
-                    if image.name in names:
-                        raise InputError(f"{image.file} is named twice")
-                    names.add(image.name)
-                    finished[split].append(self._image(image, header, shown[split] or shown["train"] or shown["val"]))
-        return finished
-
-    @contextmanager
-    def _problems(self, place: str) -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            self.log.problem(f"{place}: {error}" if place else str(error))
-
-    def _image(self, image: SourceImage, header: ImageHeader, by_others: ImageOrientation | None) -> SourceImage:
-        frame = frame_of(image, header, self.settings.exif, by_others, self.log)
-        height, width = header.displayed if frame == "displayed" else header.stored
-        people = []
-        for raw in image.people:
-            try:
-                person = self._person(raw, height, width)
-            except InputError as error:
-                self.log.problem(f"{raw.place}: {error}")
-                continue
-            if person is not None:
-                people.append(person if frame == "displayed" else stored_to_displayed(person, header, self.skeleton))
-        return replace(image, people=people, size=header.displayed)
-
-    def _person(self, raw: SourcePerson, height: int, width: int) -> SourcePerson | None:
-        scale = np.array([width, height] if self.source.fractions else [1, 1], dtype=np.float64)
-        ordered = raw.keypoints[self.order]
-        scaled = np.column_stack([ordered[:, :2] * scale, ordered[:, 2]])
-        confidence, repairs = self.settings.min_confidence, self.log.repairs
-        keypoints = usable_keypoints(scaled, height, width, min_confidence=confidence, repairs=repairs)
-        box = usable_box(raw.box_xywh * np.tile(scale, 2), keypoints, height, width, repairs)
-        return None if box is None else replace(raw, box_xywh=box, keypoints=keypoints)
-
-
-def _shown_by_sizes(found: Sequence[tuple[SourceImage, ImageHeader]]) -> ImageOrientation | None:
-    """What coordinates refer to, from the first image whose size tells."""
-    told = (header.shown_by(image.size) for image, header in found)
-    return next((frame for frame in told if frame is not None), None)
 
 
 def _write_split(
@@ -244,12 +190,11 @@ def _short(value: float) -> float | int:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def _place_image(source: Path, path: Path, image_files: Literal["link", "copy"]) -> None:
+def _place_image(source: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if image_files == "link":
-        with suppress(OSError):  # another file system, or one without links, or a file of somebody else's
-            path.hardlink_to(source)
-            return
+    with suppress(OSError):  # another file system, or one without links, or a file of somebody else's
+        path.hardlink_to(source)
+        return
     try:
         shutil.copyfile(source, path)
     except OSError as error:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.conversion.plain_values import Repairs, plain_id
-from uniformer_pose.data.conversion.source import Log
+from uniformer_pose.data.conversion.source import (
+    Log,
+    plain_id,
+)
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton, load_skeleton, mirror_pairs, plain_name
 
@@ -90,7 +92,7 @@ def limbs_from_coco(limbs: object, num_keypoints: int, source: str, log: Log) ->
     keypoints is left out as a whole, since it is probably another figure's. Both are noted.
     """
     listed = limbs if isinstance(limbs, list) else [limbs] if limbs else []
-    pairs = [[plain_id(end, Repairs()) for end in limb] if isinstance(limb, list) else [] for limb in listed]
+    pairs = [[plain_id(end, Log()) for end in limb] if isinstance(limb, list) else [] for limb in listed]
     lowest = 0 if any(0 in pair for pair in pairs) else 1
     ends = range(lowest, num_keypoints + lowest)
     if not all(len(pair) == 2 and set(pair) <= set(ends) for pair in pairs):

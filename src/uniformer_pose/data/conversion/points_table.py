@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-from uniformer_pose.data.conversion.plain_values import plain_number, plain_visibility
 from uniformer_pose.data.conversion.source import (
     Log,
     Settings,
@@ -35,6 +34,8 @@ from uniformer_pose.data.conversion.source import (
     SplitName,
     find_inside,
     folder_of,
+    plain_number,
+    plain_visibility,
     text_of,
 )
 from uniformer_pose.errors import InputError
@@ -165,7 +166,7 @@ def _point(x: str, y: str, seen: str, column: str, log: Log) -> tuple[float, flo
     confidence = column.lower().endswith(_CONFIDENCE)
     if not x and not y and (not seen or confidence):
         return 0.0, 0.0, 0.0
-    visibility = plain_visibility(seen, log.repairs) if seen else 2.0
+    visibility = plain_visibility(seen, log) if seen else 2.0
     return plain_number(x), plain_number(y), 2.0 if confidence and visibility >= 1 else visibility
 
 

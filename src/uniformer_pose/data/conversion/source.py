@@ -1,11 +1,17 @@
-"""What a reader of a foreign format gives, what a user can say about it, and where its files may lie."""
+"""What a foreign data set says: its images and people, its numbers and names of files, repaired and counted.
+
+Training reads annotations strictly. The converter reads what is plain to a person, writes it strictly, and says by kind
+how often it had to.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -14,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.data.coco import ImageOrientation
+from uniformer_pose.data.coco_json import LARGEST_NUMBER
 from uniformer_pose.errors import InputError, printable
 from uniformer_pose.skeleton import Skeleton
 
 FloatArray = npt.NDArray[np.float64]
 SplitName = Literal["train", "val"]
 
+_WHOLE = re.compile(r"\s*[-+]?\d+(\.0*)?\s*")
 _MOST_PROBLEMS = 100  # so many are a wrong setting, not some bad lines
 
 
@@ -108,6 +116,10 @@ class Log:
         if len(self.problems) >= _MOST_PROBLEMS:
             self.refuse()
 
+    def lines(self) -> list[str]:
+        """Notes and repairs, a line each, as a user reads them."""
+        return [f"note: {note}" for note in (*self.notes, *(f"{n} {what}" for what, n in (+self.repairs).items()))]
+
     def refuse(self) -> None:
         """InputError with the first problem, unless there is none or they are to be skipped."""
         if self.problems and not self.skip:
@@ -119,22 +131,45 @@ class Log:
             )
 
 
-def split_by_share(images: Sequence[SourceImage], val_share: float) -> dict[SplitName, list[SourceImage]]:
-    """Training and validation images, in the order given; which ones depends on their names only.
+def plain_number(value: object) -> float:
+    """A number, also one in a text; NaN where there is none that could be a coordinate, size or score."""
+    if isinstance(value, bool):
+        return math.nan
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return number if abs(number) <= LARGEST_NUMBER else math.nan
 
-    At least one image goes to validation. Raises InputError where nothing would stay to train on.
-    """
-    if not 0 < val_share < 1:
-        raise InputError(f"val_share={val_share}: give the share of images for validation, above 0 and below 1")
-    if len(images) < 2:
-        raise InputError(f"{len(images)} images cannot be divided into training and validation; give at least 2")
-    number = min(len(images) - 1, max(1, round(val_share * len(images))))
 
-    def drawn(image: SourceImage) -> bytes:
-        return hashlib.blake2b(f"0/{image.name}".encode(errors="surrogateescape"), digest_size=8).digest()
+def plain_id(value: object, log: Log) -> int | str | None:
+    """An id: a whole number, also as 7.0, "7" or "7.0"; any other text as it is; None where there is none."""
+    if type(value) is int and abs(value) < 2**63:
+        return value
+    if (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and _WHOLE.fullmatch(value)):
+        log.repairs['ids written as text or with a decimal point ("7", 7.0) read as whole numbers'] += 1
+        return int(str(value).strip().partition(".")[0]) if isinstance(value, str) else int(value)
+    return value.strip() or None if isinstance(value, str) else None
 
-    chosen = {image.name for image in sorted(images, key=drawn)[:number]}
-    return {"train": [i for i in images if i.name not in chosen], "val": [i for i in images if i.name in chosen]}
+
+def plain_visibility(value: object, log: Log) -> float:
+    """A visibility or a confidence as a number, true being 2 (visible); NaN where there is none."""
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        value = value.strip().lower() == "true"
+    if isinstance(value, bool):
+        log.repairs["visibilities of true and false read as visible and not labelled"] += 1
+        return 2.0 if value else 0.0
+    return plain_number(value)
+
+
+def plain_keypoints(values: Sequence[object], log: Log) -> FloatArray:
+    """(K, 3) x, y and visibility from 3K values of any kind; NaN where they are no numbers."""
+    if set(map(type, values)) <= {int, float}:
+        with suppress(OverflowError):  # an integer of 400 digits
+            return np.array(values, dtype=np.float64).reshape(-1, 3)
+    rows = zip(values[::3], values[1::3], values[2::3], strict=True)
+    plain = [(plain_number(x), plain_number(y), plain_visibility(v, log)) for x, y, v in rows]
+    return np.array(plain).reshape(-1, 3)
 
 
 def folder_of(images: Path) -> Path:

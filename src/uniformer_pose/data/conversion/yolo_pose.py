@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from uniformer_pose.data.conversion.plain_values import plain_keypoints, plain_number
 from uniformer_pose.data.conversion.source import (
     FloatArray,
     Log,
@@ -32,6 +31,8 @@ from uniformer_pose.data.conversion.source import (
     find_inside,
     folder_of,
     is_inside,
+    plain_keypoints,
+    plain_number,
     text_of,
 )
 from uniformer_pose.errors import InputError
@@ -130,7 +131,7 @@ def _person(line: str, place: str, shape: tuple[int, int], classes: set[int], lo
     if len(fields) == 5:
         log.repairs["boxes without keypoints read as people without labels"] += 1
         return SourcePerson(box, np.zeros((num_keypoints, 3)), place)
-    keypoints = plain_keypoints(fields[5:], log.repairs) if dimensions == 3 else _of_two_numbers(fields[5:])
+    keypoints = plain_keypoints(fields[5:], log) if dimensions == 3 else _of_two_numbers(fields[5:])
     return SourcePerson(box, keypoints, place)
 
 
@@ -196,19 +197,17 @@ def _keypoint_names(content: dict[str, Any], num_keypoints: int, class_index: in
 
 
 def _listed_images(root: Path, entry: object, place: str, log: Log) -> list[Path]:
-    """The image files of one folder, one list of files, or several of them; sorted, each once."""
+    """The image files of one folder, or of several; sorted."""
     found: set[Path] = set()
     for one in entry if isinstance(entry, list) else [entry]:
         try:
             path = find_inside(root, str(one), log)
-            if path.is_dir():
-                files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-                found |= {file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES}
-                continue
-            lines = [line.strip() for line in text_of(path).splitlines() if line.strip()]
-            found |= {find_inside(root, line.removeprefix("./").removeprefix(".\\"), log) for line in lines}
         except InputError as error:
             raise InputError(f"{place}: {error}; give images=<folder that holds the images>") from error
+        if not path.is_dir():
+            raise InputError(f"{place}: {path} is no folder; name the folder that holds the images")
+        files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+        found |= {file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES}
     if not found:
         raise InputError(f"{place}: no images there ({', '.join(sorted(_IMAGE_SUFFIXES))})")
     return sorted(found)
