@@ -46,8 +46,8 @@ def export(config: dict[str, Any]) -> None:
     from hydra.utils import instantiate
 
     from uniformer_pose.weights.export import save_pretrained, write_released_layout
+    from uniformer_pose.weights.fetch import DEFAULT_FILE
     from uniformer_pose.weights.hub import push_to_hub
-    from uniformer_pose.weights.hub_file import DEFAULT_FILE
     from uniformer_pose.weights.loading import load_model
 
     codec = config["data"].get("codec")

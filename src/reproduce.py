@@ -47,8 +47,7 @@ def reproduce(config: dict[str, Any]) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.data.datamodule import PersonCrops
-    from uniformer_pose.evaluation.reproduction import reproduction_table
-    from uniformer_pose.files import write_json, write_text
+    from uniformer_pose.evaluation.reproduction import require_coco, write_table
     from uniformer_pose.run import record_run
     from uniformer_pose.saved_model import data_arguments
     from uniformer_pose.training.pose_module import PoseModule
@@ -59,57 +58,34 @@ def reproduce(config: dict[str, Any]) -> None:
 
     quiet_lightning()
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
+    zoo, run_dir, data = read_zoo(), Path(config["run_dir"]), config["data"]
     trainer = make_trainer(
         config["trainer"], precision=config["precision"], callbacks=[], logger=False, enable_checkpointing=False
     )
-    zoo, run_dir, data = read_zoo(), Path(config["run_dir"]), config["data"]
     protocol = instantiate(config["evaluation"])
+    conditions = f"Published: {zoo.results_on}. Measured: {require_coco(data)}, {protocol}, {config['precision']}."
     names = list(zoo.pose_models) if config["models"] == "all" else config["models"]
-    names = [names] if isinstance(names, str) else names
-    _require_data(data)
-    files = [local_file(f"zoo:{name}") for name in names]  # all of them now: none must be missing after an hour
-    measured_on = f"{Path(data['val_annotations']).name}, boxes: {data['val_boxes']}, {protocol}, {config['precision']}"
-    conditions = f"Published: {zoo.results_on}. Measured: {measured_on}."
+    files = {name: local_file(f"zoo:{name}") for name in ([names] if isinstance(names, str) else names)}
+    if trainer.is_global_zero:
+        record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
     models: dict[str, dict[str, dict[str, float]]] = {}
-    for name, file in zip(names, files, strict=True):
+    for name, file in files.items():  # fetched before: none must be missing after an hour
         model, report = load_model(file, skeleton=data.get("skeleton"))
         rank_zero_info(f"{name}: {report}, crops of {model.codec.height}x{model.codec.width}")
-        if trainer.is_global_zero and not models:
-            record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
         module = PoseModule(model, protocol=protocol)
         trainer.validate(module, datamodule=PersonCrops(**data_arguments(model, data)), verbose=False)
-        if module.evaluation is None:
-            if trainer.is_global_zero:
-                raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")
-            continue
-        if module.evaluation.part and not models:
-            conditions += f" Only {module.evaluation.part}: not comparable."
         if not trainer.is_global_zero:
             continue
+        if module.evaluation is None:
+            raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")
+        if module.evaluation.part and not models:
+            conditions += f" Only {module.evaluation.part}: not comparable."
         published = zoo.pose_models[name].results
         measured = {result: 100 * module.evaluation.metrics[result] for result in published}
         models[name] = {"published": published, "measured": measured}
-        # After every model: an hour's work must not be lost to an interruption.
-        table = reproduction_table(models, config["tolerance"], conditions)
-        write_json(run_dir / "reproduction.json", {"conditions": conditions, "models": models})
-        write_text(run_dir / "reproduction.md", table)
+        table = write_table(run_dir, models, config["tolerance"], conditions)  # an hour's work must not be lost
     if models:
         print(f"\n{table}\nwritten to {run_dir / 'reproduction.md'}")
-
-
-def _require_data(data: dict[str, Any]) -> None:
-    """Raise InputError for all of the data that is missing, at once, before an hour is spent on the rest."""
-    root, boxes = Path(data["root"]).expanduser(), data["val_boxes"]
-    wanted = {
-        root / data["val_annotations"]: "annotations_trainval2017.zip of cocodataset.org",
-        root / data["val_images"]: "val2017.zip of cocodataset.org",
-        root / boxes: "detector boxes (AP 56), linked from MMPose's and HRNet's documentation, or data.val_boxes=gt",
-    }
-    if boxes == "gt" or Path(boxes).expanduser().is_file():
-        del wanted[root / boxes]
-    missing = [f"{path} ({where})" for path, where in wanted.items() if not path.exists()]
-    if missing:
-        raise InputError(f"missing: {'; '.join(missing)}. data.root=<folder> says where COCO is")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,3 @@ def test_it_fades_out_within_one_cell_outside_and_leaves_the_rest_as_it_was() ->
     assert laid[13:17, 8].tolist() == pytest.approx([3 * full / 4, full / 2, full / 4, 0], abs=1)
     laid[4:17, 4:21] = 0
     assert not laid.any()
-
-
-def test_one_far_outside_the_picture_changes_nothing() -> None:
-    for far in (-1000.0, 1000.0):
-        assert not over_black(np.ones((2, 3), np.float32), [[4, 0, far], [0, 4, far]], (24, 32)).any()

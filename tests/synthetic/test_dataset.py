@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton, load_skeleton
+from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic import write_synthetic_dataset
 
 SMALL = {"num_train_images": 6, "num_val_images": 3, "image_height": 96, "image_width": 128, "crowd_share": 0.4}
@@ -33,18 +33,14 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(dataset, tmp_path):
     assert contents(tmp_path) == contents(dataset)
 
 
-def test_an_image_does_not_depend_on_how_many_others_there_are(dataset, tmp_path):
-    write_synthetic_dataset(tmp_path, **(SMALL | {"num_train_images": 2, "num_val_images": 0}))
-    name = "images/train/000000000002.jpg"
-    assert contents(tmp_path)[name] == contents(dataset)[name]
-    assert not (tmp_path / "annotations" / "person_keypoints_val.json").exists()
-
-
-def test_other_seeds_and_other_splits_show_other_pictures(dataset, tmp_path):
-    write_synthetic_dataset(tmp_path, **SMALL, seed=1)
-    ours, other = contents(dataset), contents(tmp_path)
-    assert ours["images/train/000000000001.jpg"] != ours["images/val/000000000001.jpg"]
-    assert ours["images/train/000000000001.jpg"] != other["images/train/000000000001.jpg"]
+def test_an_image_depends_on_seed_and_split_and_not_on_how_many_others_there_are(dataset, tmp_path):
+    fewer = SMALL | {"num_train_images": 2, "num_val_images": 0}
+    name, ours = "images/train/000000000002.jpg", contents(dataset)
+    write_synthetic_dataset(tmp_path / "same", **fewer)
+    assert contents(tmp_path / "same")[name] == ours[name] != ours[name.replace("train", "val")]
+    assert not (tmp_path / "same" / "annotations" / "person_keypoints_val.json").exists()
+    write_synthetic_dataset(tmp_path / "other", **fewer, seed=1)
+    assert contents(tmp_path / "other")[name] != ours[name]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -80,24 +76,9 @@ def test_detections_are_coco_results_near_the_people_with_some_false_alarms(tmp_
     assert any(d["score"] < 0.35 for d in detections)
     for detection in detections:
         x, y, width, height = detection["bbox"]
-        assert set(detection) == {"image_id", "category_id", "bbox", "score"}
-        assert detection["category_id"] == 1
+        assert (set(detection), detection["category_id"]) == ({"image_id", "category_id", "bbox", "score"}, 1)
         assert 0 < detection["score"] <= 1
-        assert min(x, y) >= 0
-        assert min(width, height) >= 1
-
-
-def test_a_skeleton_of_other_landmarks_is_written_by_name(tmp_path):
-    names = ("head_top", "neck", "left_toe", "right_toe")
-    colours = ((255, 0, 0),) * 4
-    skeleton = Skeleton(
-        "few", names, (0.05,) * 4, colours, (("left_toe", "right_toe"),), (), (), (("head_top", "neck"),)
-    )
-    write_synthetic_dataset(tmp_path, **SMALL, skeleton=skeleton)
-    content = annotations(tmp_path)
-    assert content["categories"][0]["keypoints"] == list(names)
-    assert content["categories"][0]["skeleton"] == [[1, 2]]
-    assert {len(a["keypoints"]) for a in content["annotations"]} == {12}
+        assert min(x, y, width - 1, height - 1) >= 0
 
 
 def test_the_same_settings_again_write_nothing(dataset):
@@ -144,24 +125,14 @@ def test_an_interrupted_run_leaves_no_annotations_and_the_next_one_completes_it(
     assert contents(tmp_path) == contents(dataset)
 
 
-def test_missing_images_are_drawn_again(dataset, tmp_path):
-    write_synthetic_dataset(tmp_path, **SMALL)
-    (tmp_path / "images" / "val" / "000000000002.jpg").unlink()
-    assert write_synthetic_dataset(tmp_path, **SMALL)
-    assert contents(tmp_path) == contents(dataset)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"num_train_images": -1}, "num_train_images=-1"),
         ({"num_train_images": 0, "num_val_images": 0}, "nothing to write"),
         ({"people_per_image": (4, 1)}, "least, most"),
-        ({"people_per_image": (1.5, 2)}, r"people_per_image\[0\]=1.5"),
-        ({"person_height": 0.5}, "person_height=0.5"),
         ({"crowd_share": float("nan")}, "crowd_share=nan"),
         ({"striped_side": "middle"}, "'left', 'right' or 'random'"),
-        ({"workers": -2}, "workers=-2"),
     ],
 )
 def test_unusable_settings_are_refused_in_one_line(tmp_path, change, message):

@@ -10,7 +10,6 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic.figure import build_figure, check_landmarks
 from uniformer_pose.synthetic.outfit import Outfit
-from uniformer_pose.synthetic.outline import Outline
 from uniformer_pose.synthetic.pose import ArmAngles, LegAngles, Pose, Proportions
 from uniformer_pose.synthetic.scene import Canvas, PlacedFigure, describe_person, render_scene
 from uniformer_pose.synthetic.settings import SyntheticSettings
@@ -87,17 +86,6 @@ def test_keypoints_outside_the_image_are_zero_and_the_box_ends_at_the_border():
     assert person.box_xywh[1] + person.box_xywh[3] == 150
 
 
-def test_a_person_with_fewer_than_three_keypoints_seen_is_described_without_keypoints():
-    on = canvas()
-    layer, placed = place(on)
-    below_ankles = placed.y + placed.figure.landmarks["left_ankle"][1] - 12
-    wall = np.array([(-5.0, -5), (300, -5), (300, below_ankles), (-5, below_ankles)])
-    on.paint([Outline(0, wall, (0.0, 0.0, 0.0), is_surface=True)])
-    person = describe_person(on, layer, placed, NAMES)
-    assert person.area > 0
-    assert np.all(person.keypoints == 0)
-
-
 def test_box_and_area_are_those_of_the_visible_pixels():
     on = canvas()
     layer, placed = place(on, 60)
@@ -109,7 +97,7 @@ def test_box_and_area_are_those_of_the_visible_pixels():
     assert person.area == mask.sum()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_seen_keypoints_lie_inside_their_persons_box_in_random_scenes(seed):
     for person in random_scene(seed).people:
         x, y, width, height = person.box_xywh
@@ -119,12 +107,6 @@ def test_seen_keypoints_lie_inside_their_persons_box_in_random_scenes(seed):
         labelled = person.keypoints[person.keypoints[:, 2] > 0]
         assert np.all((labelled[:, :2] >= 0) & (labelled[:, :2] <= (159, 127)))
         assert np.all(person.keypoints[person.keypoints[:, 2] == 0] == 0)
-
-
-def test_polygons_cover_about_the_area_of_their_person():
-    for person in random_scene(3, image_height=256, image_width=320).people:
-        encoded = coco_mask.merge(coco_mask.frPyObjects(person.segmentation, 256, 320))
-        assert coco_mask.area(encoded) == pytest.approx(person.area, rel=0.25)
 
 
 def test_a_crowd_is_one_region_whose_run_lengths_give_its_area_and_box():

@@ -73,13 +73,6 @@ def test_the_shapes_of_any_network_give_its_arguments_back(
     assert network_arguments(backbone) == without_head
 
 
-def test_an_mlp_ratio_whose_channels_were_rounded_gives_the_same_shapes_where_one_stage_shows_it() -> None:
-    shapes = shapes_of(**TINY | {"embed_dims": [64, 128, 320, 512]}, mlp_ratio=3.3)
-    assert shapes["backbone.blocks1.0.mlp.fc1.weight"][0] == 211
-    arguments = network_arguments(shapes)
-    assert shapes_of(**arguments, head_dim=8) == shapes
-
-
 @pytest.mark.parametrize("layout", ["mmpose", "original_pose", "imagenet"])
 @pytest.mark.parametrize(("size", "depths"), [("s", [3, 4, 8, 3]), ("b", [5, 8, 20, 7])])
 def test_the_released_layouts_are_read_as_their_size(

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -23,7 +23,7 @@ from uniformer_pose.weights.fetch import cache_folder, digest_in_name, download,
 
 CONTENT = random.Random(0).randbytes(400_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-OTHER = random.Random(1).randbytes(400_000)
+PROGRAM = "import sys; from uniformer_pose.weights.fetch import download; print(download(sys.argv[1]))"
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +31,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_RETRY", fetch._RETRY.new(backoff_factor=0))
 
 
-def error_of(address: str | Path, **arguments: Any) -> str:
+def error_of(address: str | Path) -> str:
     with pytest.raises(InputError) as caught:
-        download(str(address), **arguments) if arguments else local_file(address)
+        local_file(address)
     line = str(caught.value)
     assert line.isprintable()
     return line
@@ -47,17 +47,15 @@ def kept() -> set[str]:
 
 
 def test_a_file_elsewhere_has_an_address_and_a_path_is_none() -> None:
-    assert all(map(is_address, ["zoo:a", "ZOO:a", "hf://o/r/f", "https://h/f", "HTTPS://h/f", "http://h/f", " zoo:a"]))
-    assert not any(map(is_address, ["", "a.pth", "./zoo:a", "zoo/a.pth", "/hf/a.pth", "C:/a.pth", "https", "s3://b/k"]))
+    assert all(map(is_address, ["ZOO:a", "hf://o/r/f", "HTTPS://h/f", "http://h/f", " zoo:a"]))
+    assert not any(map(is_address, ["", "./zoo:a", "zoo/a.pth", "/hf/a.pth", "C:/a.pth", "https", "s3://b/k"]))
 
 
 def test_a_path_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run=3 (best) @home.ckpt"
     file.write_bytes(CONTENT)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
     assert local_file(file) == local_file(str(file)) == local_file(f"~/{file.name}") == file
-    assert local_file(file.name) == Path(file.name)
     (tmp_path / "model.safetensors").write_bytes(CONTENT)
     assert local_file(tmp_path) == tmp_path / "model.safetensors"
 
@@ -66,48 +64,26 @@ def test_a_path_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monkey
     ("address", "told"),
     [
         ("", "give a path, https://"),
-        (
-            "{here}/uniformer_smal_in1k.pth",
-            "no such file: {here}/uniformer_smal_in1k.pth; did you mean {here}/uniformer",
-        ),
-        ("{here}/nothing/alike.pth", "no such file: {here}/nothing/alike.pth; give a path, https://"),
-        ("{here}/run", "without model.safetensors; did you mean {here}/run/checkpoints/best.ckpt, "),
-        ("{here}", "a folder without model.safetensors; did you mean {here}/uniformer_small_in1k.pth?"),
+        ("{here}/uniformer_smal_in1k.pth", "no such file: {here}/uniformer_smal_in1k.pth; did you mean {here}/unif"),
+        ("{here}", "no such file: {here}/model.safetensors; give a path, https://"),
         ("~nobody-of-that-name/a.pth", "cannot be read"),
         ("x" * 5000, "cannot be read"),
-        ("a\0b.pth", "give "),
-        ("a\nb.pth", "give "),
+        ("a\n\0b.pth", "give "),
         ("s3://bucket/a.pth", "give a path, https://"),
-        ("file:///a", "give a path, https://"),
         ("https:/example.org/a.pth", "give a path, https://"),  # what a path library leaves of an address
         ("http://example.org/a.pth", "only https:// is fetched from"),
         ("http://localhost.example.org/a.pth", "only https:// is fetched from"),
-        ("http://user@example.org/a.pth", "only https:// is fetched from"),
-        ("https://", "no web address"),
         ("https://host:port/a.pth", "no web address"),
-        ("https://[::1/a.pth", "no web address"),
         (r"http://127.0.0.1\@example.org/a.pth", "no web address"),
         ("https://exam ple.org/a.pth", "no web address"),
-        ("https://example.org/a.pth#md5=0123456789", "only #sha256="),
-        ("https://example.org/a.pth#sha256=0123456", "only #sha256="),
         ("https://example.org/a.pth#sha265=01234567", "only #sha256="),
+        ("https://example.org/a.pth#sha256=0123456", "only #sha256="),
         ("zoo:uniformer_s_coco_256x193", "did you mean uniformer_s_coco_256x192?"),
     ],
 )
 def test_what_cannot_be_a_file_is_one_line(tmp_path: Path, address: str, told: str) -> None:
     (tmp_path / "uniformer_small_in1k.pth").touch()
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    for name in ("last.ckpt", "best.ckpt"):
-        (tmp_path / "run" / "checkpoints" / name).touch()
     assert told.replace("{here}", str(tmp_path)) in error_of(address.replace("{here}", str(tmp_path)))
-
-
-def test_a_zoo_name_is_downloaded_and_held_to_its_digest(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = server.serve("/a.pth", Page(CONTENT))
-    files = {"good": (url, SHA256[:8]), "bad": (url, "01234567")}
-    monkeypatch.setattr(fetch, "released_address", files.__getitem__)
-    assert local_file("zoo:good").read_bytes() == CONTENT
-    assert f"is {SHA256}, expected 01234567" in error_of("zoo:bad")
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
@@ -121,19 +97,17 @@ def test_a_file_is_fetched_once_and_lies_in_the_cache(server: Server, cache: Pat
     assert kept() == {"a.pth", "a.pth.lock"}
     assert download(url) == download(url.replace("//", "//me:word@")) == path
     assert len(server.requests) == 1
-    assert download(f"{url}?signature={'x' * 5000}") != path  # the query belongs to the address, the login does not
+    assert download(f"{url}?signature=1") != path  # the query belongs to the address, the login does not
 
 
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("/folder/a.pth", "a.pth"),
         ("/", "file"),
         ("/..%2f..%2fetc%2fpasswd", "passwd"),
         ("/..%5c..%5cboot.ini", "boot.ini"),
         ("/%2e%2e", "file"),
         ("/.bashrc", "bashrc"),
-        ("/-rf", "rf"),
         ("/a%00b%0ac%20d.pth", "a_b_c_d.pth"),
         ("/" + "x" * 1000 + "-d4a7fdac_20230724.pth", "x" * 98 + "-d4a7fdac_20230724.pth"),
     ],
@@ -143,39 +117,27 @@ def test_the_name_of_a_file_is_that_of_the_address_made_harmless(server: Server,
     assert download(server.serve(path, Page(CONTENT, headers=headers))).name == name
 
 
-def test_a_cache_that_can_only_be_read_serves_what_it_holds(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = server.serve("/a.pth", Page(CONTENT))
-    path = download(url)
-
-    def read_only(*_: object, **__: object) -> NoReturn:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    for function in ("mkdir", "write_text", "write_bytes", "replace", "unlink", "touch"):
-        monkeypatch.setattr(Path, function, read_only)
-    assert download(url) == path
-
-
-def test_a_cache_that_cannot_be_written_is_one_line_and_nothing_is_kept(
+def test_a_cache_that_cannot_be_written_serves_what_it_holds_and_else_is_one_line(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: int) -> NoReturn:
+    def full(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    url = server.serve("/a.pth", Page(CONTENT))
+    url, other = server.serve("/a.pth", Page(CONTENT)), server.serve("/b.pth", Page(CONTENT))
+    path = download(url)
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        assert "No space left on device); set UNIFORMER_POSE_CACHE" in error_of(url)
-    assert kept() == {"a.pth.lock"}
-    monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(cache / "file"))
-    (cache / "file").write_text("")
-    assert "set UNIFORMER_POSE_CACHE" in error_of(url)
+        assert "No space left on device); set UNIFORMER_POSE_CACHE" in error_of(other)
+    assert kept() == {"a.pth", "a.pth.lock", "b.pth.lock"}
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert download(url) == path
+    assert "set UNIFORMER_POSE_CACHE" in error_of(other)
 
 
 def test_of_several_processes_one_downloads_and_the_others_wait(server: Server) -> None:
     url = server.serve("/a.pth", Page(CONTENT, seconds_before=1.5))
-    program = "import sys; from uniformer_pose.weights.fetch import download; print(download(sys.argv[1]))"
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True) for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", PROGRAM, url], stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
     assert {Path(p.communicate(timeout=30)[0].strip()).read_bytes() for p in processes} == {CONTENT}
     assert len(server.requests) == 1
@@ -187,9 +149,8 @@ def test_an_interrupted_download_leaves_no_file_that_is_taken_for_whole(
 ) -> None:
     page = Page(CONTENT, seconds_between=1.0)
     url = server.serve("/a.pth", page)
-    program = "import sys; from uniformer_pose.weights.fetch import download; download(sys.argv[1])"
     with subprocess.Popen(
-        [sys.executable, "-c", program, url],
+        [sys.executable, "-c", PROGRAM, url],
         stderr=subprocess.DEVNULL,
         # Whoever runs the tests in the background hands down a SIGINT that is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -208,40 +169,35 @@ def test_an_interrupted_download_leaves_no_file_that_is_taken_for_whole(
 # -- the digest -------------------------------------------------------------------------------------------------------
 
 
-def test_a_digest_in_a_file_name_is_told_from_dates_and_counts() -> None:
-    for name, digits in {
-        "top_down_256x192_global_base-12345678_20230724.pth": "12345678",
-        "resnet18-f37072fd.pth": "f37072fd",
-        "model-d4a7fda.pth": None,
-        "model-20230724.pth": None,
-        "step-00012000.pt": None,
-        "model-d4a7fdac-final.pth": None,
-    }.items():
-        assert digest_in_name(name) == digits
+@pytest.mark.parametrize(
+    ("name", "digits"),
+    [
+        ("top_down_256x192_global_base-12345678_20230724.pth", "12345678"),
+        ("resnet18-f37072fd.pth", "f37072fd"),
+        ("model-20230724.pth", None),
+        ("step-00012000.pt", None),
+        ("model-d4a7fdac-final.pth", None),
+    ],
+)
+def test_a_digest_in_a_file_name_is_told_from_dates_and_counts(name: str, digits: str | None) -> None:
+    assert digest_in_name(name) == digits
 
 
-def test_the_names_of_two_publishers_are_believed_and_of_nobody_else(
+def test_a_stated_digest_is_held_to_wherever_it_stands_and_a_wrong_file_is_not_kept(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server.serve("/best-3f2a9c1d.pth", Page(CONTENT))
-    assert download(url).read_bytes() == CONTENT
+    files = {"good": (url, SHA256[:8]), "bad": (url, "01234567")}
+    monkeypatch.setattr(fetch, "released_address", files.__getitem__)
+    for wrong in (f"{url}#sha256=01234567", "zoo:bad"):
+        assert f"sha256 {SHA256}, expected 01234567" in error_of(wrong)
+        assert kept() == {"best-3f2a9c1d.pth.lock"}
+    path = download(f"{url}#sha256={SHA256.upper()}")
+    assert path == local_file("zoo:good") == download(url)  # anybody may write such a name
+    path.write_bytes(CONTENT[:-1])
+    assert download(url, SHA256).read_bytes() == CONTENT  # fetched again
     monkeypatch.setattr(fetch, "_HOSTS_WITH_DIGESTS", ("127.0.0.1",))
     assert "expected 3f2a9c1d" in error_of(f"{url}?2")
-
-
-def test_a_wrong_digest_is_one_line_with_both_and_nothing_is_kept(server: Server) -> None:
-    url = server.serve("/model.pth", Page(CONTENT))
-    line = error_of(f"{url}#sha256=01234567")
-    assert line.startswith(f"{url}: its sha256 is {SHA256}, expected 01234567; ")
-    assert kept() == {"model.pth.lock"}
-    assert download(f"{url}#sha256={SHA256.upper()}") == download(url)
-
-
-def test_a_file_in_the_cache_that_is_not_the_one_asked_for_is_fetched_again(server: Server) -> None:
-    url = server.serve("/a.pth", Page(OTHER))
-    download(url)
-    server.serve("/a.pth", Page(CONTENT))
-    assert download(url, sha256=SHA256).read_bytes() == CONTENT
 
 
 # -- servers ----------------------------------------------------------------------------------------------------------
@@ -265,11 +221,10 @@ def test_a_server_in_trouble_is_asked_again(server: Server, page: Page, requests
     ("page", "reason"),
     [
         (Page(status=404), "the server answers HTTP 404 Not Found"),
-        (Page(status=403), "the server answers HTTP 403 Forbidden"),
         (Page(CONTENT, status=206), "the server answers HTTP 206"),
         (Page(status=502), "the server answers HTTP 502"),
-        (Page(b""), "the server sends an empty file"),
-        (Page(b"x", headers={"Content-Type": "text/html; charset=utf-8"}), "a web page came, not the file"),
+        (Page(b""), "what came is empty"),
+        (Page(b"x", headers={"Content-Type": "text/html; charset=utf-8"}), "the server answers with a web page"),
         (Page(CONTENT, cuts=[9, 9, 9]), "the connection broke 3 times"),
         (Page(status=302, headers={"Location": "/secret/a.pth"}), "cannot be reached (TooManyRedirects)"),
     ],
@@ -289,39 +244,26 @@ def test_a_redirection_is_followed_and_the_name_stays_that_of_the_address(server
     assert (path.name, path.read_bytes()) == ("a.pth", CONTENT)
 
 
-@pytest.mark.parametrize(
-    "target", ["http://example.org/b.pth?key=12345", "ftp://example.org/b.pth", "file:///etc/passwd"]
-)
+@pytest.mark.parametrize("target", ["http://example.org/b.pth?key=12345", "ftp://example.org/b.pth", "file:///etc/x"])
 def test_a_redirection_to_an_insecure_address_is_refused(server: Server, target: str) -> None:
     line = error_of(server.serve("/a.pth", Page(status=302, headers={"Location": target})))
     assert "example.org/b.pth" in line or "no web address" in line
     assert "12345" not in line
 
 
-# -- no network -------------------------------------------------------------------------------------------------------
-
-
-def test_a_host_whose_name_is_unknown_is_one_line_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object, **__: object) -> NoReturn:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.delenv("https_proxy", raising=False)
-    line = error_of("https://me:word@weights.invalid/a.pth?token=12345")
-    assert line.startswith("https://weights.invalid/a.pth?...: cannot be reached (Name or service not known); check")
-
-
-def test_a_server_that_is_not_there_silent_or_without_tls_is_one_line(
+def test_a_server_that_is_unknown_absent_silent_or_without_tls_is_one_line_without_secrets(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert "cannot be reached (Connection refused)" in error_of(f"http://127.0.0.1:{port}/a.pth")
+    assert "cannot be reached (ConnectionError)" in error_of(f"http://127.0.0.1:{port}/a.pth")
     url = server.serve("/a.pth", Page(CONTENT, seconds_before=0.3))
-    assert "cannot be reached ([SSL: " in error_of(url.replace("http:", "https:"))
+    assert "cannot be reached (SSLError)" in error_of(url.replace("http:", "https:"))
     monkeypatch.setattr(fetch, "_TIMEOUTS", (5.0, 0.05))
     assert "cannot be reached" in error_of(url)
+    line = error_of("https://me:word@weights.invalid/a.pth?token=12345")
+    assert line.startswith("https://weights.invalid/a.pth?...: cannot be reached (")
 
 
 def test_the_proxy_of_the_surroundings_is_asked_for_other_machines_alone(
@@ -332,7 +274,7 @@ def test_the_proxy_of_the_surroundings_is_asked_for_other_machines_alone(
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert download(server.serve("/a.pth", Page(CONTENT))).read_bytes() == CONTENT
-    assert "check address, network and proxy" in error_of("https://example.org/a.pth")
+    assert "cannot be reached (ProxyError)" in error_of("https://example.org/a.pth")
 
 
 @pytest.mark.parametrize("variable", ["UNIFORMER_POSE_OFFLINE", "HF_HUB_OFFLINE"])

@@ -62,12 +62,10 @@ def load(path: Path) -> str:
         (lambda: {"state_dict": mmpose_entries(), "meta": {"epoch": 210}}, "MMPose pose model", 6),
         (lambda: {"state_dict": original_entries(), "meta": {"epoch": 210}}, "original pose model", 6),
         (lambda: prefixed("module.", mmpose_entries()), "MMPose pose model", 6),
-        (lambda: {"state_dict": prefixed("ema_model.module.", original_entries())}, "original pose model", 6),
-        (lambda: {"state_dict": prefixed("module.network.", own_entries())}, "MMPose pose model", 0),
         (
-            lambda: {"state_dict": prefixed("module.", own_entries()) | {"n_averaged": torch.tensor(7)}},
-            "MMPose pose model",
-            0,
+            lambda: {"state_dict": prefixed("ema_model.module.", original_entries()) | {"n_averaged": torch.tensor(7)}},
+            "original pose model",
+            6,
         ),
         (lambda: {"state_dict": mmpose_entries(), "meta": {"sigmas": np.ones(2), "x": np.float64(1)}}, "MMPose", 6),
         (lambda: {"ema": own_entries(), "epoch": 3}, "MMPose pose model", 0),
@@ -85,8 +83,7 @@ def test_a_pose_model_of_any_layout_fills_the_whole_network(
     assert (len(report.loaded), len(report.skipped), report.left_untouched) == (len(own_entries()), skipped, ())
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("heads", [("head",), ("head", "aux_head")])
+@pytest.mark.parametrize(("prefix", "heads"), [("", ("head",)), ("module.", ("head", "aux_head"))])
 def test_an_imagenet_classifier_fills_the_backbone_and_leaves_the_rest(
     tmp_path: Path, prefix: str, heads: tuple[str, ...]
 ) -> None:
@@ -101,16 +98,6 @@ def test_an_imagenet_classifier_fills_the_backbone_and_leaves_the_rest(
     assert len(report.skipped) == 5 + 2 * len(heads)
 
 
-def test_the_report_is_one_line_with_counts(tmp_path: Path) -> None:
-    path = saved({"model": imagenet_entries()}, tmp_path)
-    assert load(path) == (
-        f"{path}: a UniFormer of no published size, ImageNet classifier (torch archive, checked by the archive's "
-        "checksums): 102 of 124 tensors loaded, 7 skipped as expected (norm.weight, norm.bias, norm.running_mean and 4 "
-        "more), 22 left as they were (backbone.norm4.weight, backbone.norm4.bias, head.deconv_layers.0.weight and 19 "
-        "more), head_dim 8 assumed: the file does not say it"
-    )
-
-
 def test_half_precision_weights_load_into_single_precision(tmp_path: Path) -> None:
     halved = {n: e.half() if e.is_floating_point() else e for n, e in own_entries().items()}
     weight = load_network(saved(halved, tmp_path), head_dim=8, announce=len).backbone.patch_embed1.proj.weight
@@ -123,7 +110,6 @@ def test_half_precision_weights_load_into_single_precision(tmp_path: Path) -> No
     [
         ({"ema_state_dict": {"x": 1}}, "its ema_state_dict was not taken"),
         ({"ema_state_dict": {"module.x": 1}}, "(EMA), which it keeps in state_dict; ema_state_dict was not taken"),
-        ({"ema_state_dict": {"steps": 1}}, "(EMA), which it keeps in state_dict; ema_state_dict was not taken"),
         ({"current_model_state": {}}, "(EMA), which it keeps in state_dict; current_model_state was not taken"),
         ({"model_ema": 3}, None),
     ],
@@ -145,15 +131,10 @@ def test_which_of_several_sets_of_weights_was_taken_is_said(
     [
         (lambda: without(mmpose_entries(), "backbone.blocks1.0.attn.weight"), r"1 missing \(backbone.blocks1.0.attn"),
         (
-            lambda: {"state_dict": without(original_entries(), "keypoint_head.final_layer.bias")},
-            r"original pose model weights.*1 missing \(head.final_layer.bias\)",
-        ),
-        (
             lambda: {"model": without(imagenet_entries(), "patch_embed3.norm.bias")},
             r"ImageNet classifier weights.*1 missing \(backbone.patch_embed3.norm.bias\)",
         ),
         (lambda: without(imagenet_entries("head", "aux_head"), "aux_head.bias"), r"1 missing \(aux_head.bias\)"),
-        (lambda: without(mmpose_entries(), "backbone.norm4.bias"), r"1 missing \(backbone.norm4.bias\)"),
         (lambda: without(mmpose_entries(), "backbone.norm2.bias"), r"1 missing \(backbone.norm2.bias\)"),
         (
             lambda: mmpose_entries() | {"backbone.blocks1.0.gamma_1": torch.ones(8)},
@@ -188,8 +169,6 @@ def test_which_of_several_sets_of_weights_was_taken_is_said(
             r"must lie in one place.*found state_dict and 124 tensors without",
         ),
         (lambda: {"state_dict": {}, "model": {}}, r"must lie in one place.*found state_dict and model"),
-        (lambda: {"state_dict": {"model": mmpose_entries()}}, r"1 entries beside .* no named tensors \(model\)"),
-        (lambda: {"state_dict": {**mmpose_entries(), "step": 3}}, r"no named tensors \(step\)"),
         (lambda: {"state_dict": {**mmpose_entries(), 3: torch.ones(1)}}, r"no named tensors \(3\)"),
         (lambda: {"epoch": 3}, "found none"),
         (lambda: {"state_dict": {}}, "not a whole UniFormer: .* it has nothing"),
@@ -198,7 +177,6 @@ def test_which_of_several_sets_of_weights_was_taken_is_said(
             lambda: network(depths=[1, 2, 3, 1]).state_dict(),
             r"size \(depths \[1, 2, 3, 1\]\), but the network is .* \(depths \[1, 1, 2, 1\]\); check that the file",
         ),
-        (lambda: network(stem="convolution").state_dict(), r"\(stem convolution\), but the network"),
         (lambda: network(layer_scale=0.1).state_dict(), r"\(layer_scale attention\), but the network"),
     ],
 )
@@ -212,17 +190,12 @@ def test_a_file_that_does_not_fit_is_refused_by_name_and_changes_nothing(
     assert all(torch.equal(entry, fresh[name]) for name, entry in target.state_dict().items())
 
 
-def test_what_is_no_pose_model_becomes_no_network(tmp_path: Path) -> None:
-    detector = saved({"state_dict": {"backbone.layer1.0.conv1.weight": torch.ones(4, 4, 3, 3)}}, tmp_path, "a.pth")
-    classifier = saved({"model": imagenet_entries()}, tmp_path, "b.pth")
-    for loader in (load_network, load_model):
-        assert "not a whole UniFormer" in refusal(detector, loader)
-        assert "no heatmap head; train one on it with model.pretrained=" in refusal(classifier, loader)
-
-
-def test_a_file_under_a_released_ones_name_is_held_to_its_digest(tmp_path: Path) -> None:
+def test_a_file_under_a_released_name_is_held_to_its_digest_and_a_classifier_is_no_pose_model(tmp_path: Path) -> None:
     path = saved(own_entries(), tmp_path, "top_down_256x192_global_small-d4a7fdac_20230724.pth")
     assert re.search(r"damaged or altered: .*d4a7fdac.*fetch it again", refusal(path, load))
+    classifier = saved({"model": imagenet_entries()}, tmp_path)
+    for loader in (load_network, load_model):
+        assert "no heatmap head; train one on it with model.pretrained=" in refusal(classifier, loader)
 
 
 # -- the network from the file alone ----------------------------------------------------------------------------------
@@ -283,17 +256,6 @@ def test_a_token_labelled_classifier_is_known_by_name_to_need_32(tmp_path: Path)
     assert "head_dim 64 assumed: the file does not say it" in str(load_into(target(64), path, skeleton=None))
 
 
-def test_a_head_dim_other_than_the_trained_one_is_refused(tmp_path: Path) -> None:
-    path, _ = checkpoint(tmp_path)
-    target = network(num_keypoints=17, head_dim=4)
-    for loader in (
-        lambda path: load_into(target, path, skeleton=None),
-        lambda path: load_model(path, head_dim=4),
-        lambda path: load_network(path, head_dim=4),
-    ):
-        assert "was trained with head_dim 8, not 4" in refusal(path, loader)
-
-
 # -- checkpoints of this project --------------------------------------------------------------------------------------
 
 
@@ -306,6 +268,7 @@ def test_our_checkpoint_brings_everything_with_it(tmp_path: Path) -> None:
     assert report.layout == "uniformer-pose model"
     assert not report.remarks
     target = network(num_keypoints=17)
+    assert "was trained with head_dim 8, not 4" in refusal(path, lambda path: load_model(path, head_dim=4))
     load_into(target, path, skeleton=None)
     for other in (target, load_network(path, announce=len)):
         assert torch.equal(heatmaps(other), heatmaps(written.network))

@@ -15,8 +15,8 @@ from safetensors.torch import save
 from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_json, write_whole
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
+from uniformer_pose.weights.fetch import DEFAULT_FILE
 from uniformer_pose.weights.file_contents import WEIGHTS_DIGEST_KEY
-from uniformer_pose.weights.hub_file import DEFAULT_FILE
 from uniformer_pose.weights.layouts import released_layout
 
 ReleasedLayout = Literal["mmpose", "original"]

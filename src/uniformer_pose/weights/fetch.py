@@ -1,7 +1,8 @@
 """What a user names weights by, a path or an address -> a local file, whole, and verified where its digest is known.
 
 A download lies in a folder of its own, ``<cache>/<16 digits of the URL's sha256>/<name>``. The name appears in one
-step, after the digest was found right: what an interruption leaves is never taken for the file.
+step, after the digest was found right: what an interruption leaves is never taken for the file. What comes from the
+Hugging Face hub lies in the cache of ``huggingface_hub``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ipaddress
 import os
 import re
 from http.client import responses
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import requests
@@ -19,15 +20,18 @@ from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-from uniformer_pose.errors import InputError, printable
+from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.files import write_whole
 from uniformer_pose.nearest_name import nearest
 from uniformer_pose.progress import progress_bar
-from uniformer_pose.weights import hub_file
 from uniformer_pose.weights.zoo import released_address
 
 CACHE_VARIABLE = "UNIFORMER_POSE_CACHE"
+DEFAULT_FILE = "model.safetensors"
+"""The weights of a folder, or of a repository on the hub."""
+
 _FORMS = "a path, https://host/file, zoo:<name> or hf://owner/repository/file"
+_HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([^@\s\\?#*\[]+))?(?:@([\w./-]+))?", re.IGNORECASE)
 _BY_HAND = "or download the file by hand and give its path"
 _SCHEME = re.compile(r"([A-Za-z][\w+.-]+):/")  # two letters at least: one is a drive of Windows
 # <name>-<8 digits>_<date>.pth as MMPose writes it, or <name>-<8 or more>.pth as PyTorch does, with a letter in it. The
@@ -58,7 +62,7 @@ def local_file(address: str | Path) -> Path:
     """The local file that ``address`` means, downloaded where it lies elsewhere.
 
     A path, with ``~`` for the home folder (of a folder its ``model.safetensors``); an https address (``download``);
-    ``zoo:<name>``, a released file of ``zoo.yaml``; ``hf://owner/repository/file`` (``hub_file``).
+    ``zoo:<name>``, a released file of ``zoo.yaml``; ``hf://owner/repository[@revision]/path`` on the Hugging Face hub.
 
     A download is kept, and not repeated. Raises InputError where there is no such file, for other forms of addresses,
     and for all that can go wrong on the way.
@@ -67,29 +71,22 @@ def local_file(address: str | Path) -> Path:
     if text.lower().startswith("zoo:"):
         return download(*released_address(text[4:].strip("/")))
     if text.lower().startswith("hf://"):
-        return hub_file.hub_file(text)
+        return _hub_file(text)
     if is_address(text):
         return download(text)
+    shown = printable(text)
     if not text or _SCHEME.match(text):
-        raise InputError(f"weights {text!r}: cannot be read from there; give {_FORMS}")
+        raise InputError(f"weights {shown!r}: cannot be read from there; give {_FORMS}")
     try:
-        return _existing(Path(text).expanduser())
-    except (OSError, RuntimeError) as error:  # no permission, a name too long; a home that is not known
-        raise InputError(f"{text}: cannot be read ({getattr(error, 'strerror', error)}); give {_FORMS}") from error
-
-
-def _existing(path: Path) -> Path:
-    if path.is_dir():
-        if (path / hub_file.DEFAULT_FILE).is_file():
-            return path / hub_file.DEFAULT_FILE
-        found = sorted([*path.glob("*.ckpt"), *path.glob("checkpoints/*.ckpt"), *path.glob("*.pth")])[:3]
-        hint = f"did you mean {', '.join(map(str, found))}?" if found else f"give {_FORMS}"
-        raise InputError(f"{printable(str(path))}: a folder without {hub_file.DEFAULT_FILE}; {hint}")
-    if not path.is_file():
+        path = Path(text).expanduser()
+        path = path / DEFAULT_FILE if path.is_dir() else path
+        if path.is_file():
+            return path
         alike = nearest(path.name, (file.name for file in path.parent.iterdir())) if path.parent.is_dir() else None
-        hint = f"give {_FORMS}" if alike is None else f"did you mean {path.with_name(alike)}?"
-        raise InputError(f"no such file: {printable(str(path))}; {hint}")
-    return path
+    except (OSError, RuntimeError) as error:  # no permission, a name too long; a home that is not known
+        raise InputError(f"{shown}: cannot be read ({getattr(error, 'strerror', error)}); give {_FORMS}") from error
+    hint = f"give {_FORMS}" if alike is None else f"did you mean {path.with_name(alike)}?"
+    raise InputError(f"no such file: {printable(str(path))}; {hint}")
 
 
 def digest_in_name(name: str) -> str | None:
@@ -106,6 +103,12 @@ def cache_folder() -> Path:
         return Path(own).expanduser()
     except RuntimeError as error:
         raise InputError(f"no home folder to keep downloads in; set {CACHE_VARIABLE} to a folder") from error
+
+
+def is_offline() -> bool:
+    """Whether an environment variable forbids to use the network."""
+    names = ("UNIFORMER_POSE_OFFLINE", "HF_HUB_OFFLINE")
+    return any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in names)
 
 
 def download(url: str, sha256: str | None = None) -> Path:
@@ -129,11 +132,10 @@ def download(url: str, sha256: str | None = None) -> Path:
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
         raise InputError(f"{shown}: only #sha256=<8 to 64 hexadecimal digits> may stand behind an address")
     plain = parts._replace(fragment="")
-    key = hashlib.sha256(_without_login(plain).geturl().encode()).hexdigest()[:16]
-    path = cache_folder() / key / name
+    path = cache_folder() / hashlib.sha256(_without_login(plain).geturl().encode()).hexdigest()[:16] / name
     if _is_there(path, sha256):
         return path
-    if hub_file.is_offline():
+    if is_offline():
         raise InputError(f"{shown}: not in the cache ({path}), and the network is not to be used (offline); {_BY_HAND}")
     advice = f"set {CACHE_VARIABLE} to a folder with room"
     try:
@@ -156,7 +158,6 @@ def _is_there(path: Path, sha256: str | None) -> bool:
 
 def _fetch(url: SplitResult, part: Path, name: str, sha256: str | None) -> None:
     """The body of ``url`` in the file ``part``; InputError if it cannot be had or has another digest."""
-    shown = _shown(url)
     with requests.Session() as session:
         session.mount("https://", HTTPAdapter(max_retries=_RETRY))
         session.mount("http://", HTTPAdapter(max_retries=_RETRY))
@@ -164,39 +165,34 @@ def _fetch(url: SplitResult, part: Path, name: str, sha256: str | None) -> None:
         session.trust_env = not _is_this_machine(url)  # proxies are for other machines
         for _ in range(_TRIES):
             try:
-                with _answer(session, url.geturl(), shown) as response:
+                with _answer(session, url) as response:
                     found = _save(response, part, name)
                 break
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
                 continue
         else:
-            raise InputError(f"{shown}: the connection broke {_TRIES} times; try again later, {_BY_HAND}")
-    if not part.stat().st_size:
-        raise InputError(f"{shown}: the server sends an empty file; try again later, {_BY_HAND}")
-    if not found.startswith(sha256 or ""):
+            raise InputError(f"{_shown(url)}: the connection broke {_TRIES} times; try again later, {_BY_HAND}")
+    if not part.stat().st_size or not found.startswith(sha256 or ""):
         raise InputError(
-            f"{shown}: its sha256 is {found}, expected {sha256}; what came is damaged or another file and is not kept: "
-            f"try again, {_BY_HAND}"
+            f"{_shown(url)}: what came is empty, damaged or another file and is not kept (sha256 {found}, expected "
+            f"{sha256}): try again, {_BY_HAND}"
         )
 
 
-def _answer(session: requests.Session, url: str, shown: str) -> requests.Response:
+def _answer(session: requests.Session, url: SplitResult) -> requests.Response:
     """The server's answer with the file, its body not read yet; InputError for any other."""
     headers = {"User-Agent": "uniformer-pose", "Accept-Encoding": "identity"}
     try:
-        response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUTS)
-    except requests.RequestException as error:
-        raise InputError(f"{shown}: cannot be reached ({_reason(error)}); check address, network and proxy") from error
-    status = response.status_code
-    if status != 200:
-        said = f"HTTP {status} {responses.get(status, '')}".rstrip()
-        raise InputError(f"{shown}: the server answers {said}; check the address, it may need a login, {_BY_HAND}")
-    if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
-        raise InputError(
-            f"{shown}: a web page came, not the file; it may be a page about the file or a login: give the address of "
-            f"the file itself, {_BY_HAND}"
-        )
-    return response
+        response = session.get(url.geturl(), headers=headers, stream=True, timeout=_TIMEOUTS)
+    except requests.RequestException as error:  # by its name alone: its message holds the URL with its secrets
+        reason = f"cannot be reached ({type(error).__name__}); check address, network and proxy"
+        raise InputError(f"{_shown(url)}: {reason}") from error
+    said = f"HTTP {response.status_code} {responses.get(response.status_code, '')}".rstrip()
+    if response.status_code == 200:
+        if not response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
+            return response
+        said = "with a web page"
+    raise InputError(f"{_shown(url)}: the server answers {said}; check the address, it may need a login, {_BY_HAND}")
 
 
 def _save(response: requests.Response, part: Path, name: str) -> str:
@@ -211,14 +207,6 @@ def _save(response: requests.Response, part: Path, name: str) -> str:
             arrived += len(chunk)
             report(arrived, total)
     return hasher.hexdigest()
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause in a few words; the messages of requests themselves hold the URL with its secrets."""
-    for inner in (getattr(error, "reason", None), error.__cause__, *error.args):
-        if isinstance(inner, BaseException):
-            return _reason(inner)
-    return str(getattr(error, "strerror", None) or type(error).__name__)
 
 
 def _checked(url: str) -> SplitResult:
@@ -262,3 +250,40 @@ def _safe_name(path: str) -> str:
     """The last part of a path as a file name that stays in its folder; of a long one the end, with the suffix."""
     last = re.sub(r"[^A-Za-z0-9._+-]", "_", re.split(r"[/\\]", path)[-1])
     return last[-120:].lstrip(".-") or "file"
+
+
+def _hub_file(address: str) -> Path:
+    """The file that ``hf://owner/repository[@revision]/path[@revision]`` means; without a path, ``model.safetensors``.
+
+    The JSONs that may describe it, ``<stem>.json`` and ``config.json``, come along. A large file is held to the sha256
+    under which the hub keeps it.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    parts = _HUB.fullmatch(address)
+    name = PurePosixPath(parts[3] or DEFAULT_FILE) if parts else PurePosixPath()
+    if parts is None or (parts[2] and parts[4]) or ".." in name.parts or not name.name:
+        raise InputError(f"{address}: not understood; the form is hf://owner/repository[@revision]/folder/file")
+    where = "not in the cache, and offline" if is_offline() else "not in the cache, and the hub cannot be reached"
+    try:
+        folder = snapshot_download(
+            parts[1],
+            revision=parts[2] or parts[4],
+            allow_patterns=[str(name), str(name.with_suffix(".json")), str(name.with_name("config.json"))],
+            endpoint=os.environ.get("HF_ENDPOINT"),  # huggingface_hub itself looks only when it is imported
+            local_files_only=is_offline(),
+        )
+    except errors.RepositoryNotFoundError as error:
+        reason = "no such repository, or a private or gated one; check its name and log in with `hf auth login`"
+        raise InputError(f"{address}: {reason}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise InputError(f"{address}: {where}; check network, proxy and HF_ENDPOINT") from error
+    except Exception as error:  # of several HTTP libraries, by release of huggingface_hub, and of the disk
+        raise InputError(f"{address}: {one_line(error)}; check it, and the folder HF_HOME") from error
+    path = Path(folder) / name
+    if not path.is_file():
+        raise InputError(f"{address}: no such file in the repository, or offline in the cache; look for its name there")
+    kept_as = path.readlink().name if path.is_symlink() else ""
+    if re.fullmatch(r"[0-9a-f]{64}", kept_as) and not _is_there(path, kept_as):
+        raise InputError(f"{path.resolve()}: damaged, not what {address} is; delete it and try again")
+    return path

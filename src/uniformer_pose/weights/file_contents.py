@@ -41,7 +41,6 @@ _OTHER_FILES = (
     (re.compile(rb"$"), "an empty file"),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, to be replaced by its file with git lfs pull"),
     (re.compile(rb"\s*<(!doctype|html)", re.IGNORECASE), "a web page, perhaps an error message saved in its place"),
-    (re.compile(rb"[^\0]+$"), "text"),
 )
 
 
@@ -77,8 +76,6 @@ def read_weight_file(path: str | Path) -> FileContents:
     but tensors and plain data; foreign settings objects beside the weights are read as empty shells.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"no weight file at {path}; give the path of a .ckpt, .pth or .safetensors file")
     with naming(path):
         try:
             with path.open("rb") as stream:
@@ -86,14 +83,17 @@ def read_weight_file(path: str | Path) -> FileContents:
                 stream.seek(0)
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror}); check its permissions") from error
-        container = _container_of(start)
-        contents, checked_by = _read(path, container, sha256)
-        claimed, size = (
-            sum(tensor.numel() * tensor.element_size() for tensor in _tensors(contents)),
-            path.stat().st_size,
-        )
-        if claimed > size + _SLACK_BYTES:
+            raise InputError(f"cannot be read ({error.strerror}); give a .ckpt, .pth or .safetensors file") from error
+        container, checked_by = _container_of(start), None
+        if container == "safetensors":
+            contents, checked_by = _read_safetensors(path, sha256)
+        elif container == "torch archive":
+            _check_archive(path)
+            contents, checked_by = _read_pickled(path), "the archive's checksums"
+        else:
+            contents = _read_pickled(path)
+        claimed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(contents))
+        if claimed > (size := path.stat().st_size) + _SLACK_BYTES:
             raise InputError(f"claims {claimed} bytes of tensors in a file of {size}; no such file is loaded")
     digits = digest_in_name(path.name)
     if digits is not None and sha256.startswith(digits):
@@ -110,15 +110,6 @@ def _container_of(start: bytes) -> Container:
         return "safetensors"
     found = next((what for pattern, what in _OTHER_FILES if pattern.match(start)), "something else")
     raise InputError(f"not a weight file but {found}; give a .ckpt, .pth or .safetensors file")
-
-
-def _read(path: Path, container: Container, sha256: str) -> tuple[dict[str, Any], str | None]:
-    """The saved object, and what would have told a damaged file."""
-    if container == "safetensors":
-        return _read_safetensors(path, sha256)
-    if container == "torch archive":
-        _check_archive(path)
-    return _read_pickled(path), "the archive's checksums" if container == "torch archive" else None
 
 
 def _check_archive(path: Path) -> None:

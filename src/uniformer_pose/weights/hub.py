@@ -11,7 +11,7 @@ from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.weights.export import save_pretrained
-from uniformer_pose.weights.hub_file import DEFAULT_FILE
+from uniformer_pose.weights.fetch import DEFAULT_FILE
 from uniformer_pose.weights.loading import load_model
 
 _CARD = """---
@@ -53,13 +53,7 @@ def from_pretrained(
     return load_model(address, model_class=model_class)[0]
 
 
-def push_to_hub(
-    model: SavedModel,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-) -> str:
+def push_to_hub(model: SavedModel, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
     """Upload a model as ``owner/name`` and make the repository where there is none; returns the address.
 
     Weights, ``config.json`` and a model card, in one commit. Raises InputError when the hub refuses or is out of reach.

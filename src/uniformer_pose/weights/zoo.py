@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.nearest_name import did_you_mean
@@ -21,7 +22,10 @@ from uniformer_pose.nearest_name import did_you_mean
 ZOO_VARIABLE = "UNIFORMER_POSE_ZOO"
 
 # What the name of a released pose model says: crop, size of the network, and the start of its sha256.
-_FILE = re.compile(r"top_down_(\d+)x(\d+)_global_(small|base)-([0-9a-f]{8})_\d{8}\.pth")
+_FILE = re.compile(
+    r"top_down_(?P<height>\d+)x(?P<width>\d+)_global_(?P<network>small|base)-(?P<sha256>[0-9a-f]{8})_\d{8}\.pth"
+)
+_NETWORKS = {"small": "uniformer_s", "base": "uniformer_b"}
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class Zoo:
     backbones: dict[str, Released]
     results_on: str
     skeleton: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     box_padding: float
 
     def of_file(self, file_name: str, sha256: str) -> Released | None:
@@ -68,8 +72,7 @@ class Zoo:
 
 def read_zoo(path: str | Path | None = None) -> Zoo:
     """The table of ``path``, of the file that ``UNIFORMER_POSE_ZOO`` names, or of the package."""
-    own = Path(__file__).with_suffix(".yaml")
-    return _read(Path(path or os.environ.get(ZOO_VARIABLE) or own).expanduser())
+    return _read(Path(path or os.environ.get(ZOO_VARIABLE) or Path(__file__).with_suffix(".yaml")).expanduser())
 
 
 def released_address(name: str) -> tuple[str, str | None]:
@@ -92,19 +95,13 @@ def _read(path: Path) -> Zoo:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         pose = content["pose_models"]
-        return Zoo(
-            pose_models={name: _pose_model(name, pose["source"], entry) for name, entry in pose["files"].items()},
-            backbones={
-                name: Released(name, f"{name}.pth", group["source"] and f"{group['source']}{name}.pth", **entry)
-                for group in content.get("backbones", [])
-                for name, entry in group["files"].items()
-            },
-            results_on=str(pose["results_on"]),
-            skeleton=str(pose["skeleton"]),
-            mean=tuple(map(float, pose["mean"])),
-            std=tuple(map(float, pose["std"])),
-            box_padding=float(pose["box_padding"]),
-        )
+        backbones = [_released(group) for group in content.get("backbones", [])]
+        table = {
+            **pose,
+            "pose_models": _released(pose),
+            "backbones": {k: v for group in backbones for k, v in group.items()},
+        }
+        return TypeAdapter(Zoo).validate_python(table)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {ZOO_VARIABLE} names no such table") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -113,18 +110,13 @@ def _read(path: Path) -> Zoo:
         ) from error
 
 
-def _pose_model(name: str, source: str, entry: dict[str, Any]) -> Released:
-    named = _FILE.fullmatch(entry["file"])
-    if named is None:
-        raise ValueError(f"the name of {entry['file']} does not say crop size, network and digest")
-    return Released(
-        name=name,
-        file_name=entry["file"],
-        url=source + entry["file"],
-        network={"small": "uniformer_s", "base": "uniformer_b"}[named[3]],
-        sha256=named[4],
-        height=int(named[1]),
-        width=int(named[2]),
-        sigma=float(entry["sigma"]),
-        results={result: float(percent) for result, percent in entry["results"].items()},
-    )
+def _released(group: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Fields of ``Released`` by name: what the table says of a group's files, and what their names do."""
+    released = {}
+    for name, entry in group["files"].items():
+        file_name, source = entry.get("file", f"{name}.pth"), group["source"]
+        said = _FILE.fullmatch(file_name)
+        by_name = {} if said is None else {**said.groupdict(), "network": _NETWORKS[said["network"]]}
+        url = None if source is None else f"{source}{file_name}"
+        released[name] = {**entry, **by_name, "name": name, "file_name": file_name, "url": url}
+    return released
