@@ -81,14 +81,11 @@ def test_detections_are_coco_results_near_the_people_with_some_false_alarms(tmp_
         assert min(x, y, width - 1, height - 1) >= 0
 
 
-def test_the_same_settings_again_write_nothing(dataset):
-    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
-    assert not write_synthetic_dataset(dataset, **SMALL)
-    assert before == {path: path.stat().st_mtime_ns for path in dataset.rglob("*")}
-
-
-def test_other_settings_are_refused_by_name_until_overwrite_is_given(tmp_path):
+def test_the_same_settings_write_nothing_again_and_others_are_refused_by_name_until_overwrite(tmp_path):
     write_synthetic_dataset(tmp_path, **SMALL)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert not write_synthetic_dataset(tmp_path, **SMALL)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     fewer = SMALL | {"num_train_images": 2}
     with pytest.raises(InputError, match=r"\(num_train_images\).*overwrite=true"):
         write_synthetic_dataset(tmp_path, **fewer)

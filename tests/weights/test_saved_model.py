@@ -91,8 +91,8 @@ def test_a_flipped_byte_anywhere_is_refused_in_one_line_or_does_no_harm(tmp_path
         (partial(other_network, heads=4), "heads"),
         (partial(other_network, head_dim=0), "entry is damaged"),
         (partial(other_network, deconv_channels=[-1, 2, 3]), "entry is damaged"),
-        (partial(other_network, depths=[1, 1, 3, 1]), "weights are not of the network that the file itself describes"),
-        (partial(other_network, num_keypoints=3), "weights are not of the network that the file itself describes"),
+        (partial(other_network, depths=[1, 1, 3, 1]), "check that the file is whole"),
+        (partial(other_network, num_keypoints=3), "check that the file is whole"),
     ],
 )
 def test_a_checkpoint_that_is_not_ours_or_contradicts_itself_is_refused(

@@ -20,6 +20,8 @@ from uniformer_pose.weights.architecture import network_arguments, size_name
 from uniformer_pose.weights.file_contents import FileContents
 from uniformer_pose.weights.layouts import NamedWeights, shortened
 
+_ADVICE = "check that the file is whole, and choose the model= and data.skeleton= that it was made for"
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -52,13 +54,10 @@ class LoadReport:
         return ", ".join([*parts, *self.remarks])
 
 
-def fill(
-    network: nn.Module, file: FileContents, weights: NamedWeights, *, without_head: bool, advice: str
-) -> LoadReport:
+def fill(network: nn.Module, file: FileContents, weights: NamedWeights, *, without_head: bool) -> LoadReport:
     """Load the ``weights`` of a file into a network; ``without_head`` leaves the network's head as it is.
 
-    Raises InputError, with ``advice`` at its end, and leaves the network as it was, unless every entry of both is
-    accounted for.
+    Raises InputError, and leaves the network as it was, unless every entry of both is accounted for.
     """
     wanted, tensors, groups = network.state_dict(), weights.tensors, weights.expected_extras
     absent = [name for name in wanted if name not in tensors]
@@ -74,7 +73,7 @@ def fill(
         **_misfits(loaded, wanted),
     }
     if any(problems.values()):
-        raise InputError(f"{_told(network, weights, problems)}; {advice}")
+        raise InputError(f"{_told(network, weights, problems)}; {_ADVICE}")
     network.load_state_dict(loaded, strict=not left)
     return LoadReport(
         path=file.path,

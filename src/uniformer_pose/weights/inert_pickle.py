@@ -75,15 +75,10 @@ def _attribute(owner: Any, _name: str) -> _Shell:
     raise pickle.UnpicklingError("asks for an attribute of something that is not inert")
 
 
-def _reconstructed(*_arguments: Any) -> _Shell:
-    """Stands for ``copyreg._reconstructor``, with which old pickles make objects."""
-    return _Shell()
-
-
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "collections.deque": _sequence,
     "builtins.getattr": _attribute,
-    "copyreg._reconstructor": _reconstructed,
+    "copyreg._reconstructor": _Shell,  # with which old pickles make objects
 }
 
 
@@ -106,12 +101,9 @@ def _numpy_arrays() -> list[Global]:
     numbers = [np.dtype(name) for name in ("bool", "uint8", "int32", "int64", "float16", "float32", "float64")]
     rebuild_array: Any = np.zeros(1).__reduce__()[0]
     rebuild_scalar: Any = np.float64().__reduce__()[0]
-    # The names under which numpy 1 wrote them.
-    of_numpy_1 = [
-        (rebuild_array, "numpy.core.multiarray._reconstruct"),
-        (rebuild_scalar, "numpy.core.multiarray.scalar"),
-    ]
-    return [np.ndarray, np.dtype, *map(type, numbers), rebuild_array, rebuild_scalar, *of_numpy_1]
+    numpy_1 = "numpy.core.multiarray"  # where it had them
+    by_old_names = [(rebuild_array, f"{numpy_1}._reconstruct"), (rebuild_scalar, f"{numpy_1}.scalar")]
+    return [np.ndarray, np.dtype, *map(type, numbers), rebuild_array, rebuild_scalar, *by_old_names]
 
 
 def global_names(path: Path) -> set[str]:

@@ -34,8 +34,6 @@ from uniformer_pose.weights.layouts import NamedWeights, named_weights, shortene
 from uniformer_pose.weights.zoo import Released, read_zoo
 
 _USUAL_HEAD_DIM = 64
-_COPY_AGAIN = "the weights are not of the network that the file itself describes, so copy or export it again"
-_CHOOSE = "check that the file is whole, and choose the model= and data.skeleton= that it was made for"
 
 
 def load_network(
@@ -262,13 +260,11 @@ def _fill(
         tensors, moved = channels_by_name(tensors, values, file.keypoint_names, skeleton, complete=complete)
         remarks += moved
     remarks += differences(file.skeleton, evaluated_on)
-    is_its_own = file.record is not None and file.record.get("network") == getattr(network, "arguments", None)
-    advice = _COPY_AGAIN if is_its_own else _CHOOSE
     if own is not None and file.record is None:
         known = "as released" if file.released is not None else "assumed: the file does not say it"
         remarks.append(f"head_dim {own.arguments['head_dim']} {known}")
     weights = replace(file.weights, tensors=tensors, remarks=tuple(remarks))
-    return fill(network, file.file, weights, without_head=not with_head, advice=advice)
+    return fill(network, file.file, weights, without_head=not with_head)
 
 
 def _of_other_network(
