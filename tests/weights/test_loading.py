@@ -36,11 +36,17 @@ from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.weights.loading import load_into, load_model, load_network, require_resumable
 from weights_by_name import weight_by_name, weights_by_name
 
+COUNTER = {"n_averaged": torch.tensor(7)}  # what AveragedModel keeps beside the weights
+BIAS = "head.final_layer.bias"
 DEPTHS = {"s": [3, 4, 8, 3], "b": [5, 8, 20, 7]}
 
 
 def prefixed(prefix: str, entries: Entries) -> Entries:
     return {prefix + name: entry for name, entry in entries.items()}
+
+
+def half_prefixed(entries: Entries) -> Entries:
+    return {f"module.{name}" if i % 2 else name: entry for i, (name, entry) in enumerate(entries.items())}
 
 
 def without(entries: Entries, name: str) -> Entries:
@@ -62,13 +68,8 @@ def load(path: Path) -> str:
         (lambda: {"state_dict": mmpose_entries(), "meta": {"epoch": 210}}, "MMPose pose model", 6),
         (lambda: {"state_dict": original_entries(), "meta": {"epoch": 210}}, "original pose model", 6),
         (lambda: prefixed("module.", mmpose_entries()), "MMPose pose model", 6),
-        (
-            lambda: {"state_dict": prefixed("ema_model.module.", original_entries()) | {"n_averaged": torch.tensor(7)}},
-            "original pose model",
-            6,
-        ),
+        (lambda: {"ema": prefixed("ema_model.module.", original_entries()) | COUNTER}, "original pose model", 6),
         (lambda: {"state_dict": mmpose_entries(), "meta": {"sigmas": np.ones(2), "x": np.float64(1)}}, "MMPose", 6),
-        (lambda: {"ema": own_entries(), "epoch": 3}, "MMPose pose model", 0),
     ],
 )
 def test_a_pose_model_of_any_layout_fills_the_whole_network(
@@ -130,53 +131,26 @@ def test_which_of_several_sets_of_weights_was_taken_is_said(
     ("contents", "message"),
     [
         (lambda: without(mmpose_entries(), "backbone.blocks1.0.attn.weight"), r"1 missing \(backbone.blocks1.0.attn"),
-        (
-            lambda: {"model": without(imagenet_entries(), "patch_embed3.norm.bias")},
-            r"ImageNet classifier weights.*1 missing \(backbone.patch_embed3.norm.bias\)",
-        ),
+        (lambda: {"model": without(imagenet_entries(), "patch_embed3.norm.bias")}, "classifier.* 1 missing"),
         (lambda: without(imagenet_entries("head", "aux_head"), "aux_head.bias"), r"1 missing \(aux_head.bias\)"),
         (lambda: without(mmpose_entries(), "backbone.norm2.bias"), r"1 missing \(backbone.norm2.bias\)"),
         (
             lambda: mmpose_entries() | {"backbone.blocks1.0.gamma_1": torch.ones(8)},
-            r"\(layer_scale all\), but the network is .* \(layer_scale False\)",
+            "layer_scale all.*layer_scale False",
         ),
-        (
-            lambda: {"model": {**imagenet_entries(), "norm5.weight": torch.ones(8)}},
-            r"1 unknown to the network \(backbone.norm5.weight\)",
-        ),
-        (
-            lambda: mmpose_entries() | {"head.final_layer.bias": torch.ones(17)},
-            r"1 of another shape \(head.final_layer.bias: file \[17\], network \[5\]\)",
-        ),
-        (
-            lambda: mmpose_entries() | {"head.final_layer.bias": torch.full((5,), torch.nan)},
-            r"1 not finite \(head.final_layer.bias\)",
-        ),
-        (
-            lambda: own_entries() | {"head.final_layer.bias": torch.ones(5, dtype=torch.int64)},
-            r"1 of another type \(head.final_layer.bias: torch.int64\)",
-        ),
-        (
-            lambda: {**original_entries(), "head.final_layer.bias": torch.ones(5)},
-            r"unknown to the network \(keypoint_head.deconv_layers.0.weight",
-        ),
-        (
-            lambda: {f"module.{n}" if i % 2 else n: e for i, (n, e) in enumerate(mmpose_entries().items())},
-            r"missing \(.*unknown to the network \(module\.backbone",
-        ),
-        (
-            lambda: {"state_dict": own_entries(), **own_entries()},
-            r"must lie in one place.*found state_dict and 124 tensors without",
-        ),
+        (lambda: {"model": imagenet_entries() | {"norm5.weight": torch.ones(8)}}, r"1 unknown to .* \(backbone.norm5"),
+        (lambda: mmpose_entries() | {BIAS: torch.ones(17)}, r"of another shape \(.*: file \[17\], network \[5\]"),
+        (lambda: mmpose_entries() | {BIAS: torch.full((5,), torch.nan)}, rf"1 not finite \({BIAS}\)"),
+        (lambda: own_entries() | {BIAS: torch.ones(5, dtype=torch.int64)}, rf"of another type \({BIAS}: torch.int64\)"),
+        (lambda: original_entries() | {BIAS: torch.ones(5)}, r"unknown to the network \(keypoint_head"),
+        (lambda: half_prefixed(mmpose_entries()), r"missing \(.*unknown to the network \(module\.backbone"),
+        (lambda: {"state_dict": own_entries(), **own_entries()}, "in one place.*found state_dict and 124 tensors"),
         (lambda: {"state_dict": {}, "model": {}}, r"must lie in one place.*found state_dict and model"),
         (lambda: {"state_dict": {**mmpose_entries(), 3: torch.ones(1)}}, r"no named tensors \(3\)"),
         (lambda: {"epoch": 3}, "found none"),
         (lambda: {"state_dict": {}}, "not a whole UniFormer: .* it has nothing"),
         (lambda: {"backbone.layer1.0.conv1.weight": torch.ones(1)}, "not a whole UniFormer: .* backbone.layer1"),
-        (
-            lambda: network(depths=[1, 2, 3, 1]).state_dict(),
-            r"size \(depths \[1, 2, 3, 1\]\), but the network is .* \(depths \[1, 1, 2, 1\]\); check that the file",
-        ),
+        (lambda: network(depths=[1, 2, 3, 1]).state_dict(), r"\(depths \[1, 2, 3, 1\]\).*\(depths \[1, 1, 2, 1\]\)"),
         (lambda: network(layer_scale=0.1).state_dict(), r"\(layer_scale attention\), but the network"),
     ],
 )
