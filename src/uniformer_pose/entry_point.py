@@ -101,6 +101,8 @@ def users_mistake(error: BaseException | None) -> str | None:
             return _line_of_hydra(error)
         if isinstance(error, OmegaConfBaseException):
             return f"{error.full_key}: {str(error).splitlines()[0]}"
+        if isinstance(error, OSError) and _is_of_hydra(error):
+            return f"hydra.run.dir={error.filename}: cannot be made ({error.strerror}); give another folder"
         if isinstance(error, ImportError):
             return text + place_in_users_code(error)
         if type(error).__module__.startswith("wandb."):  # no account, no network
@@ -109,6 +111,13 @@ def users_mistake(error: BaseException | None) -> str | None:
             return f"{target[1]}: {text}"
         error = error.__cause__
     return None
+
+
+def _is_of_hydra(error: BaseException) -> bool:
+    """Whether it is Hydra that fails with a file, which makes the folder of a run."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    last = next((file for file in reversed(files) if not re.search(r"<frozen|pathlib", file)), "")
+    return f"{os.sep}hydra{os.sep}" in last
 
 
 def _line_of_hydra(error: CompactHydraException) -> str:
@@ -134,12 +143,6 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     refuse_secrets(values)
     if isinstance(values.get("name"), str):
         check_value("name", values["name"], RunName)
-    folder = str(values.get("hydra.run.dir", "."))
-    try:
-        if "${" not in folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)  # as Hydra is about to
-    except OSError as error:
-        raise InputError(f"hydra.run.dir={folder}: cannot be made ({error.strerror}); give another folder") from error
     # Under torchrun and SLURM every process composes a time-stamped run directory of its own; only the first one's is
     # written to, so the others get none.
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) > 0:
@@ -156,17 +159,17 @@ def accept_any_argument(arguments: Sequence[str], groups: Collection[str]) -> li
     the composed config refuses those that no one reads. A value that Hydra's grammar cannot read, such as a path or a
     URL with ``=`` or ``#``, is put in quotes, and ``group=null`` is written as Hydra does, ``~group``.
     """
-    return [_acceptable(argument, groups) for argument in arguments]
-
-
-def _acceptable(argument: str, groups: Collection[str]) -> str:
-    key, equals, value = argument.partition("=")
-    if key in groups and value == "null":
-        return f"~{key}"
-    if not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or key in groups:
-        return argument
-    readable = argument if parse_override(argument) else override(key, value)
-    return readable if key.partition(".")[0] == "hydra" else f"++{readable}"
+    accepted = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key in groups and value == "null":
+            accepted.append(f"~{key}")
+        elif not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or key in groups:
+            accepted.append(argument)
+        else:
+            readable = argument if parse_override(argument) else override(key, value)
+            accepted.append(readable if key.partition(".")[0] == "hydra" else f"++{readable}")
+    return accepted
 
 
 def config_groups(config_folder: Path = CONF) -> dict[str, set[str]]:
@@ -178,14 +181,18 @@ def config_groups(config_folder: Path = CONF) -> dict[str, set[str]]:
     return groups
 
 
+_KEY_WITH_ITS_BLOCK = re.compile(r"^(\w+):.*\n(?:[ \t].*\n|\n)*", re.M)
+
+
 def help_of(program: str, config_folder: Path = CONF) -> str:
     """The keys of a program with their comments, and its groups with their choices."""
-    groups, keys, choices = config_groups(config_folder), [], []
+    groups, said, keys, choices = config_groups(config_folder), {"defaults", "hydra"}, [], []
     waiting = [program]
     for name in waiting:
         text = (config_folder / f"{name}.yaml").read_text(encoding="utf-8")
-        own = re.sub(r"^(defaults|hydra):.*\n(?:[ \t].*\n|\n)*", "", text, flags=re.M)
-        keys.append(own.strip() if name == program else re.sub(r"\A(#.*\n)*", "", own).strip())
+        own = _KEY_WITH_ITS_BLOCK.sub(lambda found: "" if found[1] in said else found[0], text)  # noqa: B023  # at once
+        said |= {*_KEY_WITH_ITS_BLOCK.findall(text)}
+        keys.append((own if name == program else re.sub(r"\A(#.*\n)*", "", own)).strip())
         for entry in (yaml.safe_load(text) or {}).get("defaults", []):
             if isinstance(entry, str):
                 waiting += [entry] if entry != "_self_" else []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 
@@ -24,10 +23,8 @@ def override(key: str, text: str) -> str:
     if parsed and not parsed.is_sweep_override() and parsed.value() == text and "${" not in text:
         return f"{key}={text}"
     text = text.replace("${", "\\${")  # else OmegaConf would put another value there
-    quote = "'" if '"' in text else '"'  # the shell's own quotes are single ones
-    escaped = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", text)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"{key}={quote}{escaped}{quote}"
+    quote = Quote.single if '"' in text else Quote.double  # the shell's own quotes are single ones
+    return f"{key}={QuotedString(text, quote).with_quotes()}"
 
 
 def parse_override(argument: str) -> Override | None:

@@ -50,21 +50,17 @@ _MomentumLike = Annotated[float, Ge(0), Lt(1)]
 
 _OF_OTHERS: dict[str, dict[str, Any]] = {
     "lightning.pytorch.trainer.trainer.Trainer": {
-        "devices": str | Literal[-1] | Count | list[CountOrNone],
-        "num_nodes": Count,
         "max_epochs": Literal[-1] | Count | None,
         "min_epochs": CountOrNone | None,
         "max_steps": Literal[-1] | Count,
         "min_steps": CountOrNone | None,
         "limit_train_batches": _SomeBatches,
-        "limit_val_batches": CountOrNone | Share | None,
         "val_check_interval": _SomeBatches | str | dict[str, int],
         "check_val_every_n_epoch": Count | None,
         "num_sanity_val_steps": Annotated[int, Ge(-1)] | None,
         "log_every_n_steps": Count | None,
         "accumulate_grad_batches": Count,
         "gradient_clip_val": NotNegative | None,
-        "gradient_clip_algorithm": Literal["norm", "value"] | None,
     },
     "lightning.pytorch.callbacks.early_stopping.EarlyStopping": {"patience": CountOrNone},
     "torch.optim.lr_scheduler.LinearLR": {"start_factor": Annotated[float, Gt(0), Le(1)], "total_iters": Count},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import json
 import random
+import re
 import shutil
-import string
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -34,82 +35,48 @@ from uniformer_pose.evaluation.predictions import PosePredictions, coco_results_
 from uniformer_pose.prediction.listed_boxes import read_listed_boxes
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
+SOUND: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "documents.yaml").read_text(encoding="utf-8"))
+"""Sound documents of every kind that is read."""
+
 HEIGHT, WIDTH = 24, 32
+COCO_17 = load_skeleton("coco_17")
+_SETTINGS_OF_CONVERTED = ("train ", "val ", "keypoint names", "images cannot be divided")
 
 
-@functools.cache
-def coco_17() -> Skeleton:
-    return load_skeleton("coco_17")
-
-
-def annotation_document() -> dict[str, Any]:
-    num_keypoints = coco_17().num_keypoints
-    keypoints = [value for index in range(num_keypoints) for value in (2 + index, 3 + index / 2, index % 3)]
-    return {
-        "info": {"year": 2026},
-        "images": [
-            {"id": 3, "file_name": "a.png", "height": HEIGHT, "width": WIDTH},
-            {"id": 9, "file_name": "sub/b.png", "height": HEIGHT, "width": WIDTH},
-        ],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image_id,
-                "category_id": 1,
-                "bbox": [1.5, 2, 20, 18.25],
-                "area": 300.5,
-                "iscrowd": int(number == 4),
-                "num_keypoints": 11,
-                "segmentation": [[1, 2, 3, 4, 5, 6]],
-                "keypoints": keypoints,
-            }
-            for number, image_id in ((1, 3), (2, 9), (3, 3), (4, 9))
-        ],
-        "categories": [{"id": 1, "name": "person", "keypoints": list(coco_17().keypoint_names), "skeleton": [[1, 2]]}],
-    }
-
-
-def detection_document() -> list[dict[str, Any]]:
-    return [
-        {"image_id": image_id, "category_id": category, "bbox": [1.0, 2.5, 9, 12], "score": score}
-        for image_id, category, score in ((3, 1, 0.9), (9, 1, 0.5), (9, 2, 0.4), (3, 1, 1))
-    ]
+def _broken_file(kind: str, chance: random.Random, folder: Path, name: str) -> tuple[Path, str]:
+    data, what = broken_json(SOUND[kind], chance)
+    return _written(folder / name, data), what
 
 
 def annotations(chance: random.Random, folder: Path) -> Attempt:
     """A broken annotation file, read as training does."""
-    data, what = broken_json(annotation_document(), chance)
-    file = _written(folder / "annotations.json", data)
+    file, what = _broken_file("annotations", chance, folder, "annotations.json")
 
     def run() -> None:
-        people = read_ground_truth(file, folder, coco_17())
-        _require_sound(people, len(json.loads(data.decode("utf-8-sig", errors="replace"))["annotations"]))
+        _require_sound(read_ground_truth(file, folder, COCO_17), len(_read_again(file)["annotations"]))
 
     return Attempt(what, (file.name,), run)
 
 
 def detections(chance: random.Random, folder: Path) -> Attempt:
     """Broken detector results, read as evaluation does."""
-    known = _written(folder / "known.json", json.dumps(annotation_document()).encode())
-    data, what = broken_json(detection_document(), chance)
-    file = _written(folder / "detections.json", data)
+    known = _written(folder / "known.json", json.dumps(SOUND["annotations"]).encode())
+    file, what = _broken_file("detections", chance, folder, "detections.json")
 
     def run() -> None:
-        people = read_detections(file, known, folder, coco_17())
-        _require_sound(people, len(json.loads(data.decode("utf-8-sig", errors="replace"))))
+        _require_sound(read_detections(file, known, folder, COCO_17), len(_read_again(file)))
 
     return Attempt(what, (file.name,), run)
 
 
 def listed_boxes(chance: random.Random, folder: Path) -> Attempt:
     """Broken boxes= of src/predict.py, in either form."""
-    document: Any = detection_document() if chance.random() < 0.5 else annotation_document()
-    data, what = broken_json(document, chance)
-    file = _written(folder / "boxes.json", data)
+    kind = "detections" if chance.random() < 0.5 else "annotations"
+    file, what = _broken_file(kind, chance, folder, "boxes.json")
 
     def run() -> None:
         boxes = read_listed_boxes(file)
-        content = json.loads(data)
+        content = json.loads(file.read_bytes())
         read = len(content if isinstance(content, list) else content["annotations"])
         counted = sum(map(len, boxes.boxes.values())) + sum(boxes.left_out.values())
         assert counted == read, f"{counted} of {read} entries accounted for"
@@ -124,21 +91,21 @@ def listed_boxes(chance: random.Random, folder: Path) -> Attempt:
 
 def whole_dataset(chance: random.Random, folder: Path) -> Attempt:
     """A broken annotation file and broken boxes, as src/check_data.py finds everything that is wrong with them."""
-    data, what = broken_json(annotation_document(), chance)
-    boxes, what_too = broken_json(detection_document(), chance)
-    split = Split("val", _written(folder / "val.json", data), folder, _written(folder / "val_boxes.json", boxes))
+    file, what = _broken_file("annotations", chance, folder, "val.json")
+    boxes, what_too = _broken_file("detections", chance, folder, "val_boxes.json")
+    split = Split("val", file, folder, boxes)
 
     def run() -> None:
-        check_dataset([split], coco_17(), read_images=False, workers=1)
+        check_dataset([split], COCO_17, read_images=False, workers=1)
         assert json.loads(json.dumps(split.to_dict(), allow_nan=False))["defects"] is not None
         assert split.lines()
 
-    return Attempt(f"{what} | {what_too}", ("val.json", "val_boxes.json"), run)
+    return Attempt(f"{what} | {what_too}", (file.name, boxes.name), run)
 
 
 def predictions(chance: random.Random, _folder: Path) -> Attempt:
     """Broken records of predicted poses."""
-    records, what = broken_value(_prediction_records(), chance)
+    records, what = broken_value(SOUND["predictions"], chance)
 
     def run() -> None:
         with warnings.catch_warnings():
@@ -175,7 +142,7 @@ def pictures(chance: random.Random, folder: Path) -> Attempt:
 
 def skeletons(chance: random.Random, folder: Path) -> Attempt:
     """A broken skeleton file."""
-    document = _small_skeleton()
+    document = SOUND["skeleton"]
     kind = chance.random()
     if kind < 0.7:
         broken, what = broken_value(document, chance)
@@ -203,60 +170,47 @@ def skeletons(chance: random.Random, folder: Path) -> Attempt:
 
 def yolo_labels(chance: random.Random, folder: Path) -> Attempt:
     """A broken YOLO-pose dataset, converted whole."""
-    root = folder / "yolo"
-    line = "0 0.5 0.5 0.4 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0"
-    description: Any = {
-        "path": ".",
-        "train": "images/train",
-        "val": "images/val",
-        "kpt_shape": [3, 3],
-        "flip_idx": [0, 2, 1],
-        "names": {0: "horse"},
-    }
+    root, line = folder / "yolo", "0 0.5 0.5 0.4 0.6 0.5 0.25 2 0.4 0.5 1 0 0 0"
     for name in ("train/a.png", "train/b.png", "val/c.png"):
         _written(root / "images" / name, _picture_files()[".png"])
         _written((root / "labels" / name).with_suffix(".txt"), f"{line}\n{line}\n".encode())
+    description = SOUND["yolo"]
     if chance.random() < 0.5:
         description, what = broken_value(description, chance)
-        _written(root / "data.yaml", yaml.safe_dump(description).encode())
     else:
-        _written(root / "data.yaml", yaml.safe_dump(description).encode())
         label, what = _broken_words(f"{line}\n{line}\n", chance)
         _written(root / "labels" / "train" / "a.txt", label)
+    _written(root / "data.yaml", yaml.safe_dump(description).encode())
 
     def run() -> None:
         _convert(read_yolo_pose, root, folder / "converted")
 
-    return Attempt(what, ("data.yaml", ".txt", ".png", "flip_idx", "train ", "val  "), run)
+    return Attempt(what, ("data.yaml", ".txt", ".png", "flip_idx", "train ", "val "), run)
 
 
 def points_tables(chance: random.Random, folder: Path) -> Attempt:
     """A broken CSV of points, converted whole."""
-    by_person = "image,split,nose_x,nose_y,left_hand_x,left_hand_y,box_x,box_y,box_width,box_height\n" + "".join(
-        f"{image},{split},3,4,9.5,6,1,2,20,18\n" for image, split in (("a.png", "train"), ("b.png", "val"))
-    )
-    for name in ("a.png", "b.png"):
-        _written(folder / name, _picture_files()[".png"])
+    by_person = "image,split,nose_x,nose_y,left_hand_x,left_hand_y,box_x,box_y,box_width,box_height\n"
+    by_person += "".join(f"{image},3,4,9.5,6,1,2,20,18\n" for image in ("a.png,train", "b.png,val"))
     data, what = _broken_words(by_person, chance)
-    file = _written(folder / "points.csv", data)
-
-    def run() -> None:
-        _convert(read_points_table, file, folder / "converted")
-
-    return Attempt(what, (file.name, "train ", "val  ", "keypoint names", "images cannot be divided"), run)
+    return _converted(read_points_table, _written(folder / "points.csv", data), what)
 
 
 def coco_sources(chance: random.Random, folder: Path) -> Attempt:
     """A broken COCO file of somebody else's, converted whole."""
-    for name in ("a.png", "sub/b.png"):
-        _written(folder / name, _picture_files()[".png"])
-    data, what = broken_json(annotation_document(), chance)
-    file = _written(folder / "theirs.json", data)
+    file, what = _broken_file("annotations", chance, folder, "theirs.json")
+    return _converted(read_coco_keypoints, file, what, images=folder, val_share=0.5)
 
-    def run() -> None:
-        _convert(read_coco_keypoints, file, folder / "converted", images=folder, val_share=0.5)
 
-    return Attempt(what, (file.name, "train ", "val  ", "keypoint names", "images cannot be divided"), run)
+def _converted(read: Callable[[Path, Settings, Log], Source], file: Path, what: str, **settings: Any) -> Attempt:
+    """The conversion of a file that names the pictures beside it."""
+    for name in ("a.png", "b.png", "sub/b.png"):
+        _written(file.parent / name, _picture_files()[".png"])
+    return Attempt(
+        what,
+        (file.name, *_SETTINGS_OF_CONVERTED),
+        lambda: _convert(read, file, file.parent / "converted", **settings),
+    )
 
 
 def videos(chance: random.Random, folder: Path) -> Attempt:
@@ -279,58 +233,18 @@ def videos(chance: random.Random, folder: Path) -> Attempt:
     return Attempt(what, (file.name,), run)
 
 
-def _prediction_records() -> list[dict[str, Any]]:
-    return [
-        {
-            "image_id": number,
-            "category_id": 1,
-            "bbox": [1.0, 2.0, 8.0, 9.0],
-            "score": 0.5,
-            "keypoints": [1.0, 2.0, 0.5, 3.0, 4.5, 1.0],
-        }
-        for number in (1, 2, 3)
-    ]
+def _yaml_attacks() -> dict[str, str]:
+    hand = yaml.safe_dump(SOUND["skeleton"])
+    laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n"  # few lines that stand for ten to the power of ten values
+    for before, here in itertools.pairwise("abcdefghij"):
+        laughs += f"{here}: &{here} [{', '.join([f'*{before}'] * 10)}]\n"
+    in_a_field = hand.replace("limbs:", f"{laughs}limbs:").replace("name: hand\n", "")
+    texts = {"LAUGHS": laughs, "HAND": hand, "FIELD": in_a_field, "DEEP": "[" * 3000}
+    pattern = re.compile("|".join(texts))
+    return {name: pattern.sub(lambda found: texts[found[0]], text) for name, text in SOUND["yaml_attacks"].items()}
 
 
-def _small_skeleton() -> dict[str, Any]:
-    return {
-        "name": "hand",
-        "keypoints": {name: {"sigma": 0.05, "colour": [1, 2, 250]} for name in ("wrist", "left_tip", "right_tip")},
-        "left_right_pairs": [["left_tip", "right_tip"]],
-        "upper_body": ["wrist", "left_tip"],
-        "lower_body": ["right_tip"],
-        "limbs": [["wrist", "left_tip"], ["wrist", "right_tip"]],
-    }
-
-
-def _laughs(levels: int) -> str:
-    """YAML whose few lines stand for 10 to the power of ``levels`` values."""
-    lines = [f"{string.ascii_lowercase[0]}: &a [x, x, x, x, x, x, x, x, x, x]"]
-    for here, before in zip(string.ascii_lowercase[1 : levels + 1], string.ascii_lowercase, strict=False):
-        lines.append(f"{here}: &{here} [{', '.join([f'*{before}'] * 10)}]")
-    return "\n".join(lines) + "\n"
-
-
-_HAND = yaml.safe_dump(_small_skeleton())
-_YAML_ATTACKS = {
-    "an object": "!!python/object/apply:os.system ['touch MARKER']\n",
-    "a name": "name: !!python/name:os.system\n",
-    "aliases that grow": _laughs(9),
-    "aliases that grow in a field": _HAND.replace("limbs:", _laughs(9) + "limbs:").replace("name: hand\n", ""),
-    "aliases that grow as names": _laughs(9)
-    + "name: hand\nkeypoints: {p: {sigma: 1, colour: [1, 1, 1]}}\nleft_right_pairs: *j\nupper_body: []\n"
-    "lower_body: []\nlimbs: []\n",
-    "an alias of itself": "&a [*a]\n",
-    "a mapping in itself": "&a {name: *a}\n",
-    "nested too deeply": "[" * 3000,
-    "two documents": _HAND + "---\n" + _HAND,
-    "an unknown tag": "!secret x\n",
-    "a tab": "name:\t\tx\n\tkeypoints: 1\n",
-    "a date": "2026-11-22\n",
-}
-
-
-_WORDS = 'nan inf -1 1e999 ../a.png /etc/passwd " \x1b[2J \ufeff a\x00b 0x10 1_0 ٣ 3,3 nose train =cmd() 1e-400 7'
+_YAML_ATTACKS = _yaml_attacks()
 _MORE_WORDS = ["", "\u2028", "9" * 400, "x" * 200000]
 
 
@@ -344,7 +258,7 @@ def _broken_words(text: str, chance: random.Random) -> tuple[bytes, str]:
     for _ in range(chance.choice([1, 1, 2, 3])):
         row = chance.randrange(len(lines))
         column = chance.randrange(len(lines[row]))
-        word = chance.choice([*_WORDS.split(" "), *_MORE_WORDS])
+        word = chance.choice([*SOUND["words_of_tables"].split(" "), *_MORE_WORDS])
         lines[row][column] = word
         done.append(f"{row}:{column} = {word!r:.20}")
     ending = chance.choice(["\n", "\r\n", "\r"])
@@ -387,6 +301,10 @@ def _require_sound(people: PersonInstances, num_records: int) -> None:
         assert not Path(name).is_absolute(), name
 
 
+def _read_again(file: Path) -> Any:
+    return json.loads(file.read_bytes().decode("utf-8-sig", errors="replace"))
+
+
 def _written(file: Path, data: bytes) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
@@ -400,18 +318,17 @@ def _picture_files() -> dict[str, bytes]:
     files = {}
     for suffix in (".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif"):
         files[suffix] = cv2.imencode(suffix, pixels)[1].tobytes()
-    saved: dict[str, Callable[[Image.Image, io.BytesIO], None]] = {
-        ".gif": lambda image, stream: image.save(stream, "GIF"),
-        ".turned.jpg": lambda image, stream: image.save(
-            stream, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-        ),
-        ".palette.png": lambda image, stream: image.quantize(16).save(stream, "PNG"),
-        ".cmyk.jpg": lambda image, stream: image.convert("CMYK").save(stream, "JPEG"),
-        ".progressive.jpg": lambda image, stream: image.save(stream, "JPEG", progressive=True),
-    }
-    for suffix, save in saved.items():
+    image = Image.fromarray(pixels)
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    for suffix, kind, variant, options in (
+        (".gif", "GIF", image, {}),
+        (".turned.jpg", "JPEG", image, {"exif": turned}),
+        (".palette.png", "PNG", image.quantize(16), {}),
+        (".cmyk.jpg", "JPEG", image.convert("CMYK"), {}),
+        (".progressive.jpg", "JPEG", image, {"progressive": True}),
+    ):
         stream = io.BytesIO()
-        save(Image.fromarray(pixels), stream)
+        variant.save(stream, kind, **options)
         files[suffix] = stream.getvalue()
     return files
 

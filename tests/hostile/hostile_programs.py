@@ -1,23 +1,33 @@
-"""Attempts on what reads models and settings: weight files, ONNX files, the command line."""
+"""Attempts on what reads models and settings: weight files, the command line."""
 
 from __future__ import annotations
 
+import builtins
+import copy
 import functools
 import io
 import json
+import os
 import pickle
 import random
+import runpy
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from hostile_data import SOUND
 from mutations import HOSTILE_VALUES, broken_bytes, broken_json, broken_value
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from watching import Attempt
 
+from programs import composed
+from uniformer_pose.config_parts import TrainConfig
+from uniformer_pose.entry_point import checked_config
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
@@ -44,13 +54,11 @@ def weight_files(chance: random.Random, folder: Path) -> Attempt:
     file = folder / ("model.safetensors" if container == "safetensors" else "model.ckpt")
     beside = folder / "model.json"
     beside.unlink(missing_ok=True)
-    contents = small_checkpoint()
-    what = kind
+    contents, what = small_checkpoint(), ""
     if kind == "record":
         contents[RECORD_KEY], what = broken_value(contents[RECORD_KEY], chance)
-        what = f"record: {what}"
     elif kind == "tensors":
-        what = f"tensors: {_break_tensors(contents['state_dict'], chance)}"
+        what = _break_tensors(contents["state_dict"], chance)
     data = _saved(contents, container, beside)
     if kind == "call" and container != "safetensors":
         what, data = _with_a_call(folder, container, chance)
@@ -62,92 +70,58 @@ def weight_files(chance: random.Random, folder: Path) -> Attempt:
     elif kind in ("bytes", "call", "json", "archive"):
         data, what = broken_bytes(data, chance)
     file.write_bytes(data)
-
-    def run() -> None:
-        before = torch.random.get_rng_state()
-        model, report = load_model(file)
-        assert str(report).isprintable()
-        assert torch.equal(before, torch.random.get_rng_state())
-        assert all(torch.isfinite(value).all() for value in model.network.state_dict().values())
-        assert model.network.arguments["num_keypoints"] == model.skeleton.num_keypoints
-        assert np.isfinite(model.mean).all()
-        assert np.isfinite(model.std).all()
-        assert min(model.std) > 0
-        assert 0 < model.box_padding < float("inf")
-        with torch.inference_mode():
-            image = torch.zeros(1, 3, 64, 64)
-            assert model.network(image).shape == (1, model.skeleton.num_keypoints, 16, 16)
-
-    return Attempt(f"{container} {what}", (file.name, beside.name), run)
+    return Attempt(f"{container} {kind} {what}", (file.name, beside.name), lambda: _load_sound_model(file))
 
 
-# Keys of every kind: of a group, of a node's argument, of the top level, of Hydra, unknown.
-_KEYS = (
-    "model data trainer logger experiment seed name precision ckpt_path model.depths model.embed_dims "
-    "model.head_dim model._target_ data.root data.batch_size data.codec data.codec.height data.codec.sigma "
-    "data.skeleton trainer.max_epochs trainer.devices scheduler.per_epoch optimizer._target_ logger.csv "
-    "logger.csv.api_key callbacks.pictures evaluation.nms_mode lr model.pretrained callbacks "
-    "augmentation.photometric run_dir hydra.run.dir . a.b.c model..x"
-)
-_TEXTS = (
-    "null 1 -1 1e400 nan inf true [] {} [1,2 {a: {a:1} ' \"x a,b (1) $ ${ ${x} ${seed} ${oc.env:HOME} "
-    "${oc.env:NO_SUCH_VARIABLE} ${hydra:runtime.cwd} ??? \\ = a=b os.system subprocess.Popen builtins.eval "
-    "torch.load {_target_:builtins.eval} [0,0,0,0] [1,2,3,99999999] ../../x /dev/null uniformr_b "
-    "uniformer_b \x1b[2J \u202e choice(1,2) range(1,9) glob(*) int('1') file:///etc/passwd "
-    "https://user:password@example.org/x?token=abc zoo:nothing hf://a/b/c - ~ @ 1_000 0x10 [[[[[[[[]]]]]]]]"
-)
+def _load_sound_model(file: Path) -> None:
+    before = torch.random.get_rng_state()
+    model, report = load_model(file)
+    assert str(report).isprintable()
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.isfinite(value).all() for value in model.network.state_dict().values())
+    assert model.network.arguments["num_keypoints"] == model.skeleton.num_keypoints
+    assert np.isfinite([*model.mean, *model.std]).all()
+    assert min(model.std) > 0
+    assert 0 < model.box_padding < float("inf")
+    with torch.inference_mode():
+        assert model.network(torch.zeros(1, 3, 64, 64)).shape == (1, model.skeleton.num_keypoints, 16, 16)
+
+
 _MORE_TEXTS = ["", "a b", "x" * 3000, "{_target_:os.system,command:'touch MARKER'}"]
 
 
 def command_lines(chance: random.Random, _folder: Path) -> Attempt:
     """Arguments of src/train.py, up to the checked config."""
-    from command_line import checked_command_line
-
-    arguments = []
+    arguments, keys = [], [*SOUND["keys_of_settings"].split(), ""]
+    texts = [*SOUND["values_of_settings"].split(" "), *_MORE_TEXTS]
     for _ in range(chance.choice([1, 1, 2])):
-        key, value = chance.choice([*_KEYS.split(), ""]), chance.choice([*_TEXTS.split(" "), *_MORE_TEXTS])
+        key, value = chance.choice(keys), chance.choice(texts)
         prefix = chance.choice(["", "", "", "", "+", "++", "~"])
         arguments.append(f"{prefix}{key}={value}" if chance.random() < 0.95 else f"{prefix}{key}")
+    checked_config(composed("train"), TrainConfig)  # imports the targets, which takes seconds, before any is timed
 
     def run() -> None:
-        config = checked_command_line(arguments)
+        config = checked_config(composed("train", *arguments), TrainConfig)
         assert config.keys() >= {"model", "data", "trainer", "seed"}  # targets are the user's own choice
 
-    keys = [part for argument in arguments for part in argument.lstrip("+~").partition("=")[0].split(".") if part]
-    return Attempt(repr(arguments)[:200], (*keys, *arguments, "_target_", "argument"), run)
+    named = [part for argument in arguments for part in argument.lstrip("+~").partition("=")[0].split(".") if part]
+    return Attempt(repr(arguments)[:200], (*named, *arguments, "_target_", "argument"), run)
 
 
 @functools.cache
-def _saved_model_bytes() -> bytes:
+def _sound_checkpoint() -> dict[str, Any]:
     skeleton = load_skeleton("coco_17")
-    network = PoseNetwork(
-        skeleton.num_keypoints,
-        depths=[1, 1, 1, 1],
-        embed_dims=[8, 8, 8, 8],
-        head_dim=4,
-        deconv_channels=[4, 4, 4],
-    )
-    model = SavedModel(
-        network,
-        HeatmapCodec(height=64, width=64, sigma=1.5),
-        skeleton,
-        (123.7, 116.3, 103.5),
-        (58.4, 57.1, 57.4),
-        1.25,
-        {"data": {"root": "data", "batch_size": 8}},
-        {"torch": "2"},
-    )
-    stream = io.BytesIO()
-    state = {f"model.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"state_dict": state, RECORD_KEY: saved_record(model)}, stream)
-    return stream.getvalue()
+    small = {"depths": [1, 1, 1, 1], "embed_dims": [8, 8, 8, 8], "head_dim": 4, "deconv_channels": [4, 4, 4]}
+    network = PoseNetwork(skeleton.num_keypoints, **small)
+    codec, mean, std = HeatmapCodec(height=64, width=64, sigma=1.5), (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
+    config = {"data": {"root": "data", "batch_size": 8}}
+    model = SavedModel(network, codec, skeleton, mean, std, 1.25, config, {"torch": "2"})
+    return {"state_dict": dict(network.state_dict()), RECORD_KEY: saved_record(model)}
 
 
 def small_checkpoint() -> dict[str, Any]:
     """A sound checkpoint of a network that is as small as can be."""
-    contents = torch.load(io.BytesIO(_saved_model_bytes()), weights_only=True)
-    state = {name.removeprefix("model."): value for name, value in contents["state_dict"].items()}
-    return {"state_dict": state, RECORD_KEY: contents[RECORD_KEY]}
+    return copy.deepcopy(_sound_checkpoint())
 
 
 def _saved(contents: dict[str, Any], container: str, beside: Path) -> bytes:
@@ -201,12 +175,6 @@ def _break_tensors(state: dict[str, Any], chance: random.Random) -> str:
 
 def _with_a_call(folder: Path, container: str, chance: random.Random) -> tuple[str, bytes]:
     """A file that would call something; where it could, it would leave MARKER in the folder."""
-    import builtins
-    import os
-    import runpy
-    import shutil
-    import subprocess
-
     marker = str(folder / "MARKER")
     calls: list[tuple[Any, tuple[Any, ...]]] = [
         (os.system, (f"touch {marker}",)),
@@ -232,16 +200,16 @@ def _with_a_call(folder: Path, container: str, chance: random.Random) -> tuple[s
     malicious = _Calls(function, arguments)
     contents: Any = small_checkpoint()
     place = chance.choice(["beside", "as a tensor", "in the record", "as the whole", "as a key"])
-    if place == "beside":
-        contents["callbacks"] = malicious
-    elif place == "as a tensor":
-        contents["state_dict"]["backbone.x"] = malicious
-    elif place == "in the record":
-        contents[RECORD_KEY]["config"]["data"] = malicious
-    elif place == "as a key":
-        contents[(malicious,)] = 1
-    else:
+    if place == "as the whole":
         contents = malicious
+    else:
+        holder, key, value = {
+            "beside": (contents, "callbacks", malicious),
+            "as a tensor": (contents["state_dict"], "backbone.x", malicious),
+            "in the record": (contents[RECORD_KEY]["config"], "data", malicious),
+            "as a key": (contents, (malicious,), 1),
+        }[place]
+        holder[key] = value
     stream = io.BytesIO()
     try:
         torch.save(contents, stream, _use_new_zipfile_serialization=container == "archive")

@@ -5,22 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable
 from typing import Any
 
 _NUMBERS = [-1, 0, 1, 0.5, -1e308, 1e308, 10**400, -(2**63), 2**63, 2**31, *map(float, ("nan", "inf", "-inf"))]
-_TEXTS = [
-    "",
-    "17",
-    "nan",
-    "../../outside.png",
-    "/etc/passwd",
-    "a\0b",
-    "line\nline",
-    "\x1b[31mred\x1b[0m",
-    "\u202etxt.exe",
-]
-_TEXTS += ["\ud800", "x" * 5000, "$(touch MARKER)", "${oc.env:HOME}"]
+_TEXTS = ["", "17", "nan", "../../outside.png", "/etc/passwd", "a\0b", "line\nline", "\x1b[31mred\x1b[0m"]
+_TEXTS += ["\u202etxt.exe", "\ud800", "x" * 5000, "$(touch MARKER)", "${oc.env:HOME}"]
 _CONTAINERS: list[Any] = [[], [[]], [None], [1, [2, [3]]], {}, {"id": 1}]
 HOSTILE_VALUES: list[Any] = [None, True, False, *_NUMBERS, *_TEXTS, *_CONTAINERS]
 HOSTILE_VALUES.append({"_target_": "os.system", "command": "touch MARKER"})
@@ -61,27 +50,27 @@ def broken_json(document: Any, chance: random.Random) -> tuple[bytes, str]:
         document, what = broken_value(document, chance)
         return json.dumps(document).encode(), what
     text = json.dumps(document)
-    changes: dict[str, Callable[[], bytes]] = {
-        "byte order mark": lambda: b"\xef\xbb\xbf" + text.encode(),
-        "UTF-16": lambda: text.encode("utf-16"),
-        "not UTF-8": lambda: text.encode().replace(b"0", b"\xff", 1),
-        "nested too deeply": lambda: b"[" * 100_000,
-        "object nested too deeply": lambda: b'{"images":' * 50_000,
-        "two documents": lambda: (text + text).encode(),
-        "single quotes": lambda: text.replace('"', "'").encode(),
-        "a comment": lambda: ("// made by hand\n" + text).encode(),
-        "a key twice": lambda: text.replace('"id": ', '"id": 7, "id": ', 1).encode(),
-        "a trailing comma": lambda: text.replace("]", ",]", 1).encode(),
-        "a number of many digits": lambda: text.replace(": 1", f": {'9' * 5000}", 1).encode(),
-        "an exponent": lambda: text.replace(": 1", ": 1e999", 1).encode(),
-        "empty": lambda: b"",
-        "null": lambda: b"null",
-        "a web page": lambda: b"<!DOCTYPE html><html><body>404</body></html>",
+    changes = {
+        "byte order mark": b"\xef\xbb\xbf" + text.encode(),
+        "UTF-16": text.encode("utf-16"),
+        "not UTF-8": text.encode().replace(b"0", b"\xff", 1),
+        "nested too deeply": b"[" * 100_000,
+        "object nested too deeply": b'{"images":' * 50_000,
+        "two documents": (text + text).encode(),
+        "single quotes": text.replace('"', "'").encode(),
+        "a comment": ("// made by hand\n" + text).encode(),
+        "a key twice": text.replace('"id": ', '"id": 7, "id": ', 1).encode(),
+        "a trailing comma": text.replace("]", ",]", 1).encode(),
+        "a number of many digits": text.replace(": 1", f": {'9' * 5000}", 1).encode(),
+        "an exponent": text.replace(": 1", ": 1e999", 1).encode(),
+        "empty": b"",
+        "null": b"null",
+        "a web page": b"<!DOCTYPE html><html><body>404</body></html>",
     }
     if chance.random() < 0.4:
         return broken_bytes(text.encode(), chance)
     what = chance.choice(list(changes))
-    return changes[what](), what
+    return changes[what], what
 
 
 def _break_one_place(document: Any, chance: random.Random) -> str:
@@ -96,29 +85,20 @@ def _break_one_place(document: Any, chance: random.Random) -> str:
         other = chance.choice(list(range(len(place))) if isinstance(place, list) else list(place))
         place[key], place[other] = place[other], place[key]
     elif kind == "add" and isinstance(place, dict):
-        place[chance.choice(["_target_", "extra", "", "__class__", "\x1b[2J", "segmentation"])] = _hostile(chance)
+        value = copy.deepcopy(chance.choice(HOSTILE_VALUES))
+        place[chance.choice(["_target_", "extra", "", "__class__", "\x1b[2J", "segmentation"])] = value
     else:
-        place[key] = value = _hostile(chance)
+        place[key] = value = copy.deepcopy(chance.choice(HOSTILE_VALUES))
         return f"{where} = {value!r:.40}"
     return f"{kind} {where}"
 
 
-def _hostile(chance: random.Random) -> Any:
-    return copy.deepcopy(chance.choice(HOSTILE_VALUES))
-
-
 def _places(document: Any) -> list[tuple[Any, Any]]:
     """Every container of the document with each of its keys; of long lists of numbers only the ends."""
-    found: list[tuple[Any, Any]] = []
+    keys: list[Any] = []
     if isinstance(document, dict):
-        keys: list[Any] = list(document)
+        keys = list(document)
     elif isinstance(document, list):
         keys = list(range(len(document)))
-        if len(keys) > 8:
-            keys = keys[:3] + keys[-3:]
-    else:
-        return []
-    for key in keys:
-        found.append((document, key))
-        found += _places(document[key])
-    return found
+        keys = keys[:3] + keys[-3:] if len(keys) > 8 else keys
+    return [place for key in keys for place in ((document, key), *_places(document[key]))]

@@ -58,7 +58,7 @@ def test_a_checkpoint_that_describes_a_giant_is_refused_before_it_is_built(
     torch.save(contents, tmp_path / "giant.ckpt")
     line = refused_cheaply(lambda: load_model(tmp_path / "giant.ckpt"))
     assert "giant.ckpt" in line
-    assert "the weights are not of the network that the file itself describes" in line
+    assert "not of the network" in line
 
 
 @pytest.fixture
@@ -69,18 +69,18 @@ def large_png(tmp_path: Path) -> Path:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     side = 20_000
-    row = b"\0" * (1 + side // 8)
     packer = zlib.compressobj(9)
-    pixels = b"".join(packer.compress(row * 100) for _ in range(side // 100)) + packer.flush()
+    rows = b"\0" * (1 + side // 8) * 100
+    pixels = b"".join(packer.compress(rows) for _ in range(side // 100)) + packer.flush()
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    assert len(content) < 100_000
-    (tmp_path / "large.png").write_bytes(content)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b""))
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     return tmp_path / "large.png"
 
 
-def test_a_picture_of_hundreds_of_millions_of_pixels_is_not_decoded_in_training(large_png: Path) -> None:
-    # In a process of its own, because OpenCV reads its limit when it is loaded, and other tests load it before us.
+def test_a_picture_of_hundreds_of_millions_of_pixels_is_not_decoded(large_png: Path) -> None:
+    assert "large.png" in refused_cheaply(lambda: read_photo(large_png))
+    # Training in a process of its own: OpenCV reads its limit when it is loaded, and other tests load it before us.
     program = (
         "import pathlib, re, sys; from uniformer_pose.data.images import decode_image\n"
         "from uniformer_pose.errors import InputError\n"
@@ -94,7 +94,3 @@ def test_a_picture_of_hundreds_of_millions_of_pixels_is_not_decoded_in_training(
     line, megabytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "large.png" in line
     assert int(megabytes) < MOST_MEGABYTES
-
-
-def test_a_picture_of_hundreds_of_millions_of_pixels_is_not_decoded_in_prediction(large_png: Path) -> None:
-    assert "large.png" in refused_cheaply(lambda: read_photo(large_png))

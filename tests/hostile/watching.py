@@ -20,19 +20,8 @@ LONGEST_LINE = 1500
 
 # Whoever reads a file has no business with these.
 _FORBIDDEN = (
-    "os.exec",
-    "os.fork",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.system",
-    "os.putenv",
-    "os.symlink",
-    "pty.spawn",
-    "socket.connect",
-    "socket.getaddrinfo",
-    "subprocess.Popen",
-    "urllib.Request",
-    "webbrowser.open",
+    *("os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.system", "os.putenv", "os.symlink", "pty.spawn"),
+    *("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "urllib.Request", "webbrowser.open"),
 )
 _CHANGING = ("os.chmod", "os.chown", "os.link", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -53,7 +42,6 @@ class Attempt:
 class _Watch:
     folder: Path | None = None
     seen: list[str] = []  # noqa: RUF012  # one for the process, as the hook is
-    installed = False
 
 
 def complaint(attempt: Attempt, folder: Path) -> tuple[str | None, bool]:
@@ -93,9 +81,6 @@ def _wrong_line(line: str, named: tuple[str, ...]) -> str | None:
 
 @contextmanager
 def _watched(folder: Path) -> Iterator[list[str]]:
-    if not _Watch.installed:
-        sys.addaudithook(_hook)
-        _Watch.installed = True
     _Watch.folder, _Watch.seen = folder.resolve(), []
     try:
         yield _Watch.seen
@@ -123,3 +108,6 @@ def _is_outside(path: Any, folder: Path) -> bool:
         return False
     inside = os.path.realpath(os.fsdecode(path))
     return not inside.startswith((f"{folder}/", "/dev/null", "/proc/self", "/dev/shm"))
+
+
+sys.addaudithook(_hook)  # for good: Python cannot take one away
