@@ -108,7 +108,7 @@ def test_several_classes_are_one_unless_some_are_chosen(horses: Path, yolo: Call
     converted = yolo(categories=["horse"])
     assert "objects of class dog are not converted" in converted.log.notes
     assert len(converted.keypoints("a.png")) == 2
-    with pytest.raises(InputError, match=r"has no class 'hose'; did you mean horse\?"):
+    with pytest.raises(InputError, match=r"has no category 'hose'; it lists dog \(0\), horse \(1\)"):
         yolo(categories=["hose"])
 
 

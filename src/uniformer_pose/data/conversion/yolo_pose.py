@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from uniformer_pose.data.categories import category_names, counted_categories
+from uniformer_pose.data.coco_json import CategoryRecord
 from uniformer_pose.data.conversion.source import (
     FloatArray,
     Log,
@@ -36,10 +38,9 @@ from uniformer_pose.data.conversion.source import (
     text_of,
 )
 from uniformer_pose.errors import InputError
-from uniformer_pose.nearest_name import did_you_mean
 
 _IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_MOST_KEYPOINTS, _MOST_CLASSES = 1_000, 100_000  # more are a mistake, or meant to fill the memory
+_MOST_KEYPOINTS = 1_000  # more are a mistake, or meant to fill the memory
 
 
 def read_yolo_pose(source: Path, settings: Settings, log: Log) -> Source:
@@ -52,7 +53,10 @@ def read_yolo_pose(source: Path, settings: Settings, log: Log) -> Source:
     file = source / "data.yaml" if source.is_dir() else source
     content = _read_yaml(file)
     num_keypoints, dimensions = _keypoint_shape(content, file)
-    classes = _chosen_classes(content, file, settings, log)
+    listed = _listed_classes(content, num_keypoints, settings, file)
+    classes = counted_categories(listed, [], file, None, settings.categories, option="category")
+    first = next(entry for entry in listed if entry.id in classes)
+    _note_classes(listed, classes, log)
     flips = content.get("flip_idx")
     if flips is not None and not (isinstance(flips, list) and all(type(flip) is int for flip in flips)):
         raise InputError(f"{file}: flip_idx must be a list of {num_keypoints} whole numbers")
@@ -63,19 +67,16 @@ def read_yolo_pose(source: Path, settings: Settings, log: Log) -> Source:
     if not content.get("train"):
         raise InputError(f"{file}: has no 'train'; name the folder of training images")
     names: tuple[SplitName, ...] = ("train", "val")
-    listed = {
-        split: _listed_images(root, content[split], f"{file}: {split}", log) for split in names if content.get(split)
-    }
-    for split, images in listed.items():
+    found = {split: _images_of(root, content[split], f"{file}: {split}", log) for split in names if content.get(split)}
+    for split, images in found.items():
         if not any(label_file(image).is_file() for image in images):  # a wrong folder would give empty pictures
             expected = label_file(images[0])
             raise InputError(f"{root}: none of the {len(images)} {split} images has its label file, such as {expected}")
     if content.get("test"):
         log.notes.append("'test' is not converted")
     shape = (num_keypoints, dimensions)
-    splits = {split: _with_people(images, root, shape, set(classes), log) for split, images in listed.items()}
-    keypoints = _keypoint_names(content, num_keypoints, min(classes), settings)
-    return Source(keypoints, classes[min(classes)], splits, flip_indices=flips, fractions=True)
+    splits = {split: _with_people(images, root, shape, set(classes), log) for split, images in found.items()}
+    return Source(first.keypoints or [], classes[first.id], splits, flip_indices=flips, fractions=True)
 
 
 def label_file(image: Path) -> Path:
@@ -161,27 +162,26 @@ def _keypoint_shape(content: dict[str, Any], file: Path) -> tuple[int, int]:
     )
 
 
-def _chosen_classes(content: dict[str, Any], file: Path, settings: Settings, log: Log) -> dict[int, str]:
-    """Index and name of the classes to take, as one class; all where none is asked for."""
+def _listed_classes(
+    content: dict[str, Any], num_keypoints: int, settings: Settings, file: Path
+) -> list[CategoryRecord]:
+    """The classes, with their keypoints."""
     names = content.get("names")
-    if names is None and type(content.get("nc")) is int:
-        names = list(range(min(content["nc"], _MOST_CLASSES)))
     listed = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(listed, dict) or not listed or not all(type(index) is int for index in listed):
         raise InputError(f"{file}: 'names' must list the classes, as a list or as number: name")
-    classes = {index: str(name) for index, name in listed.items()}
-    wanted = [*classes] if settings.categories is None else list(settings.categories)
-    for one in wanted:
-        if one not in classes and str(one) not in classes.values():
-            raise InputError(f"{file}: has no class {one!r}; {did_you_mean(str(one), classes.values())}")
-    chosen = {index: name for index, name in classes.items() if index in wanted or name in map(str, wanted)}
-    others = ", ".join(name for index, name in classes.items() if index not in chosen)
+    return [
+        CategoryRecord(index, str(name), _keypoint_names(content, num_keypoints, index, settings))
+        for index, name in sorted(listed.items())
+    ]
+
+
+def _note_classes(listed: Sequence[CategoryRecord], classes: dict[int, str], log: Log) -> None:
+    others = ", ".join(str(entry.name) for entry in listed if entry.id not in classes)
     if others:
-        log.notes.append(f"objects of class {others} are not converted")
-    if len(chosen) > 1:
-        shown = ", ".join(chosen.values())[:200]
-        log.notes.append(f"classes {shown} as one class; category=<name> takes one of them alone")
-    return chosen
+        log.notes.append(f"objects of class {others[:200]} are not converted")
+    if len(classes) > 1:
+        log.notes.append(f"{category_names(classes)}; category=<name> takes one of them alone")
 
 
 def _keypoint_names(content: dict[str, Any], num_keypoints: int, class_index: int, settings: Settings) -> list[str]:
@@ -196,7 +196,7 @@ def _keypoint_names(content: dict[str, Any], num_keypoints: int, class_index: in
     return [f"keypoint_{number}" for number in range(1, num_keypoints + 1)]
 
 
-def _listed_images(root: Path, entry: object, place: str, log: Log) -> list[Path]:
+def _images_of(root: Path, entry: object, place: str, log: Log) -> list[Path]:
     """The image files of one folder, or of several; sorted."""
     found: set[Path] = set()
     for one in entry if isinstance(entry, list) else [entry]:
