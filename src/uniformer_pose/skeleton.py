@@ -124,15 +124,8 @@ class Skeleton:
         return np.asarray([self.keypoint_names.index(name) for name in names], dtype=np.int64)
 
     def places_in(self, names: Sequence[str]) -> list[int | None]:
-        """Where each keypoint stands among ``names``, None for one that is not there.
-
-        Names count as they are, else without case and separators (``plain_name``), where that leaves them distinct.
-        """
-        theirs, ours = Counter(map(plain_name, names)), Counter(map(plain_name, self.keypoint_names))
-        unique = {plain for plain, count in theirs.items() if count == 1 == ours[plain]}
-        plain_place = {plain_name(name): place for place, name in enumerate(names) if plain_name(name) in unique}
-        place = {name: place for place, name in enumerate(names)}
-        return [place.get(name, plain_place.get(plain_name(name))) for name in self.keypoint_names]
+        """Where each keypoint stands among ``names``, None for one that is not there; see ``places_by_name``."""
+        return places_by_name(self.keypoint_names, names)
 
     def is_in_order_of(self, names: Sequence[str]) -> bool:
         """Whether the keypoints are these and no others, in this order."""
@@ -211,6 +204,18 @@ class Skeleton:
 def plain_name(name: object) -> str:
     """A keypoint name without case and separators: data sets write left_eye, Left Eye and left-eye."""
     return "".join(letter for letter in str(name).lower() if letter.isalnum())
+
+
+def places_by_name(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
+    """Where each of our keypoints stands among theirs, None for one that is not there.
+
+    Names count as they are, else without case and separators (``plain_name``), where that leaves them distinct.
+    """
+    our_plain, their_plain = Counter(map(plain_name, ours)), Counter(map(plain_name, theirs))
+    unique = {plain for plain, count in their_plain.items() if count == 1 == our_plain[plain]}
+    plain_place = {plain_name(name): place for place, name in enumerate(theirs) if plain_name(name) in unique}
+    place = {name: place for place, name in enumerate(theirs)}
+    return [place.get(name, plain_place.get(plain_name(name))) for name in ours]
 
 
 def mirror_pairs(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:

@@ -115,60 +115,45 @@ def test_a_given_skeleton_names_the_keypoints_of_a_category_without(
     assert converted.keypoints("a.png")[0] == [[10, 11, 2], [20, 21, 1], [30, 31, 2]]
 
 
+OTHERS = [20, 21, 2, 30, 31, 2]
+
+
 @pytest.mark.parametrize(
-    ("given", "becomes", "told"),
+    ("keypoints", "visibility", "told"),
     [
-        (NAN, 0, "no number"),
-        (-1, 0, "below 0"),
-        (3, 0, "above 2"),
-        (True, 2, "true and false"),
-        (False, 0, "true and false"),
-        ("2", 2, None),
+        ([10, 11, NAN, *OTHERS], [0, 2, 2], "no number"),
+        ([10, 11, -1, *OTHERS], [0, 2, 2], "below 0"),
+        ([10, 11, 3, *OTHERS], [0, 2, 2], "above 2"),
+        ([10, 11, True, *OTHERS], [2, 2, 2], "true and false"),
+        ([10, 11, False, *OTHERS], [0, 2, 2], "true and false"),
+        ([10, 11, 0.93, 20, 21, 0.4, 30, 31, 0], [2, 0, 0], "confidences below 0.5"),
+        ([NAN, 11, 2, *OTHERS], [0, 2, 2], "without coordinates"),
+        (["x", 11, 2, *OTHERS], [0, 2, 2], "without coordinates"),
+        ([10**400, 11, 2, *OTHERS], [0, 2, 2], "without coordinates"),
+        ([83.44, 11, 2, *OTHERS], [0, 2, 2], "outside their picture"),
+        ([[10, 11, 2], [20, 21, 1], [30, 31, 0]], [2, 1, 0], None),
+        (["10", "11", "2", "20.5", "21", "1", "30", "31", "0"], [2, 1, 0], None),
+        ([10, 11, 0, 0, 30, 31], [2, 0, 2], "x and y alone"),
+        (None, [0, 0, 0], "without keypoints"),
     ],
 )
-def test_a_visibility_of_any_kind_unlabels_at_most_its_point(
-    cats: Callable[..., Any], given: Any, becomes: int, told: str | None
+def test_keypoints_of_any_kind_cost_at_most_a_point_and_are_counted(
+    cats: Callable[..., Any], keypoints: Any, visibility: list[int], told: str | None
 ) -> None:
-    converted = cats({"keypoints": [10, 11, given, 20, 21, 2, 30, 31, 2]})
-    assert converted.people().visibility.tolist()[0] == [becomes, 2, 2]
+    converted = cats({"keypoints": keypoints})
+    (points,) = converted.keypoints("a.png")
+    assert [point[2] for point in points] == visibility
+    assert points[0] == ([10, 11, visibility[0]] if visibility[0] else [0, 0, 0])
     repairs = repairs_of(converted)
-    assert sum(count for repair, count in repairs.items() if told is not None and told in repair) == (told is not None)
+    assert [count for repair, count in repairs.items() if told is not None and told in repair] == [1] * (
+        told is not None
+    )
     assert told is not None or repairs == {}
 
 
-def test_confidences_are_labels_from_a_threshold_on(cats: Callable[..., Any]) -> None:
+def test_the_threshold_of_confidences_can_be_set(cats: Callable[..., Any]) -> None:
     confidences = {"keypoints": [10, 11, 0.93, 20, 21, 0.4, 30, 31, 0]}
-    converted = cats(confidences)
-    assert converted.people().visibility.tolist()[0] == [2, 0, 0]
-    assert repairs_of(converted)["confidences of at least 0.5 read as visible"] == 1
     assert cats(confidences, min_confidence=0.3).people().visibility.tolist()[0] == [2, 2, 0]
-
-
-@pytest.mark.parametrize(("x", "y"), [(NAN, 11), ("x", 11), (10**400, 11), (True, 11), (83.44, 11)])
-def test_a_point_without_place_in_the_picture_is_unlabelled(cats: Callable[..., Any], x: Any, y: Any) -> None:
-    converted = cats({"keypoints": [x, y, 2, 20, 21, 2, 30, 31, 2]})
-    assert converted.keypoints("a.png")[0] == [[0, 0, 0], [20, 21, 2], [30, 31, 2]]
-    assert sum(repairs_of(converted).values()) == 1
-
-
-@pytest.mark.parametrize(
-    ("keypoints", "visibility"),
-    [
-        ([[10, 11, 2], [20, 21, 1], [30, 31, 0]], [2, 1, 0]),
-        ([10, 11, 0, 0, 30, 31], [2, 0, 2]),
-        (["10", "11", "2", "20.5", "21", "1", "30", "31", "0"], [2, 1, 0]),
-    ],
-)
-def test_keypoints_in_other_shapes_are_read(cats: Callable[..., Any], keypoints: Any, visibility: list[int]) -> None:
-    people = cats({"keypoints": keypoints}).people()
-    assert people.visibility.tolist()[0] == visibility
-    assert people.keypoints_in_image[0, 0].tolist() == [10, 11]
-
-
-def test_no_keypoints_are_a_person_without_labels(cats: Callable[..., Any]) -> None:
-    converted = cats({"keypoints": None})
-    assert converted.people().counts["without labelled keypoint"] == 1
-    assert any("without keypoints" in repair for repair in repairs_of(converted))
 
 
 @pytest.mark.parametrize("box", [None, [5, 5, 0, 0], [5, 5, NAN, 4], [1, 2, 3], [500, 5, 9, 9]])

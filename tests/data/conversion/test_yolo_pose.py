@@ -195,14 +195,6 @@ def test_a_wrong_folder_of_labels_is_noticed(horses: Path, yolo: Callable[..., A
         yolo()
 
 
-def test_without_a_val_a_share_of_the_images_is_taken(horses: Path, yolo: Callable[..., Any]) -> None:
-    describe(horses, val=None)
-    (horses / "labels/train/b.txt").write_text(LINE)
-    converted = yolo(val_share=0.5)
-    assert sorted(names(converted) + names(converted, "val")) == ["a.png", "b.png"]
-    assert any("no split for validation: 1 of the images" in note for note in converted.log.notes)
-
-
 def test_several_folders_and_files_of_windows_are_read(horses: Path, yolo: Callable[..., Any]) -> None:
     (horses / "labels/train/a.txt").write_bytes(b"\xef\xbb\xbf" + LINE.encode() + b"\r\n")
     describe(horses, train=["images\\train", "/mnt/x/images/val"])

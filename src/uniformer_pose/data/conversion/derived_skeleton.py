@@ -12,7 +12,7 @@ from uniformer_pose.data.conversion.source import (
     plain_id,
 )
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton, load_skeleton, mirror_pairs, plain_name
+from uniformer_pose.skeleton import Skeleton, load_skeleton, mirror_pairs, places_by_name, plain_name
 
 _SIGMA = 0.05  # of a keypoint that COCO does not have
 _LEFT, _RIGHT, _MIDDLE = (0, 220, 0), (255, 128, 0), (51, 153, 255)  # as in the shipped skeleton
@@ -71,35 +71,32 @@ def order_by_name(wanted: Sequence[str], keypoint_names: Sequence[str], source: 
 
     Names are compared without case and separators. Raises InputError where they are not the same.
     """
-    ours, theirs = [plain_name(n) or n for n in wanted], [plain_name(n) or n for n in keypoint_names]
-    if sorted(ours) != sorted(theirs):
-        absent = [n for n in wanted if (plain_name(n) or n) not in theirs]
-        unknown = [n for n in keypoint_names if (plain_name(n) or n) not in ours]
+    places = places_by_name(wanted, keypoint_names)
+    absent = [name for name, place in zip(wanted, places, strict=True) if place is None]
+    unknown = [name for place, name in enumerate(keypoint_names) if place not in places]
+    if absent or unknown:
         raise InputError(
-            f"{source}: its {len(theirs)} keypoints are not the {len(ours)} of the skeleton: without "
+            f"{source}: its {len(keypoint_names)} keypoints are not the {len(wanted)} of the skeleton: without "
             f"{_some(absent) or 'none'} and with {_some(unknown) or 'none'} of its own; correct the names, or leave "
             "skeleton= out"
         )
-    if ours != theirs:
+    if places != sorted(places):  # type: ignore[type-var]
         log.notes.append(f"{source}: its keypoints are brought into the skeleton's order, by name")
-    return np.array([theirs.index(name) for name in ours], dtype=np.int64)
+    return np.array(places, dtype=np.int64)
 
 
 def limbs_from_coco(limbs: object, num_keypoints: int, source: str, log: Log) -> list[tuple[int, int]]:
     """Pairs of indices from 0, from a category's ``skeleton``: pairs that count from 1.
 
-    Some programs count from 0; a list that holds a 0 is read so. Limbs are only drawn: what is no list of pairs of the
-    keypoints is left out as a whole, since it is probably another figure's. Both are noted.
+    Limbs are only drawn: what is no list of pairs of the keypoints is left out as a whole, and noted, since it is
+    probably another figure's.
     """
     listed = limbs if isinstance(limbs, list) else [limbs] if limbs else []
     pairs = [[plain_id(end, Log()) for end in limb] if isinstance(limb, list) else [] for limb in listed]
-    lowest = 0 if any(0 in pair for pair in pairs) else 1
-    ends = range(lowest, num_keypoints + lowest)
+    ends = range(1, num_keypoints + 1)
     if not all(len(pair) == 2 and set(pair) <= set(ends) for pair in pairs):
         log.notes.append(f"{source}: 'skeleton' joins no pairs of the {num_keypoints} keypoints; no limbs are drawn")
         return []
-    if lowest == 0:
-        log.notes.append(f"{source}: 'skeleton' counts keypoints from 0, unlike COCO; read so")
     return [(ends.index(first), ends.index(second)) for first, second in pairs]  # type: ignore[arg-type]
 
 
