@@ -35,35 +35,26 @@ def shapes_of(**arguments: Any) -> Shapes:
     return {name: tuple(entry.shape) for name, entry in network.state_dict().items()}
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    num_keypoints=st.integers(1, 30),
-    depths=st.lists(st.integers(1, 4), min_size=4, max_size=4),
-    quarters=st.lists(st.integers(1, 8), min_size=4, max_size=4),
-    mlp_ratio=st.sampled_from([0.5, 1.0, 1.25, 2.0, 2.5, 3.0, 4.0]),
-    deconv_channels=st.lists(st.integers(1, 20), min_size=3, max_size=3),
-    stem=st.sampled_from(["patch", "convolution"]),
-    scale=st.sampled_from([(None, "attention"), (1e-6, "attention"), (1e-6, "all")]),
-)
-def test_the_shapes_of_any_network_give_its_arguments_back(
-    num_keypoints: int,
-    depths: list[int],
-    quarters: list[int],
-    mlp_ratio: float,
-    deconv_channels: list[int],
-    stem: str,
-    scale: tuple[float | None, str],
-) -> None:
-    arguments = {
-        "num_keypoints": num_keypoints,
-        "depths": depths,
-        "embed_dims": [4 * quarter for quarter in quarters],
-        "mlp_ratio": mlp_ratio,
-        "deconv_channels": deconv_channels,
-        "stem": stem,
-        "layer_scale": scale[0],
-        "layer_scale_blocks": scale[1],
+def _lists(values: st.SearchStrategy[int], size: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(values, min_size=size, max_size=size)
+
+
+ARGUMENTS = st.fixed_dictionaries(
+    {
+        "num_keypoints": st.integers(1, 30),
+        "depths": _lists(st.integers(1, 4), 4),
+        "embed_dims": _lists(st.integers(1, 8).map(lambda quarter: 4 * quarter), 4),
+        "mlp_ratio": st.sampled_from([0.5, 1.0, 1.25, 2.0, 2.5, 3.0, 4.0]),
+        "deconv_channels": _lists(st.integers(1, 20), 3),
+        "stem": st.sampled_from(["patch", "convolution"]),
     }
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(arguments=ARGUMENTS, scale=st.sampled_from([(None, "attention"), (1e-6, "attention"), (1e-6, "all")]))
+def test_the_shapes_of_any_network_give_its_arguments_back(arguments: dict[str, Any], scale: tuple[Any, str]) -> None:
+    arguments |= {"layer_scale": scale[0], "layer_scale_blocks": scale[1]}
     shapes = shapes_of(**arguments, head_dim=4)
     found = network_arguments(shapes)
     assert found == arguments
