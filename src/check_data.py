@@ -19,8 +19,6 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_json
 from uniformer_pose.ranges import Count, RunName
 
-_PEOPLE_SHOWN = 16  # on the contact sheet of a split
-
 
 @dataclass
 class CheckDataConfig:
@@ -61,9 +59,9 @@ def check_data(config: dict[str, Any]) -> bool:
 
     splits, skeleton = splits_of(data, config["splits"]), load_skeleton(data["skeleton"])
     settings = {key: data.get(key) for key in ("batch_size", "categories", "max_images", "image_orientation", "area")}
+    settings |= {key: config[key] for key in ("read_images", "workers")}
     with progress_bar("images") as on_progress:
-        reading = {"read_images": config["read_images"], "workers": config["workers"], "on_progress": on_progress}
-        check_dataset(splits, skeleton, **settings, **reading)
+        check_dataset(splits, skeleton, **settings, on_progress=on_progress)
     print("\n".join(line for split in splits for line in split.lines()))
     errors, remarks = (sum(split.findings.number_of(s) for split in splits) for s in ("error", "remark"))
     print(f"{errors} errors, {remarks} remarks{'' if config['read_images'] else ' (no image was opened)'}")
@@ -75,7 +73,7 @@ def check_data(config: dict[str, Any]) -> bool:
     for split in splits if config["read_images"] else ():
         if split.people is not None:
             people, found, sheet = split.people, split.findings, report.with_name(f"{split.name}.png")
-            shown, doubts = choose_people(people, found.suspects, found.unreadable, _PEOPLE_SHOWN)
+            shown, doubts = choose_people(people, found.suspects, found.unreadable)
             title = f"{split.annotations.name}: {len(shown)} of {len(people)} people"
             save_dataset_sheet(sheet, people, shown, skeleton, title=title, doubts=doubts, spec=spec)
             print(f"pictures  {sheet}")

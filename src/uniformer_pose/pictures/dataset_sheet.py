@@ -77,7 +77,7 @@ def _annotated(picture: Image, scale: float, points: npt.NDArray[np.float64], se
 
 
 def choose_people(
-    people: PersonInstances, suspects: dict[int, str], bad_images: set[str], most: int
+    people: PersonInstances, suspects: dict[int, str], bad_images: set[str], most: int = 16
 ) -> tuple[list[int], list[str | None]]:
     """Which people to show, with their doubts: up to half of them doubtful ones, of as many kinds as there are.
 

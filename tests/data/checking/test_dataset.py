@@ -214,15 +214,12 @@ def test_a_side_without_partner_is_told_once_with_how_to_switch_mirroring_off(da
     assert line.endswith("augmentation.geometric.flip_probability=0 evaluation.flip_test=false")
 
 
-def test_people_who_do_not_fill_a_batch_are_an_error(dataset) -> None:
+def test_people_who_do_not_fill_a_batch_are_an_error_and_the_first_of_many_examples_are_kept(dataset) -> None:
     assert dataset.found(batch_size=60, read_images=False) == {}
     assert set(dataset.found(batch_size=61, read_images=False)) == {"fewer_people_than_a_batch"}
-
-
-def test_all_defects_are_counted_and_the_first_are_kept_as_examples(dataset) -> None:
     for number in range(25):
         person(dataset, number)["bbox"] = [10, 10, -1, 5]
-    found = dataset.found(read_images=False)["box_unusable"]
+    found = dataset.found(batch_size=1, read_images=False)["box_unusable"]
     assert (found.count, len(found.examples)) == (25, 10)
 
 
