@@ -77,7 +77,7 @@ def folder_of_first_process(
 ) -> Path:
     """The run's folder, also on a process that torchrun or SLURM started beside the first one.
 
-    Such a process is given no folder of its own (``entry_point.prepare_command_line``): it reads the command line as
+    Such a process is given no folder of its own (``entry_point.command_line``): it reads the command line as
     the first one does.
     """
     arguments = sys.argv if arguments is None else arguments

@@ -14,9 +14,10 @@ from models import small_model
 from torch import Tensor, nn
 
 from uniformer_pose import PoseEstimator
+from uniformer_pose.config_parts import Engine
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.prediction.engines import Engine, InferenceNetwork, inference_network
+from uniformer_pose.prediction.engines import InferenceNetwork, inference_network
 
 with_openvino = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('openvino')", reason="an extra")
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -10,15 +10,14 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from uniformer_pose.config_parts import Engine
 from uniformer_pose.errors import InputError, one_line
-
-Engine = Literal["auto", "eager", "openvino"]
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import torch
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from uniformer_pose.config_parts import Precision
+from uniformer_pose.config_parts import Engine, Precision
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.images import eight_bits, read_photo
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.other_network import NetworkClass
-from uniformer_pose.prediction.engines import Engine, inference_network
+from uniformer_pose.prediction.engines import inference_network
 from uniformer_pose.prediction.people import People
 from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import SavedModel
