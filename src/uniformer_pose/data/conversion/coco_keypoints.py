@@ -143,19 +143,16 @@ def _images(
         if key is None or not isinstance(name, str) or key in images or name in names:
             log.problem(f"{file}: image number {number} needs an id and a file_name of its own")
             continue
-        records = by_image.pop(key, [])
-        try:
+        records, place = by_image.pop(key, []), f"{file}: image {key}"
+        with log.leaving_out(place):
             path = find_inside(folder, name, log)
-        except InputError as error:
-            log.problem(f"{file}: image {key}: {error}")
-            continue
-        names.add(name)
-        people = [_person(r, num_keypoints, file, log, keep_id=keep_ids) for r in records]
-        height, width = plain_number(record.get("height")), plain_number(record.get("width"))
-        size = (height, width) if min(height, width) > 0 else None
-        inside = path.relative_to(folder).as_posix()
-        known = [person for person in people if person is not None]
-        images[key] = SourceImage(path, inside, known, f"{file}: image {key}", size, key, orientation)  # type: ignore[arg-type]
+            names.add(name)
+            people = [_person(r, num_keypoints, file, log, keep_id=keep_ids) for r in records]
+            height, width = plain_number(record.get("height")), plain_number(record.get("width"))
+            size = (height, width) if min(height, width) > 0 else None
+            inside = path.relative_to(folder).as_posix()
+            known = [person for person in people if person is not None]
+            images[key] = SourceImage(path, inside, known, place, size, key, orientation)  # type: ignore[arg-type]
     for image_id, records in by_image.items():
         for record in records:
             log.problem(

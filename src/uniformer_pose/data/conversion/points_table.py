@@ -185,18 +185,15 @@ def _divided(
         if split not in divided:
             raise InputError(f"{source}: image {name} is in split {split!r}; use train or val")
         place = found[0].place if found else str(source)
-        try:
+        with log.leaving_out(place):
             path = find_inside(folder, name, log)
             points = np.concatenate([np.zeros((0, 2)), *(p.keypoints[p.keypoints[:, 2] > 0, :2] for p in found)])
             if not settings.normalised and len(points) > 1 and (np.abs(points) <= 1.5).all():
                 raise InputError(
                     "all coordinates are within 1 pixel; if they are fractions of the size, give normalised=true"
                 )
-        except InputError as error:
-            log.problem(f"{place}: {error}")
-            continue
-        image = SourceImage(path, path.relative_to(folder).as_posix(), found, place)
-        divided["train" if split == "train" else "val"].append(image)
+            image = SourceImage(path, path.relative_to(folder).as_posix(), found, place)
+            divided["train" if split == "train" else "val"].append(image)
     if not any(splits.values()):
         del divided["val"]
     return divided

@@ -10,8 +10,8 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -115,6 +115,14 @@ class Log:
         self.problems.append(printable(sentence))
         if len(self.problems) >= _MOST_PROBLEMS:
             self.refuse()
+
+    @contextmanager
+    def leaving_out(self, place: str = "") -> Iterator[None]:
+        """An InputError from inside is a problem of this place."""
+        try:
+            yield
+        except InputError as error:
+            self.problem(f"{place}: {error}" if place else str(error))
 
     def lines(self) -> list[str]:
         """Notes and repairs, a line each, as a user reads them."""

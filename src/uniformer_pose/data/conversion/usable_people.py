@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,7 +56,7 @@ class Finisher:
         total, done = sum(map(len, splits.values())), 0
         for split, images in splits.items():
             for image in images:
-                with self._problems(image.place):
+                with self.log.leaving_out(image.place):
                     headers[split].append((image, read_header(image.file)))
                 done += 1
                 on_progress(done, total)
@@ -66,32 +65,23 @@ class Finisher:
         for split, found in headers.items():
             names: set[str] = set()
             for image, header in found:
-                with self._problems(image.place):
+                with self.log.leaving_out(image.place):
                     if image.name in names:
                         raise InputError(f"{image.file} is named twice")
                     names.add(image.name)
                     finished[split].append(self._image(image, header, shown[split] or shown["train"] or shown["val"]))
         return finished
 
-    @contextmanager
-    def _problems(self, place: str) -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            self.log.problem(f"{place}: {error}" if place else str(error))
-
     def _image(self, image: SourceImage, header: ImageHeader, by_others: ImageOrientation | None) -> SourceImage:
         frame = frame_of(image, header, self.settings.exif, by_others, self.log)
         height, width = header.displayed if frame == "displayed" else header.stored
         people = []
         for raw in image.people:
-            try:
+            with self.log.leaving_out(raw.place):
                 person = self._person(raw, height, width)
-            except InputError as error:
-                self.log.problem(f"{raw.place}: {error}")
-                continue
-            if person is not None:
-                people.append(person if frame == "displayed" else stored_to_displayed(person, header, self.skeleton))
+                if person is not None and frame == "stored":
+                    person = stored_to_displayed(person, header, self.skeleton)
+                people += [] if person is None else [person]
         return replace(image, people=people, size=header.displayed)
 
     def _person(self, raw: SourcePerson, height: int, width: int) -> SourcePerson | None:

@@ -95,26 +95,19 @@ def _with_people(
     folder = Path(os.path.commonpath([image.parent for image in images]))
     found = []
     for image in images:
-        labels = label_file(image)
-        people = []
-        try:
-            if any(
-                path.exists() and not is_inside(root, path.relative_to(root).as_posix()) for path in (image, labels)
-            ):
-                raise InputError(f"{image}: it, or its label file, leads out of {root}; give images=<folder of both>")
-            lines = text_of(labels).splitlines() if labels.exists() else []
-        except InputError as error:
-            log.problem(str(error))
-            continue
-        for number, line in enumerate(lines, start=1):
-            try:
-                person = _person(line, f"{labels}:{number}", shape, classes, log) if line.strip() else None
-            except InputError as error:
-                log.problem(f"{labels}:{number}: {error}")
-                continue
-            people += [] if person is None else [person]
-        name = image.relative_to(folder).as_posix()
-        found.append(SourceImage(image, name, people, orientation="displayed"))
+        with log.leaving_out():
+            labels = label_file(image)
+            for path in (image, labels):
+                if path.exists() and not is_inside(root, path.relative_to(root).as_posix()):
+                    raise InputError(f"{path}: leads out of {root}; give images=<folder of pictures and labels>")
+            people = []
+            for number, line in enumerate(text_of(labels).splitlines() if labels.exists() else [], start=1):
+                place = f"{labels}:{number}"
+                with log.leaving_out(place):
+                    person = _person(line, place, shape, classes, log) if line.strip() else None
+                    people += [] if person is None else [person]
+            name = image.relative_to(folder).as_posix()
+            found.append(SourceImage(image, name, people, orientation="displayed"))
     return found
 
 
