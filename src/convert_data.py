@@ -14,15 +14,14 @@ from typing import Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config import check_config
+from uniformer_pose.config import check_config, check_value
 from uniformer_pose.entry_point import config_groups, plain_config, report_input_errors, run
 from uniformer_pose.errors import InputError
-from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.ranges import Share
 
 CONF = Path(__file__).parents[1] / "conf"
-FORMATS = ("yolo_pose", "points_csv", "coco")
+Format = Literal["yolo_pose", "points_csv", "coco"]
 ONLY_FOR = {"val_source": "coco", "val_images": "coco", "normalised": "points_csv"}
 
 
@@ -56,14 +55,13 @@ def main(config: DictConfig) -> None:
         sys.exit(130)
 
 
-def checked_settings(config: DictConfig) -> tuple[str, dict[str, Any]]:
+def checked_settings(config: DictConfig) -> tuple[Format, dict[str, Any]]:
     """The format to convert from, and the other settings, plain and of the right types."""
     settings = plain_config(config)
-    source_format = str(settings.pop("from", "???"))
+    source_format = settings.pop("from", "???")
     if source_format == "???":
-        raise InputError(f"from is required: give from={'|'.join(FORMATS)}")
-    if source_format not in FORMATS:
-        raise InputError(f"from={source_format}: no such format; {did_you_mean(source_format, FORMATS)}")
+        raise InputError("from is required: give from=yolo_pose|points_csv|coco")
+    check_value("from", source_format, Format)
     check_config(settings, ConvertDataConfig)
     for key, only in ONLY_FOR.items():
         if settings[key] and source_format != only:
@@ -71,7 +69,7 @@ def checked_settings(config: DictConfig) -> tuple[str, dict[str, Any]]:
     return source_format, settings
 
 
-def convert_data(source_format: str, settings: dict[str, Any]) -> None:
+def convert_data(source_format: Format, settings: dict[str, Any]) -> None:
     """Write the dataset that checked, plain settings ask for, and say what to do next."""
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints

@@ -236,7 +236,7 @@ def test_a_wrong_check_is_refused_in_one_line(arguments: list[str], message: str
     [
         ([], "from is required: give from=yolo_pose|points_csv|coco"),
         (["from=coco"], "source is required: give source=..."),
-        (["from=yolo", "source=a", "to=b"], "from=yolo: no such format; did you mean yolo_pose?"),
+        (["from=yolo", "source=a", "to=b"], "from='yolo': must be 'yolo_pose', "),
         (["from=coco", "source=a", "to=b", "normalised=true"], "normalised=True is for from=points_csv"),
         (["from=coco", "source=a.json", "to=b"], "a.json: cannot be read"),
         (["from=coco", "source=a", "to=b", "val_share=1.5"], "val_share=1.5"),
