@@ -83,7 +83,7 @@ def composed(program: str, *arguments: str, conf: Path = CONF) -> DictConfig:
             config = compose(program, overrides=accepted)
     except Exception as error:
         raise InputError(users_mistake(error) or repr(error)) from error
-    if "run_dir" in config and not any(argument.startswith("run_dir=") for argument in arguments):
+    if "run_dir" in config and not any(argument.lstrip("+").startswith("run_dir=") for argument in arguments):
         config.run_dir = "runs/here"  # Hydra's own folder, which is there in a run only
     return config
 

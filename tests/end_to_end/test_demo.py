@@ -23,11 +23,11 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image as PillowImage
 
 from demo import DemoConfig, served
-from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
+from programs import composed
+from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
@@ -40,7 +40,6 @@ from uniformer_pose.weights.export import save_pretrained
 gradio_page = pytest.importorskip("uniformer_pose.prediction.page", reason="the extra `page` is not installed")
 
 PROJECT = Path(__file__).resolve().parents[2]
-CONF = PROJECT / "conf"
 PHOTO = np.asarray(PillowImage.effect_mandelbrot((160, 120), (-2, -1, 1, 1), 50).convert("RGB"))
 BOX = {"xmin": 10, "ymin": 20, "xmax": 90, "ymax": 110, "label": ""}
 XYWH = [10.0, 20.0, 80.0, 90.0]
@@ -175,10 +174,8 @@ def test_what_is_no_picture_or_too_large_never_reaches_the_decoder(
         assert str(caught.value).startswith("trap.png: ")
 
 
-def composed(*arguments: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("demo", overrides=accept_any_argument(arguments, config_groups(CONF)))
-    return checked_config(config, DemoConfig)
+def checked(*arguments: str) -> dict[str, Any]:
+    return checked_config(composed("demo", *arguments), DemoConfig)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +187,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         patch.setenv("UNIFORMER_POSE_OFFLINE", "0")
         limits = ["upload_megabytes=0.3", "megapixels=1", "examples.num_val_images=2"]
-        demo = served(composed(f"ckpt_path={folder / 'model'}", "port=0", *limits))
+        demo = served(checked(f"ckpt_path={folder / 'model'}", "port=0", *limits))
         yield demo.local_url
         demo.close(verbose=False)
 
@@ -304,7 +301,7 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "uniformer_pose.prediction.page")
     with pytest.raises(InputError, match=r"gradio.*pip install.*\[page\]"):
-        served(composed("ckpt_path=any"))
+        served(checked("ckpt_path=any"))
 
 
 def test_the_newest_demo_run_is_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,11 +317,11 @@ def test_the_newest_demo_run_is_the_model(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_page_is_for_this_machine_only_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (composed()["host"], composed()["port"]) == ("127.0.0.1", 7860)
-    assert composed("host=0.0.0.0")["host"] == "0.0.0.0"
+    assert (checked()["host"], checked()["port"]) == ("127.0.0.1", 7860)
+    assert checked("host=0.0.0.0")["host"] == "0.0.0.0"
     monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")  # as on a Hugging Face Space
     monkeypatch.setenv("GRADIO_SERVER_PORT", "7861")
-    assert (composed()["host"], composed()["port"]) == ("0.0.0.0", 7861)
+    assert (checked()["host"], checked()["port"]) == ("0.0.0.0", 7861)
 
 
 def test_a_detector_that_cannot_be_made_is_told_in_one_line_without_where_it_looked(

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from eval import EvalConfig, evaluate
-from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
+from programs import composed
+from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.datasets import source_names
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def run_eval(run_script, folder: Path, *arguments: str) -> dict[str, float]:
@@ -37,9 +35,7 @@ def test_the_checkpoint_alone_gives_the_numbers_of_its_training(trained_run: Pat
 
 def evaluate_here(*arguments: str) -> float:
     """What src/eval.py does with a command line, in this process: torch need not be imported anew."""
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
-        overrides = accept_any_argument([*arguments, "trainer=cpu"], config_groups(PROJECT / "conf"))
-        return evaluate(checked_config(compose("eval", overrides=overrides), EvalConfig))
+    return evaluate(checked_config(composed("eval", *arguments, "trainer=cpu"), EvalConfig))
 
 
 def test_real_coco_images_are_scored_with_ground_truth_and_with_detector_boxes(

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
-from hydra import compose, initialize_config_dir
 
+from programs import composed
 from train import train
 from uniformer_pose.config_parts import TrainConfig
-from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
+from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.training.resume.checkpoint_files import position_of
 
@@ -38,11 +38,8 @@ def train_here(tiny_run: list[str], synthetic_root: Path, tmp_path: Path) -> Cal
     """Trains in this process, in one run directory, as the command line with these arguments would."""
 
     def run(*arguments: str) -> float:
-        conf = SCRIPT.parents[1] / "conf"
         given = [*tiny_run, f"data.root={synthetic_root}", "resume=auto", f"run_dir={tmp_path / 'run'}", *arguments]
-        with initialize_config_dir(str(conf), version_base="1.3"):
-            composed = compose("train", accept_any_argument(given, config_groups(conf)))
-        return train(checked_config(composed, TrainConfig))
+        return train(checked_config(composed("train", *given), TrainConfig))
 
     return run
 

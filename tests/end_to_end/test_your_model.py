@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import nn
 
+from programs import composed
 from uniformer_pose import PoseEstimator, from_pretrained, load_network
-from uniformer_pose.entry_point import accept_any_argument, checked_config, config_groups
+from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
@@ -26,7 +26,6 @@ from uniformer_pose.weights.loading import load_into, load_model
 from uniformer_pose.weights.start import POSE_NETWORK, starting_network
 
 PROJECT = Path(__file__).resolve().parents[2]
-CONF = PROJECT / "conf"
 PAGE = (PROJECT / "docs" / "your_model.md").read_text(encoding="utf-8")
 RUNS = ("runs/train/mine", "evaluated")
 COCO = load_skeleton("coco_17")
@@ -58,9 +57,7 @@ def commands() -> dict[str, list[str]]:
 def in_process(script: str, function: str, schema: str, arguments: list[str]) -> Any:
     """What ``python src/<script>.py <arguments>`` does behind Hydra's command line; a process costs ten seconds."""
     module = importlib.import_module(script)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(script, accept_any_argument(arguments, config_groups(CONF)))
-    return getattr(module, function)(checked_config(config, getattr(module, schema)))
+    return getattr(module, function)(checked_config(composed(script, *arguments), getattr(module, schema)))
 
 
 @pytest.fixture(scope="module")
