@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from uniformer_pose.config import Node
-from uniformer_pose.config_parts import Engine, EvaluationData, EvaluationTrainer, MatmulPrecision, Precision
+from uniformer_pose.config_parts import EvalConfig
 from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run
 from uniformer_pose.errors import InputError
-from uniformer_pose.ranges import Count, RunName
 
-
-@dataclass
-class EvalConfig:
-    """The keys of conf/eval.yaml; what lies below a node is checked against the signature of its target."""
-
-    ckpt_path: str
-    head_dim: Count | None
-    model_class: str | None
-    data: EvaluationData
-    boxes: str | list[str] | None
-    split: Literal["val", "train", "test"]
-    trainer: EvaluationTrainer
-    evaluation: Node
-    name: RunName
-    run_dir: str
-    precision: Precision
-    engine: Engine
-    float32_matmul_precision: MatmulPrecision
+if TYPE_CHECKING:
+    from uniformer_pose.data.datamodule import PersonCrops
+    from uniformer_pose.saved_model import SavedModel
+    from uniformer_pose.training.pose_module import PoseModule
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="eval")
@@ -54,32 +37,21 @@ def evaluate(config: dict[str, Any]) -> float:
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.evaluation.datasets import evaluation_datasets
-    from uniformer_pose.evaluation.report import write_comparison, write_report
-    from uniformer_pose.evaluation.results import write_submission
-    from uniformer_pose.evaluation.timing import format_seconds
+    from uniformer_pose.evaluation.report import write_comparison
     from uniformer_pose.prediction.engines import inference_network
     from uniformer_pose.run import record_run
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.pictures import Pictures
     from uniformer_pose.training.pose_module import PoseModule
     from uniformer_pose.training.trainer import make_trainer
-    from uniformer_pose.weights.loading import load_model
 
     quiet_lightning()
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
-    run_dir, pictures = Path(config["run_dir"]), Pictures("")
+    run_dir, pictures, is_scored = Path(config["run_dir"]), Pictures(""), config["split"] != "test"
     trainer = make_trainer(
         config["trainer"], precision=config["precision"], callbacks=[pictures], logger=False, enable_checkpointing=False
     )
-    codec = config["data"].get("codec")
-    model, report = load_model(
-        config["ckpt_path"],
-        codec=None if codec is None else instantiate(codec),
-        head_dim=config["head_dim"],
-        skeleton=config["data"].get("skeleton"),
-        model_class=config["model_class"],
-    )
-    rank_zero_info(str(report))
+    model = _model(config)
     datasets = evaluation_datasets(model, config["data"], split=config["split"], boxes=config["boxes"])
     network = inference_network(
         model.network,
@@ -93,38 +65,65 @@ def evaluate(config: dict[str, Any]) -> float:
         rank_zero_info(network.remark)
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
-    protocol, is_scored = instantiate(config["evaluation"]), config["split"] != "test"
     evaluations = {}
     for name, data in datasets.items():
         folder = run_dir / name if len(datasets) > 1 else run_dir
         pictures.folder = folder / "pictures"
-        module = PoseModule(model, protocol, inference_network=network, is_scored=is_scored)
+        module = PoseModule(model, instantiate(config["evaluation"]), inference_network=network, is_scored=is_scored)
         with explained_out_of_memory():
             trainer.validate(module, datamodule=data, verbose=False)
-        if not trainer.is_global_zero:
-            continue
-        print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")
-        if (evaluation := module.evaluation) is not None:
-            evaluations[name] = evaluation
-            print(f"{write_report(folder, evaluation, protocol)}\npictures            {pictures.folder}\n")
+        if module.evaluation is not None:
+            evaluations[name] = module.evaluation
         elif is_scored:
             raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")
-        else:
-            print(f"time                {format_seconds(module.seconds, len(module.metric.predictions))}")
-            print(
-                write_submission(
-                    folder,
-                    module.metric.predictions,
-                    protocol,
-                    model.skeleton,
-                    image_file=data.val_annotation_file,
-                    algorithm=config["name"],
-                    complete=module.is_complete,
-                )
-            )
-    if len(evaluations) > 1:
+        if trainer.is_global_zero:
+            print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")
+            print(_report(folder, module, data, algorithm=config["name"]))
+    if len(evaluations) > 1 and trainer.is_global_zero:
         print(write_comparison(run_dir, evaluations))
     return float(trainer.callback_metrics.get("val/AP", float("nan")))
+
+
+def _model(config: dict[str, Any]) -> SavedModel:
+    """The model of ``ckpt_path``; one line says what was loaded."""
+    from hydra.utils import instantiate
+    from lightning.pytorch.utilities import rank_zero_info
+
+    from uniformer_pose.weights.loading import load_model
+
+    codec = config["data"].get("codec")
+    model, report = load_model(
+        config["ckpt_path"],
+        codec=None if codec is None else instantiate(codec),
+        head_dim=config["head_dim"],
+        skeleton=config["data"].get("skeleton"),
+        model_class=config["model_class"],
+    )
+    rank_zero_info(str(report))
+    return model
+
+
+def _report(folder: Path, module: PoseModule, data: PersonCrops, *, algorithm: str) -> str:
+    """Write what one pass gave: tables and poses, or a submission for the test server."""
+    from uniformer_pose.evaluation.report import write_report
+    from uniformer_pose.evaluation.results import write_submission
+    from uniformer_pose.evaluation.timing import format_seconds
+
+    if module.evaluation is not None:
+        return (
+            f"{write_report(folder, module.evaluation, module.protocol)}\npictures            {folder / 'pictures'}\n"
+        )
+    predictions = module.metric.predictions
+    where = write_submission(
+        folder,
+        predictions,
+        module.protocol,
+        module.model.skeleton,
+        image_file=data.val_annotation_file,
+        algorithm=algorithm,
+        complete=module.is_complete,
+    )
+    return f"time                {format_seconds(module.seconds, len(predictions))}\n{where}"
 
 
 if __name__ == "__main__":

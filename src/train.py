@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +14,10 @@ from uniformer_pose.entry_point import checked_config, quiet_lightning, report_i
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.run import folder_of_first_process, is_first_process, only_training_in, register_run_folder
 from uniformer_pose.training.resume.settings import FinishedTraining, finished_as_asked, write_finished
+
+if TYPE_CHECKING:
+    from uniformer_pose.data.datamodule import PersonCrops
+    from uniformer_pose.training.pose_module import PoseModule
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -46,18 +50,12 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.entry_point import one_of_each
-    from uniformer_pose.evaluation.report import write_report
-    from uniformer_pose.model.network_size import network_size
-    from uniformer_pose.run import library_versions, record_run
-    from uniformer_pose.saved_model import SavedModel
-    from uniformer_pose.training.optimization import Optimization
+    from uniformer_pose.run import record_run
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.resume.checkpoint_files import DurableCheckpoints
     from uniformer_pose.training.resume.start import checkpoint_to_resume, share_start
     from uniformer_pose.training.trainer import make_trainer
-    from uniformer_pose.weights.start import starting_network
 
-    # Compose: what is resumed, on which hardware, with which data, network and weights.
     quiet_lightning()
     checkpoint = checkpoint_to_resume(config, run_dir) if is_first_process() else None
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
@@ -73,21 +71,11 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     data = instantiate(config["data"], _partial_=True, _convert_="all")(
         seed=config["seed"], **one_of_each(config["augmentation"] or {})
     )
-    network, other, weights = starting_network(config["model"], data.skeleton, data.codec, resumed_from=checkpoint)
-    rank_zero_info(weights)
-    rank_zero_info(f"network: {network_size(network, data.codec.height, data.codec.width)}")
-    data.setup("fit")  # before a run is begun anywhere: what is wrong with the data ends it here
-    how = (data.codec, data.skeleton, data.mean, data.std, data.box_padding)
-    module = instantiate(config["training"], _partial_=True, _convert_="all")(
-        model=SavedModel(network, *how, config, library_versions(), other),
-        protocol=instantiate(config["evaluation"]),
-        optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),
-    )
+    module = _module(config, data, checkpoint)
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
     rank_zero_info(f"run directory: {run_dir}")
 
-    # Run: train, then score the best checkpoint.
     share_start(trainer, checkpoint)
     with explained_out_of_memory():
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -96,19 +84,50 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         if trainer.enable_validation:
             trainer.validate(module, datamodule=data, ckpt_path=best or None, weights_only=True, verbose=False)
 
-    # Report.
     average_precision = float(trainer.callback_metrics.get("val/AP", float("nan")))
-    if module.evaluation is not None and trainer.is_global_zero:
-        print(write_report(run_dir, module.evaluation, module.protocol))
-    saved = best or getattr(callbacks.get("last_checkpoint"), "best_model_path", "")
-    if saved and trainer.is_global_zero:
-        model_class = {} if other is None else {"model_class": other.path}
-        print(f"checkpoint          {saved}")
-        print(f"to evaluate it      {shell_command('python', 'src/eval.py', ckpt_path=saved, **model_class)}")
+    if trainer.is_global_zero:
+        _report(run_dir, module, best or getattr(callbacks.get("last_checkpoint"), "best_model_path", ""))
     files.require_all_written()
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         write_finished(run_dir, FinishedTraining(trainer.max_epochs or -1, average_precision, config))
     return average_precision
+
+
+def _module(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -> PoseModule:
+    """The network with its weights, and how it is trained; what is wrong with the data ends the run here."""
+    from hydra.utils import instantiate
+    from lightning.pytorch.utilities import rank_zero_info
+
+    from uniformer_pose.model.network_size import network_size
+    from uniformer_pose.run import library_versions
+    from uniformer_pose.saved_model import SavedModel
+    from uniformer_pose.training.optimization import Optimization
+    from uniformer_pose.weights.start import starting_network
+
+    network, other, weights = starting_network(config["model"], data.skeleton, data.codec, resumed_from=checkpoint)
+    rank_zero_info(weights)
+    rank_zero_info(f"network: {network_size(network, data.codec.height, data.codec.width)}")
+    data.setup("fit")
+    how = (data.codec, data.skeleton, data.mean, data.std, data.box_padding)
+    module: PoseModule = instantiate(config["training"], _partial_=True, _convert_="all")(
+        model=SavedModel(network, *how, config, library_versions(), other),
+        protocol=instantiate(config["evaluation"]),
+        optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),
+    )
+    return module
+
+
+def _report(run_dir: Path, module: PoseModule, checkpoint: str) -> None:
+    """The tables of the last evaluation, if any, and where the weights are."""
+    from uniformer_pose.evaluation.report import write_report
+
+    if module.evaluation is not None:
+        print(write_report(run_dir, module.evaluation, module.protocol))
+    if checkpoint:
+        other = module.model.other_network
+        model_class = {} if other is None else {"model_class": other.path}
+        print(f"checkpoint          {checkpoint}")
+        print(f"to evaluate it      {shell_command('python', 'src/eval.py', ckpt_path=checkpoint, **model_class)}")
 
 
 register_run_folder()

@@ -16,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from check_data import CheckDataConfig
 from demo import DemoConfig
-from eval import EvalConfig
 from export import ExportConfig
 from make_synthetic import MakeSyntheticConfig
 from predict import PredictConfig
@@ -24,7 +23,7 @@ from prepare import PrepareConfig
 from programs import composed
 from reproduce import ReproduceConfig
 from uniformer_pose.config import check_config
-from uniformer_pose.config_parts import TrainConfig
+from uniformer_pose.config_parts import EvalConfig, TrainConfig
 from uniformer_pose.entry_point import (
     CONF,
     accept_any_argument,

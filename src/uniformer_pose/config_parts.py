@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from uniformer_pose.config import Keys, Node
-from uniformer_pose.ranges import Positive, RunName, Seed
+from uniformer_pose.ranges import Count, Positive, RunName, Seed
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -118,3 +118,22 @@ class TrainConfig:
     ckpt_path: str | None
     augmentation: Augmentation | None = None
     logger: dict[str, Node | None] | None = None
+
+
+@dataclass
+class EvalConfig:
+    """The keys of conf/eval.yaml; what lies below a node is checked against the signature of its target."""
+
+    ckpt_path: str
+    head_dim: Count | None
+    model_class: str | None
+    data: EvaluationData
+    boxes: str | list[str] | None
+    split: Literal["val", "train", "test"]
+    trainer: EvaluationTrainer
+    evaluation: Node
+    name: RunName
+    run_dir: str
+    precision: Precision
+    engine: Engine
+    float32_matmul_precision: MatmulPrecision

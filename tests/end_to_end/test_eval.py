@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval import EvalConfig, evaluate
+from eval import evaluate
 from programs import composed
+from uniformer_pose.config_parts import EvalConfig
 from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.datasets import source_names
