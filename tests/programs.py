@@ -128,9 +128,20 @@ def _state_of_this_process() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _log_handlers_to(stream: io.StringIO) -> Iterator[None]:
-    """Lightning's loggers write where standard error was when Lightning was imported, which may be closed by now."""
-    loggers = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
-    handlers = [handler for logger in loggers for handler in logger.handlers if type(handler) is logging.StreamHandler]
+    """Libraries' loggers write where standard error was when they were imported, which may be closed by now.
+
+    Hydra closes all handlers there are when it sets up a run's own, and absl's then close what they write to: pytest's
+    own file. Hence the list of all, which the standard library keeps to itself.
+    """
+    every = [reference() for reference in logging._handlerList]  # type: ignore[attr-defined]
+    handlers = [
+        handler
+        for handler in every
+        if isinstance(handler, logging.StreamHandler)
+        and not isinstance(handler, (logging.FileHandler, type(logging.lastResort)))
+        and handler.stream is not None  # torch has one that opens its file when it is written to
+        and not type(handler).__module__.startswith("_pytest")
+    ]
     before = [handler.stream for handler in handlers]
     try:
         for handler in handlers:
