@@ -39,7 +39,8 @@ def run_in_own_process(
     return subprocess.run(
         [sys.executable, str(SOURCES / script), *arguments],
         cwd=folder,
-        env={**os.environ, **ENVIRONMENT, **environment},
+        # Without the address of the tests' own service of wandb, which would write a run's records when it likes.
+        env={**{k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}, **ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=timeout,

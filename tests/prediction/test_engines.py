@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from uniformer_pose import PoseEstimator
 from uniformer_pose.config_parts import Engine
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.prediction.engines import InferenceNetwork, inference_network
+from uniformer_pose.prediction.engines import InferenceNetwork, OpenVinoNetwork, inference_network
 
 with_openvino = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('openvino')", reason="an extra")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -169,3 +171,25 @@ def test_the_reference_heatmaps_are_those_of_openvino(reference_folder: Path) ->
         expected = ours(images)
         found = prepared(ours, "openvino", height=256, width=192)(images)
     torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
+
+
+def stack_for_signals() -> int | None:
+    """Where this thread's own stack for signal handlers is, if it has one."""
+
+    class Stack(ctypes.Structure):
+        _fields_: ClassVar = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+    stack = Stack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+    return stack.start
+
+
+def test_models_that_go_leave_no_stack_for_signals_that_is_gone_too() -> None:
+    pytest.importorskip("openvino")
+    before = stack_for_signals()
+    first, second = (OpenVinoNetwork(nn.Conv2d(3, 2, 4, stride=4), height=32, width=32) for _ in range(2))
+    assert stack_for_signals() == before
+    del first
+    del second
+    gc.collect()
+    assert stack_for_signals() in (before, None)

@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import get_args
 
@@ -87,7 +88,11 @@ class OpenVinoNetwork:
             "INFERENCE_PRECISION_HINT": "f32",  # it would take bf16 by itself where the processor has it
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        # In a thread that ends: what compiles leaves its own stack for signals on its thread and takes it away when the
+        # model goes. Of two models in one thread, the second to go would put back the first one's, which is gone, and
+        # the next signal, such as that of a data worker's end, would crash the process.
+        with ThreadPoolExecutor(max_workers=1) as elsewhere:
+            self._compiled = elsewhere.submit(openvino.Core().compile_model, model, "CPU", settings).result()
         self._of_thread = threading.local()
         self._image_shape = (3, height, width)
 
