@@ -6,18 +6,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-import uniformer_pose
+from uniformer_pose.entry_point import CONF, one_of_each
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.weights.start import starting_network
 
-CONF = Path(uniformer_pose.__file__).parents[2] / "conf"
 Work = Callable[[], int]
 """Does one round and returns how many crops, poses or images that were."""
 
@@ -65,10 +63,8 @@ def training_config(overrides: list[str]) -> DictConfig:
 
 def data_module(config: DictConfig, **changes: Any) -> Any:
     """The data module of the config, not yet set up."""
-    augmentation = {} if config.augmentation is None else config.augmentation
-    augmentation = {name: hydra.utils.instantiate(node, _convert_="all") for name, node in augmentation.items()}
     make = hydra.utils.instantiate(config.data, _partial_=True, _convert_="all")
-    return make(seed=config.seed, **augmentation, **changes)
+    return make(seed=config.seed, **one_of_each(config.augmentation or {}), **changes)
 
 
 def random_model(config: DictConfig, data: Any) -> SavedModel:

@@ -14,8 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from uniformer_pose.config_parts import PartOfData
-from uniformer_pose.entry_point import checked_config, report_input_errors, run
-from uniformer_pose.errors import InputError
+from uniformer_pose.entry_point import checked_config, chosen_data, report_input_errors, run
 from uniformer_pose.files import write_json
 from uniformer_pose.ranges import Count, RunName
 
@@ -47,9 +46,7 @@ def main(config: DictConfig) -> None:
 
 def check_data(config: dict[str, Any]) -> bool:
     """Print and write the report that a checked, plain config asks for; returns whether the data are clean."""
-    data = config.get("data")
-    if data is None or data.get("codec") is None:  # none was chosen, or one that only changes another
-        raise InputError("data is required: give data=<one of conf/data>, such as data=coco_256x192")
+    data = chosen_data(config)
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.checking.dataset import check_dataset, splits_of
     from uniformer_pose.data.crop_geometry import CropSpec

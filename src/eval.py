@@ -10,12 +10,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config_parts import EvalConfig
-from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run
+from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run, trained_model
 from uniformer_pose.errors import InputError
 
 if TYPE_CHECKING:
     from uniformer_pose.data.datamodule import PersonCrops
-    from uniformer_pose.saved_model import SavedModel
     from uniformer_pose.training.pose_module import PoseModule
 
 
@@ -51,7 +50,8 @@ def evaluate(config: dict[str, Any]) -> float:
     trainer = make_trainer(
         config["trainer"], precision=config["precision"], callbacks=[pictures], logger=False, enable_checkpointing=False
     )
-    model = _model(config)
+    model, report = trained_model(config)
+    rank_zero_info(str(report))
     datasets = evaluation_datasets(model, config["data"], split=config["split"], boxes=config["boxes"])
     network = inference_network(
         model.network,
@@ -82,25 +82,6 @@ def evaluate(config: dict[str, Any]) -> float:
     if len(evaluations) > 1 and trainer.is_global_zero:
         print(write_comparison(run_dir, evaluations))
     return float(trainer.callback_metrics.get("val/AP", float("nan")))
-
-
-def _model(config: dict[str, Any]) -> SavedModel:
-    """The model of ``ckpt_path``; one line says what was loaded."""
-    from hydra.utils import instantiate
-    from lightning.pytorch.utilities import rank_zero_info
-
-    from uniformer_pose.weights.loading import load_model
-
-    codec = config["data"].get("codec")
-    model, report = load_model(
-        config["ckpt_path"],
-        codec=None if codec is None else instantiate(codec),
-        head_dim=config["head_dim"],
-        skeleton=config["data"].get("skeleton"),
-        model_class=config["model_class"],
-    )
-    rank_zero_info(str(report))
-    return model
 
 
 def _report(folder: Path, module: PoseModule, data: PersonCrops, *, algorithm: str) -> str:

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from uniformer_pose.config_parts import PartOfData
-from uniformer_pose.entry_point import checked_config, report_input_errors, run
+from uniformer_pose.entry_point import checked_config, report_input_errors, run, trained_model
 from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Count
 
@@ -43,21 +43,11 @@ def main(config: DictConfig) -> None:
 def export(config: dict[str, Any]) -> None:
     """Write the file that a checked, plain config asks for."""
     # Imported here because a misspelt key should not have to wait for torch.
-    from hydra.utils import instantiate
-
     from uniformer_pose.weights.export import save_pretrained, write_released_layout
     from uniformer_pose.weights.fetch import DEFAULT_FILE
     from uniformer_pose.weights.hub import push_to_hub
-    from uniformer_pose.weights.loading import load_model
 
-    codec = config["data"].get("codec")
-    model, report = load_model(
-        config["ckpt_path"],
-        codec=None if codec is None else instantiate(codec),
-        head_dim=config["head_dim"],
-        skeleton=config["data"].get("skeleton"),
-        model_class=config["model_class"],
-    )
+    model, report = trained_model(config)
     print(report)
     source, chosen = Path(config["ckpt_path"]).expanduser(), config["format"]
     beside = source if source.is_file() else Path(report.path.name)

@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig
 
 from uniformer_pose.config_parts import PartOfData
-from uniformer_pose.entry_point import checked_config, report_input_errors, run
+from uniformer_pose.entry_point import checked_config, chosen_data, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.ranges import Count, NotNegative
@@ -45,9 +45,7 @@ def main(config: DictConfig) -> None:
 
 def prepare(config: dict[str, Any]) -> bool:
     """Prepare what a checked, plain config asks for; returns whether every image could be read."""
-    data = config.get("data")
-    if data is None or data.get("codec") is None:  # none was chosen, or one that only changes another
-        raise InputError("data is required: give data=<one of conf/data>, such as data=coco_256x192")
+    data = chosen_data(config)
     # Imported here because a misspelt key should not have to wait for the libraries.
     from hydra.utils import instantiate
 

@@ -37,6 +37,9 @@ from uniformer_pose.secrets_in_config import refuse_secrets
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
+    from uniformer_pose.saved_model import SavedModel
+    from uniformer_pose.weights.contract import LoadReport
+
 CONF = Path(__file__).parents[2] / "conf"
 _OWN_MESSAGES = "UNIFORMER_POSE_OWN_MESSAGES"
 
@@ -233,6 +236,30 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         raise InputError(f"{required} is required: give {required}=...") from None
     except OmegaConfBaseException as error:
         raise InputError(users_mistake(error) or "") from None
+
+
+def chosen_data(config: Mapping[str, Any]) -> Any:
+    """The data config that was chosen, a mapping; InputError without one, or for one that only changes another."""
+    data = config.get("data")
+    if data is None or data.get("codec") is None:
+        raise InputError("data is required: give data=<one of conf/data>, such as data=coco_256x192")
+    return data
+
+
+def trained_model(config: Mapping[str, Any]) -> tuple[SavedModel, LoadReport]:
+    """The model of ``ckpt_path``, as the other keys say that a file may leave open, and the line on what was loaded."""
+    from hydra.utils import instantiate
+
+    from uniformer_pose.weights.loading import load_model
+
+    codec = config["data"].get("codec")
+    return load_model(
+        config["ckpt_path"],
+        codec=None if codec is None else instantiate(codec),
+        head_dim=config["head_dim"],
+        skeleton=config["data"].get("skeleton"),
+        model_class=config["model_class"],
+    )
 
 
 def one_of_each(nodes: Mapping[str, Any]) -> dict[str, Any]:

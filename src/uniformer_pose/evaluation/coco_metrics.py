@@ -183,7 +183,7 @@ def metrics_by_size(ground_truth: CocoGroundTruth, poses: PosePredictions, score
 
     ``from_pixels`` and ``to_pixels`` (None for no end) bound the square root of the person's area; the end belongs to
     the next range, so that ``people`` add up to all that are scored. ``poses`` are those to report, ``scores`` (N,)
-    theirs (``select_poses``). As with COCO's medium and large, people of other sizes are passed over, and so are poses
+    theirs (``select_poses``). As with COCO's medium and large, people of other sizes do not count, nor do poses
     without a match whose box has another size. -1 where there is nobody.
     """
     ends = [*SIZE_EDGES[1:], 100_000]

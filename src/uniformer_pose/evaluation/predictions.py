@@ -38,7 +38,7 @@ class PosePredictions:
     """
 
     ids: npt.NDArray[np.int64]
-    """(N,) the pose's name within its image; a repeated (image id, id) is the same pose."""
+    """(N,) the pose's name within its image; no (image id, id) is repeated."""
     image_ids: npt.NDArray[np.int64]
     """(N,) COCO image id."""
     boxes_xywh: npt.NDArray[np.float64]

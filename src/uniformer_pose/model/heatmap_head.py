@@ -2,7 +2,7 @@
 
 Paper: Xiao, Wu and Wei, "Simple Baselines for Human Pose Estimation and Tracking", ECCV 2018 (arXiv
 1804.06208), as UniFormer's pose estimation uses it (github.com/Sense-X/UniFormer, pose_estimation/,
-Apache-2.0). Written anew; parameter names are those of the released weights.
+Apache-2.0). Our own code; parameter names are those of the released weights.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Paper: Li et al., "UniFormer: Unifying Convolution and Self-attention for Visual Recognition", TPAMI 2023
 (arXiv 2201.09450), with its global, window and hybrid attention for dense prediction. Original code:
 github.com/Sense-X/UniFormer, pose_estimation/, Apache-2.0; convolution stem and layer scale from its
-image_classification/. Written anew from the paper and from the behaviour of that code; parameter names are
+image_classification/. Written from the paper and from the behaviour of that code; parameter names are
 those of its released weights.
 
 What differs from the original:

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
 from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_json, write_whole
 from uniformer_pose.prediction.listed_boxes import ListedBoxes
-from uniformer_pose.prediction.people import PERSON_CATEGORY_ID, People
+from uniformer_pose.prediction.people import People
 from uniformer_pose.prediction.sources import SourceItem, number_in_name
 from uniformer_pose.prediction.writers import TABLES, PosedPicture, write_coco_results
 from uniformer_pose.skeleton import Skeleton
@@ -96,7 +97,7 @@ class PoseOutput:
         names = [item.name for item in self.items if item.kind == "picture" and self.poses_of(item).exists()]
         ids, doubles = _image_ids(names, {} if listed is None else listed.numbers(names))
         categories = [] if listed is None else list(listed.categories)
-        category_id = categories[0] if len(categories) == 1 else PERSON_CATEGORY_ID
+        category_id = categories[0] if len(categories) == 1 else DEFAULT_PERSON_CATEGORY
         results = self.folder / "poses.json"
         count = write_coco_results(results, self._posed(skeleton, ids, doubles), category_id)
         lines = [f"poses               {results} ({count} people)"]

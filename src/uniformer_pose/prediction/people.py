@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import pose_scores
 from uniformer_pose.pictures.drawing import draw_poses
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
-
-PERSON_CATEGORY_ID = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ class People:
         """A copy of the RGB picture with everybody's skeleton, in the colours of the skeleton file."""
         return draw_poses(image, self.keypoints, self.scores, self.skeleton, score_threshold=score_threshold)
 
-    def to_coco(self, image_id: int, category_id: int = PERSON_CATEGORY_ID) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int, category_id: int = DEFAULT_PERSON_CATEGORY) -> list[dict[str, Any]]:
         """COCO results: per person ``keypoints`` [x, y, keypoint score] x K, ``score`` and ``bbox``."""
         triplets = np.concatenate([self.keypoints, self.scores[..., None]], axis=-1).reshape(
             len(self), 3 * self.skeleton.num_keypoints

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
 from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_whole
-from uniformer_pose.prediction.people import PERSON_CATEGORY_ID, People
+from uniformer_pose.prediction.people import People
 
 COLUMNS = ("file", "frame", "seconds", "person", "track", "keypoint", "x", "y", "score", "pose_score")
 _WHOLE_NUMBERS = ("frame", "person", "track")
@@ -31,7 +32,7 @@ class PosedPicture:
     seconds: float | None = None
 
 
-def write_coco_results(path: Path, pictures: Iterable[PosedPicture], category_id: int = PERSON_CATEGORY_ID) -> int:
+def write_coco_results(path: Path, pictures: Iterable[PosedPicture], category_id: int = DEFAULT_PERSON_CATEGORY) -> int:
     """Write a COCO results JSON (a list) and return how many poses it has.
 
     Beside COCO's entries, which its tools read, each pose has ``file_name``, and of videos ``frame`` and ``seconds``.

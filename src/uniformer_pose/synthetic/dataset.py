@@ -218,7 +218,7 @@ def _already_written(root: Path, settings: SyntheticSettings, *, overwrite: bool
     if root.exists() and not root.is_dir():
         raise InputError(f"root={root} is a file; give a folder, new or empty")
     if (root / _UNFINISHED).exists():
-        return False  # ours, and interrupted: write it anew
+        return False  # ours, and interrupted: write it again
     wanted = {"generator_version": GENERATOR_VERSION, **settings.to_dict()}
     complete, different = True, set()
     for split in SPLITS:

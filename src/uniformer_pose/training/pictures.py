@@ -81,7 +81,7 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
     """People spread evenly over the ground truth, each beside the pose predicted on its image with the highest OKS.
 
     Drawn on the crop of the annotated box. People on images where nothing was predicted, and those whose annotated
-    box has no area, are passed over.
+    box has no area, are left out.
     """
     evaluation, people = module.evaluation, module.data.val_people
     if evaluation is None or people is None:

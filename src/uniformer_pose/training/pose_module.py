@@ -24,6 +24,7 @@ from uniformer_pose.training.loss import loss_and_accuracy
 from uniformer_pose.training.non_finite import StopOnNonFinite
 from uniformer_pose.training.optimization import Optimization, first_drop, fused_where_possible
 from uniformer_pose.training.resume.random_state import seed_by_process
+from uniformer_pose.weights.contract import not_finite
 
 
 class PoseModule(pl.LightningModule):
@@ -220,12 +221,7 @@ class PoseModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the model from the file alone; never write weights that are not finite."""
-        broken = [
-            name
-            for name, tensor in checkpoint["state_dict"].items()
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-        ]
-        if broken:
+        if broken := not_finite(checkpoint["state_dict"]):
             raise DivergedError(
                 f"{len(broken)} weight tensors are not finite ({broken[0]}, ...), so no checkpoint was written; "
                 "continue from an older one with a lower optimizer.lr_per_256"

@@ -101,12 +101,17 @@ def _misfits(loaded: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict
             for name, tensor in loaded.items()
             if tensor.is_floating_point() != wanted[name].is_floating_point()
         ],
-        "not finite": [
-            name
-            for name, tensor in fitting.items()
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-        ],
+        "not finite": not_finite(fitting),
     }
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of those that hold a NaN or an infinity."""
+    return [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
 
 
 def _told(network: nn.Module, weights: NamedWeights, problems: Mapping[str, list[str]]) -> str:
