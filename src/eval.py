@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from uniformer_pose.config_parts import EvalConfig
 from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run, trained_model
 from uniformer_pose.errors import InputError
+from uniformer_pose.start_up import import_training_libraries
 
 if TYPE_CHECKING:
     from uniformer_pose.data.datamodule import PersonCrops
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def main(config: DictConfig) -> float:
     """Check the config before any work, then evaluate."""
     with report_input_errors():
-        return evaluate(checked_config(config, EvalConfig))
+        return evaluate(checked_config(config, EvalConfig, import_training_libraries))
 
 
 def evaluate(config: dict[str, Any]) -> float:

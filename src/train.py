@@ -13,6 +13,7 @@ from uniformer_pose.config_parts import TrainConfig
 from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.run import folder_of_first_process, is_first_process, only_training_in, register_run_folder
+from uniformer_pose.start_up import import_training_libraries
 from uniformer_pose.training.resume.settings import FinishedTraining, finished_as_asked, write_finished
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def main(config: DictConfig) -> float:
     """Check the config before any work, then train; the best AP is what a sweep optimises."""
     with report_input_errors():
-        return train(checked_config(config, TrainConfig))
+        return train(checked_config(config, TrainConfig, import_training_libraries))
 
 
 def train(config: dict[str, Any]) -> float:

@@ -64,7 +64,12 @@ class Signature(NamedTuple):
     takes_any_name: bool = False
 
 
-def check_config(config: Mapping[str, Any], schema: type, typed: Collection[str] = ()) -> None:
+def check_config(
+    config: Mapping[str, Any],
+    schema: type,
+    typed: Collection[str] = (),
+    before_targets: Callable[[], object] = lambda: None,
+) -> None:
     """Refuse a configuration with a key that nobody reads or a value of the wrong type or out of its range.
 
     ``config`` is plain: dicts, lists and scalars, interpolations resolved. ``schema`` is a dataclass: its
@@ -72,7 +77,8 @@ def check_config(config: Mapping[str, Any], schema: type, typed: Collection[str]
     another dataclass describes a plain group. Every mapping with a ``_target_``, at any depth, is checked
     against the signature of its target; arguments that are absent may still be added by the entry point.
     Arguments without an annotation, or with one that cannot be resolved, accept everything. ``typed`` are the keys that
-    the user gave, which are not all of those in ``config``.
+    the user gave, which are not all of those in ``config``. ``before_targets`` is called when the targets are about to
+    be imported.
 
     Raises ``InputError`` with the first problem, and the number of others. The top level comes first: its mistakes
     need not wait for the targets to be imported.
@@ -85,6 +91,7 @@ def check_config(config: Mapping[str, Any], schema: type, typed: Collection[str]
             *(problem for key, _, hint in places for problem in _ignored(key, _keys(hint), typed)),
         ]
     )
+    before_targets()
     _refuse([problem for place in places for problem in _target_problems(*place)])
 
 

@@ -218,12 +218,14 @@ def help_of(program: str, config_folder: Path = CONF) -> str:
     )
 
 
-def checked_config(config: DictConfig, schema: type) -> dict[str, Any]:
-    """The composed config as plain dicts, lists and values, checked against ``schema``."""
+def checked_config(
+    config: DictConfig, schema: type, before_targets: Callable[[], object] = lambda: None
+) -> dict[str, Any]:
+    """The composed config as plain dicts, lists and values, checked against ``schema`` (``check_config``)."""
     plain = plain_config(config)
     refuse_secrets(plain)
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    check_config(plain, schema, [override.partition("=")[0].lstrip("+~") for override in typed])
+    check_config(plain, schema, [override.partition("=")[0].lstrip("+~") for override in typed], before_targets)
     return {field.name: field.default for field in dataclasses.fields(schema) if field.name not in plain} | plain
 
 
