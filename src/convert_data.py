@@ -22,7 +22,6 @@ from uniformer_pose.ranges import Share
 
 CONF = Path(__file__).parents[1] / "conf"
 Format = Literal["yolo_pose", "points_csv", "coco"]
-ONLY_FOR = {"val_source": "coco", "val_images": "coco", "normalised": "points_csv"}
 
 
 @dataclass
@@ -38,8 +37,6 @@ class ConvertDataConfig:
     category: str | int | list[str | int] | None
     skeleton: str | None
     exif: Literal["displayed", "stored"] | None
-    normalised: bool
-    min_confidence: Share
     val_share: Share
     on_problem: Literal["error", "skip"]
 
@@ -63,9 +60,8 @@ def checked_settings(config: DictConfig) -> tuple[Format, dict[str, Any]]:
         raise InputError("from is required: give from=yolo_pose|points_csv|coco")
     check_value("from", source_format, Format)
     check_config(settings, ConvertDataConfig)
-    for key, only in ONLY_FOR.items():
-        if settings[key] and source_format != only:
-            raise InputError(f"{key}={settings[key]} is for from={only}; leave it out for from={source_format}")
+    if source_format != "coco" and (settings["val_source"] or settings["val_images"]):
+        raise InputError("val_source and val_images are for from=coco; leave them out")
     return source_format, settings
 
 
@@ -80,16 +76,16 @@ def convert_data(source_format: Format, settings: dict[str, Any]) -> None:
     from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
 
-    to = Path(settings["to"]).expanduser()
-    name = _config_name(settings["name"] or to.resolve().name)
-    places = ("source", "val_source", "images", "val_images")
+    places = ("to", "source", "val_source", "images", "val_images")
     paths: dict[str, Any] = {key: Path(settings[key]).expanduser() for key in places if settings[key] is not None}
+    to, name = paths.pop("to"), _config_name(settings["name"] or Path(settings["to"]).resolve().name)
     require_free(to, list(paths.values()))
-    source, category = paths.pop("source"), settings["category"]
+    source, category, skeleton = paths.pop("source"), settings["category"], settings["skeleton"]
     asked = Settings(
         **paths,
-        **{key: settings[key] for key in ("exif", "normalised", "min_confidence", "val_share")},
-        skeleton=None if settings["skeleton"] is None else load_skeleton(settings["skeleton"]),
+        exif=settings["exif"],
+        val_share=settings["val_share"],
+        skeleton=None if skeleton is None else load_skeleton(skeleton),
         categories=category if category is None or isinstance(category, list) else [category],
     )
     readers = {"yolo_pose": read_yolo_pose, "points_csv": read_points_table, "coco": read_coco_keypoints}
@@ -98,7 +94,7 @@ def convert_data(source_format: Format, settings: dict[str, Any]) -> None:
     with progress_bar("images") as on_progress:
         lines = write_dataset(found, to, name, asked, log, made_from=made_from, on_progress=on_progress)
     lines += log.lines()
-    lines += [f"left out: {len(log.problems)}, listed in {to / 'left_out.txt'}"] if log.problems else []
+    lines += [f"left out: {len(log.problems)}, listed in {to / 'conversion.json'}"] if log.problems else []
     for purpose, script in (("check it: ", "src/check_data.py"), ("train:    ", "src/train.py")):
         lines.append(purpose + shell_command("python", script, "--config-dir", to.absolute() / "conf", data=name))
     print("\n".join(lines))

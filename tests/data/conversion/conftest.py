@@ -59,16 +59,23 @@ class Converted:
         files = self.folder / f"annotations/{split}.json", self.folder / f"images/{split}"
         return read_ground_truth(*files, self.skeleton)
 
-    def keypoints(self, name: str, split: str = "train") -> list[list[list[float]]]:
-        """x, y, visibility of everybody in an image."""
-        (image_id,) = [i["id"] for i in self.content(split)["images"] if i["file_name"] == name]
-        found = [a for a in self.content(split)["annotations"] if a["image_id"] == image_id]
-        return [np.array(a["keypoints"]).reshape(-1, 3).tolist() for a in found]
+    def people_in(self, name: str) -> list[dict[str, Any]]:
+        """The annotations of an image, of whichever split it is; keypoints as rows."""
+        for split in ("train", "val"):
+            content = self.content(split)
+            for image in content["images"]:
+                if image["file_name"] == name:
+                    found = [entry for entry in content["annotations"] if entry["image_id"] == image["id"]]
+                    return [{**entry, "keypoints": rows_of(entry["keypoints"])} for entry in found]
+        raise AssertionError(f"{name} is in no split")
 
-    def box(self, name: str, split: str = "train") -> list[float]:
-        """The first box of an image."""
-        (image_id,) = [i["id"] for i in self.content(split)["images"] if i["file_name"] == name]
-        return next(a["bbox"] for a in self.content(split)["annotations"] if a["image_id"] == image_id)
+    def keypoints(self, name: str) -> list[list[list[float]]]:
+        """x, y, visibility of everybody in an image."""
+        return [entry["keypoints"] for entry in self.people_in(name)]
+
+
+def rows_of(keypoints: list[float]) -> list[list[float]]:
+    return np.array(keypoints).reshape(-1, 3).tolist()
 
 
 @pytest.fixture

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from uniformer_pose.data.conversion.dataset_writer import write_dataset
-from uniformer_pose.data.conversion.source import Log, Settings, Source, SourceImage, SourcePerson
+from uniformer_pose.data.conversion.dataset_writer import split_by_share, write_dataset
+from uniformer_pose.data.conversion.source import Log, Settings, Source, SourceImage, SourcePerson, find_inside
+from uniformer_pose.data.conversion.usable_people import ImageHeader, read_header
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import load_skeleton
 
@@ -52,8 +55,8 @@ def test_the_layout_is_complete_and_nothing_else_is_left(source: Source, tmp_pat
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "source"]
     assert lines == [
-        "train 2 images, 1 people, 1 of them with labelled keypoints",
-        "val   1 images, 1 people, 1 of them with labelled keypoints",
+        "2 images; train.json, category worm: kept 1 of 1 annotations in 1 images",
+        "1 images; val.json, category worm: kept 1 of 1 annotations in 1 images",
     ]
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
@@ -96,10 +99,8 @@ def test_what_is_there_already_stays_as_it_is(source: Source, tmp_path: Path) ->
     (tmp_path / "link").symlink_to(tmp_path / "source")
     before = files(tmp_path)
     for name, words in (
-        ("thesis", "holds files; give a folder that is new or empty"),
+        *((name, "is there already; give a folder that is new or empty") for name in ("thesis", "file", "link")),
         ("next", r"next\.part cannot be made .*delete it"),
-        ("file", "is no folder"),
-        ("link", "is no folder"),
     ):
         with pytest.raises(InputError, match=words):
             write(source, tmp_path / name)
@@ -118,19 +119,66 @@ def test_an_interrupted_conversion_leaves_nothing(
 
 
 def test_a_problem_stops_the_conversion_or_is_listed(source: Source, tmp_path: Path) -> None:
-    broken = SourceImage(tmp_path / "absent.png", "absent.png", [], "list.txt:3")
-    twice = SourceImage(tmp_path / "source/a.png", "a.png", [])
-    source.splits["train"] += [broken, twice]
-    with pytest.raises(InputError, match=r"^list\.txt:3: .*absent\.png: no such image \(and 1 like it\); correct it"):
+    source.splits["train"] += [SourceImage(tmp_path / f"absent_{n}.png", f"absent_{n}.png", []) for n in range(2)]
+    with pytest.raises(InputError, match=r"absent_0\.png: no image that can be read \(and 1 like it\); correct it"):
         write(source, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     _, log = write(source, tmp_path / "new", skip=True)
-    assert (tmp_path / "new/left_out.txt").read_text().splitlines() == log.problems
-    assert "is named twice" in log.problems[1]
-    assert json.loads((tmp_path / "new/conversion.json").read_text())["left_out"] == 2
+    assert json.loads((tmp_path / "new/conversion.json").read_text())["left_out"] == log.problems
+    assert len(log.problems) == 2
 
 
 def test_a_split_without_labelled_people_is_refused(source: Source, tmp_path: Path) -> None:
     source.splits["val"] = source.splits["train"][:1]
-    with pytest.raises(InputError, match="val   1 images, 0 people, 0 of them with labelled keypoints; no training"):
+    with pytest.raises(InputError, match="val has 1 images and nobody with labelled keypoints; no training"):
         write(source, tmp_path / "new")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("content", [None, b"", b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_the_header_of_a_picture_and_what_has_none(
+    tmp_path: Path, picture: Callable[..., Path], orientation: int, content: bytes | None
+) -> None:
+    path = picture(tmp_path / "a.jpg", 30, 50, orientation)
+    assert read_header(path) == ImageHeader((30, 50), orientation)
+    assert read_header(path).displayed == ((50, 30) if orientation == 6 else (30, 50))
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.jpg: no image"):
+        read_header(path)
+
+
+@given(
+    names=st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=40, unique=True), share=st.floats(0.01, 0.99)
+)
+def test_a_share_of_the_images_goes_to_validation_and_none_is_lost(names: list[str], share: float) -> None:
+    images = [SourceImage(Path(), name, []) for name in names]
+    parts = {split: [i.name for i in found] for split, found in split_by_share(images, share).items()}
+    assert sorted(parts["train"] + parts["val"]) == sorted(names)
+    assert 1 <= len(parts["val"]) <= len(names) - 1
+    assert abs(len(parts["val"]) - share * len(names)) <= 1
+    again = split_by_share(images[::-1], share)["val"]
+    assert {image.name for image in again} == set(parts["val"])  # whatever their order
+    with pytest.raises(InputError, match="1 images cannot be divided"):
+        split_by_share(images[:1], share)
+
+
+@pytest.mark.parametrize("name", ["a/\u00fcber.png", "a/u\u0308ber.png", "C:\\x\\a\\\u00fcber.png"])
+def test_an_image_is_found_by_a_name_from_another_machine(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/\u00fcber.png").touch()
+    log = Log()
+    assert find_inside(tmp_path.resolve(), name, log) == tmp_path.resolve() / "a/\u00fcber.png"
+    assert log.repairs.total() == (name.replace("\\", "/") != "a/\u00fcber.png")
+
+
+OUTSIDE = ["/etc/passwd", "../secret.png", "..\\secret.png", "link/secret.png"]
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "\ud800.png", "x\0.png", "", "a" * 300, "loop"])
+def test_no_image_is_found_outside_the_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.png").touch()
+    (tmp_path / "in/link").symlink_to(tmp_path)
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in/loop")
+    with pytest.raises(InputError):
+        find_inside((tmp_path / "in").resolve(), name, Log())

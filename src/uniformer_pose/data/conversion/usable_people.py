@@ -1,14 +1,14 @@
-"""People as a source has them -> people that training can use, on pictures as viewers show them.
+"""People as a source has them -> people that training can use, in pixels of the pictures that they were annotated on.
 
 A keypoint that cannot be used is one without label; it does not cost the person. Pictures with an EXIF orientation have
-two frames: the pixels as stored, and the picture as viewers show it, to which everything is brought.
+two frames, the pixels as ``stored`` and the picture as viewers show it, ``displayed``; a data set has one of them.
 """
 
 from __future__ import annotations
 
 import mmap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,88 +16,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from uniformer_pose.data.coco import ImageOrientation
+from uniformer_pose.data.coco import ImageOrientation, clipped_boxes
 from uniformer_pose.data.coco_json import LARGEST_NUMBER
-from uniformer_pose.data.conversion.source import (
-    FloatArray,
-    Log,
-    Settings,
-    Source,
-    SourceImage,
-    SourcePerson,
-    SplitName,
-)
-from uniformer_pose.data.exif import TURNED_BY_A_QUARTER, exif_orientation, turned
+from uniformer_pose.data.conversion.source import FloatArray, Log, Source, SourceImage, SplitName
+from uniformer_pose.data.exif import TURNED_BY_A_QUARTER, exif_orientation
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-_MIRRORED = frozenset({2, 4, 5, 7})
-_SHORTEST_SIDE = 0.001  # pixel: as boxes are written
 _OVER_THE_EDGE = 1.0  # pixel: annotation tools round
 _MARGIN = 0.1  # of a box that is drawn around keypoints, of its larger side
-
-
-@dataclass(frozen=True, eq=False)
-class Finisher:
-    """People as a source has them -> what training reads, on pictures as they are displayed."""
-
-    source: Source
-    skeleton: Skeleton
-    order: npt.NDArray[np.int64]
-    settings: Settings
-    log: Log
-
-    def splits(
-        self, splits: Mapping[SplitName, Sequence[SourceImage]], on_progress: Callable[[int, int], None]
-    ) -> dict[SplitName, list[SourceImage]]:
-        """Images with their displayed sizes and people that can be used; what cannot is a problem of the log."""
-        headers: dict[SplitName, list[tuple[SourceImage, ImageHeader]]] = {split: [] for split in splits}
-        total, done = sum(map(len, splits.values())), 0
-        for split, images in splits.items():
-            for image in images:
-                with self.log.leaving_out(image.place):
-                    headers[split].append((image, read_header(image.file)))
-                done += 1
-                on_progress(done, total)
-        shown = {split: _shown_by_sizes(found) for split, found in headers.items()}
-        finished: dict[SplitName, list[SourceImage]] = {split: [] for split in splits}
-        for split, found in headers.items():
-            names: set[str] = set()
-            for image, header in found:
-                with self.log.leaving_out(image.place):
-                    if image.name in names:
-                        raise InputError(f"{image.file} is named twice")
-                    names.add(image.name)
-                    finished[split].append(self._image(image, header, shown[split] or shown["train"] or shown["val"]))
-        return finished
-
-    def _image(self, image: SourceImage, header: ImageHeader, by_others: ImageOrientation | None) -> SourceImage:
-        frame = frame_of(image, header, self.settings.exif, by_others, self.log)
-        height, width = header.displayed if frame == "displayed" else header.stored
-        people = []
-        for raw in image.people:
-            with self.log.leaving_out(raw.place):
-                person = self._person(raw, height, width)
-                if person is not None and frame == "stored":
-                    person = stored_to_displayed(person, header, self.skeleton)
-                people += [] if person is None else [person]
-        return replace(image, people=people, size=header.displayed)
-
-    def _person(self, raw: SourcePerson, height: int, width: int) -> SourcePerson | None:
-        scale = np.array([width, height] if self.source.fractions else [1, 1], dtype=np.float64)
-        ordered = raw.keypoints[self.order]
-        scaled = np.column_stack([ordered[:, :2] * scale, ordered[:, 2]])
-        confidence = self.settings.min_confidence
-        keypoints = _usable_keypoints(scaled, height, width, min_confidence=confidence, log=self.log)
-        box = _usable_box(raw.box_xywh * np.tile(scale, 2), keypoints, height, width, self.log)
-        return None if box is None else replace(raw, box_xywh=box, keypoints=keypoints)
-
-
-def _shown_by_sizes(found: Sequence[tuple[SourceImage, ImageHeader]]) -> ImageOrientation | None:
-    """What coordinates refer to, from the first image whose size tells."""
-    told = (header.shown_by(image.size) for image, header in found)
-    return next((frame for frame in told if frame is not None), None)
+_CONFIDENT = 0.5  # where visibilities are confidences: labelled from there on
 
 
 @dataclass(frozen=True)
@@ -114,15 +42,12 @@ class ImageHeader:
 
     def shown_by(self, size: tuple[float, float] | None) -> ImageOrientation | None:
         """Which frame a source means that gives this height and width; None: it does not show."""
-        if size is None or self.stored == self.displayed:
-            return None
-        return "displayed" if size == self.displayed else "stored"
+        frames: dict[tuple[float, float], ImageOrientation] = {self.displayed: "displayed", self.stored: "stored"}
+        return frames.get(size) if size is not None and len(frames) == 2 else None
 
 
 def read_header(path: Path) -> ImageHeader:
     """The header of an image file, without decoding its pixels; InputError where it is no image."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images and odd metadata: the pixels are not decoded here
@@ -131,68 +56,70 @@ def read_header(path: Path) -> ImageHeader:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return ImageHeader(size, exif_orientation(data))
     except Exception:  # whatever a damaged header leads Pillow into: there is no list of it
-        raise InputError(f"{path}: not an image that can be read") from None
+        raise InputError(f"{path}: no image that can be read") from None
 
 
-def frame_of(
-    image: SourceImage,
-    header: ImageHeader,
+def usable_splits(
+    source: Source,
+    order: npt.NDArray[np.int64],
     exif: ImageOrientation | None,
-    shown_by_others: ImageOrientation | None,
     log: Log,
-) -> ImageOrientation:
-    """What an image's coordinates refer to: what the user, its size, the source or other images' sizes say.
+    on_progress: Callable[[int, int], None],
+) -> tuple[dict[SplitName, list[SourceImage]], ImageOrientation]:
+    """Images with their sizes and the people that can be used, and the frame of both; what cannot is a problem.
 
-    InputError where none does, and for an image of another size.
+    ``order`` (K,): where the keypoints of the skeleton stand in the source. The frame is what the user says (``exif``),
+    or the sizes of images, or the source; else it is COCO's, the pixels as stored.
     """
-    if image.size is not None and not any(image.size == size for size in (header.stored, header.displayed)):
-        found, stated = "{}x{}".format(*header.stored), "{:g}x{:g}".format(*image.size)
-        raise InputError(f"{image.file} is {found} pixels (height x width), the source says {stated}")
-    said = exif or header.shown_by(image.size) or image.orientation
-    if said is not None or header.exif == 1:
-        return said or "displayed"
-    if image.size is None:
+    images = [(split, image) for split, found in source.splits.items() for image in found]
+    headers: dict[Path, ImageHeader] = {}
+    for done, (_, image) in enumerate(images, start=1):
+        with log.leaving_out():
+            headers[image.file] = read_header(image.file)
+        on_progress(done, len(images))
+    readable = [(split, image, headers[image.file]) for split, image in images if image.file in headers]
+    told = [frame for _, image, header in readable if (frame := header.shown_by(image.size)) is not None]
+    frame = exif or (told[0] if told else source.orientation)
+    usable: dict[SplitName, dict[str, SourceImage]] = {split: {} for split in source.splits}
+    for split, image, header in readable:
+        with log.leaving_out():
+            if image.name in usable[split]:
+                raise InputError(f"{image.file} is named twice")
+            size = _size(image, header, frame, log)
+            scale = np.array([*size[::-1], 1] if source.fractions else [1, 1, 1], dtype=np.float64)
+            people = []
+            for person in image.people:
+                with log.leaving_out(person.place):
+                    keypoints = _usable_keypoints(person.keypoints[order] * scale, *size, log)
+                    box = _usable_box(person.box_xywh * scale[[0, 1, 0, 1]], keypoints, *size, log)
+                    people += [] if box is None else [replace(person, box_xywh=box, keypoints=keypoints)]
+            usable[split][image.name] = replace(image, people=people, size=size)
+    return {split: list(found.values()) for split, found in usable.items()}, frame or "stored"
+
+
+def _size(image: SourceImage, header: ImageHeader, frame: ImageOrientation | None, log: Log) -> tuple[int, int]:
+    """Height and width of an image in its data set's frame; InputError for another size, or an unknown frame."""
+    size = header.displayed if frame == "displayed" else header.stored
+    if image.size is not None and image.size != (float(size[0]), float(size[1])):
+        found, stated = "{}x{}".format(*size), "{:g}x{:g}".format(*image.size)
         raise InputError(
-            f"{image.file}: has EXIF orientation {header.exif}; give exif=displayed if the points were placed on the "
-            "picture as viewers turn it, or exif=stored"
+            f"{image.file} is {found} pixels (height x width) as {frame or 'stored'}, the source says {stated}"
         )
-    taken = shown_by_others or "stored"
-    log.repairs[f"EXIF-turned pictures whose sizes fit both ways read as annotated as {taken}; else give exif="] += 1
-    return taken
+    if header.exif != 1 and frame is None:
+        if image.size is None:
+            raise InputError(
+                f"{image.file}: has EXIF orientation {header.exif}; give exif=displayed if the points were placed on "
+                "the picture as viewers turn it, or exif=stored"
+            )
+        log.repairs["EXIF-turned pictures whose sizes fit both ways read as annotated as stored; else give exif="] += 1
+    return size
 
 
-def stored_to_displayed(person: SourcePerson, header: ImageHeader, skeleton: Skeleton) -> SourcePerson:
-    """A person annotated on the pixels as they are stored, on the picture as viewers show it.
-
-    Keypoints are pixel centres, boxes lie between pixel edges. In a mirrored picture a left hand looks like a right
-    one, so left and right change places with the mirroring. Outlines would lie where nothing is, and are left out.
-    """
-    if header.exif == 1:
-        return person
-    points = _displayed_points(person.keypoints[:, :2], header, 1)
-    keypoints = np.where(person.keypoints[:, 2:] > 0, np.column_stack([points, person.keypoints[:, 2]]), 0.0)
-    if header.exif in _MIRRORED:
-        keypoints = keypoints[skeleton.mirror_permutation]
-    corners = np.array([person.box_xywh[:2], person.box_xywh[:2] + person.box_xywh[2:]])
-    corners = _displayed_points(corners, header, 0)
-    box = np.concatenate([corners.min(axis=0), np.ptp(corners, axis=0)])
-    others = {key: value for key, value in person.other_fields.items() if key != "segmentation"}
-    return replace(person, box_xywh=box, keypoints=keypoints, other_fields=others)
-
-
-def _displayed_points(points: FloatArray, header: ImageHeader, last: int) -> FloatArray:
-    """(N, 2) points of the stored picture in the displayed one, whose last x is its width minus ``last``."""
-    numbers = turned(np.arange(4, dtype=np.uint8).reshape(2, 2), header.exif)
-    corner, right, down = (np.argwhere(numbers == number)[0, ::-1] for number in (0, 1, 2))
-    end = np.array(header.displayed[::-1]) - last
-    return np.asarray(corner * end + points[:, :1] * (right - corner) + points[:, 1:] * (down - corner))
-
-
-def _usable_keypoints(keypoints: FloatArray, height: int, width: int, *, min_confidence: float, log: Log) -> FloatArray:
+def _usable_keypoints(keypoints: FloatArray, height: int, width: int, log: Log) -> FloatArray:
     """Keypoints (K, 3) in pixels of a picture of this size, visibility 0, 1 or 2, zeros where not labelled.
 
-    Visibilities between whole numbers make all of a person's confidences: visible from ``min_confidence`` on. Raises
-    InputError where labelled keypoints are there, and all of them outside the picture.
+    Visibilities between whole numbers make all of a person's confidences. Raises InputError where labelled keypoints
+    are there, and all of them outside the picture.
     """
     points, seen = keypoints[:, :2], keypoints[:, 2].copy()
 
@@ -200,19 +127,15 @@ def _usable_keypoints(keypoints: FloatArray, height: int, width: int, *, min_con
         seen[where] = 0
         log.repairs[f"{what} read as not labelled"] += int(where.sum())
 
-    unlabel(~np.isfinite(seen), "visibilities that are no number (NaN, null)")
-    unlabel(np.asarray(seen < 0), "visibilities below 0")
+    unlabel(~((seen >= 0) & (seen <= 2)), "visibilities that are none of 0, 1, 2")
     if (seen % 1 != 0).any():
-        certain = seen >= min_confidence
-        log.repairs[f"confidences of at least {min_confidence:g} read as visible"] += int(certain.sum())
-        unlabel(~certain & (seen > 0), f"confidences below {min_confidence:g}")
+        certain = seen >= _CONFIDENT
+        log.repairs[f"confidences of at least {_CONFIDENT:g} read as visible"] += int(certain.sum())
+        unlabel(~certain & (seen > 0), f"confidences below {_CONFIDENT:g}")
         seen[certain] = 2
-    unlabel(np.asarray(seen > 2), "visibilities above 2")
     unlabel((seen > 0) & ~(np.abs(points) <= LARGEST_NUMBER).all(axis=1), "labelled keypoints without coordinates")
-    labelled = seen > 0
-    with np.errstate(invalid="ignore"):
-        beyond = labelled & ((points < -_OVER_THE_EDGE) | (points > (width, height))).any(axis=1)
-    if beyond.any() and beyond.sum() == labelled.sum():
+    beyond = (seen > 0) & ((points < -_OVER_THE_EDGE) | (points > (width, height))).any(axis=1)
+    if beyond.any() and beyond.sum() == (seen > 0).sum():
         x, y = points[beyond][0]
         raise InputError(
             f"all of its {beyond.sum()} labelled keypoints are outside the picture of {height}x{width} pixels (height "
@@ -223,26 +146,22 @@ def _usable_keypoints(keypoints: FloatArray, height: int, width: int, *, min_con
 
 
 def _usable_box(box_xywh: FloatArray, keypoints: FloatArray, height: int, width: int, log: Log) -> FloatArray | None:
-    """The box if it has an area in the picture, else one around the labelled keypoints; None without either.
+    """The box if training would use it, else one around the labelled keypoints; None without either.
 
     A drawn box is larger than the keypoints by a margin all around, as far as the picture goes. Raises InputError where
     the keypoints are too few, or in one place.
     """
-    low, high = box_xywh[:2], box_xywh[:2] + box_xywh[2:]
-    if (box_xywh[2:] >= _SHORTEST_SIDE).all() and (high > 0).all() and (low < (width - 1, height - 1)).all():
+    _, inside = clipped_boxes(box_xywh[None], np.array([[width, height]], dtype=np.float64))
+    if (box_xywh[2:] > 0).all() and (inside > 0).all() and np.abs(box_xywh).max() <= LARGEST_NUMBER:
         return box_xywh
     labelled = keypoints[keypoints[:, 2] > 0, :2]
     if not len(labelled):
         log.repairs["people with neither a usable box nor a labelled keypoint left out"] += 1
         return None
-    extent = np.ptp(labelled, axis=0)
-    if extent.max() <= 0:
-        raise InputError(
-            f"has no usable box, and {len(labelled)} labelled keypoints, around which none can be drawn; give a box "
-            "of x, y, width, height"
-        )
+    reach = _MARGIN * float(np.ptp(labelled, axis=0).max())
+    if reach <= 0:
+        raise InputError("has no usable box, and none can be drawn around its keypoints; give x, y, width, height")
     log.repairs["boxes drawn around the keypoints, where no usable one was given"] += 1
-    reach = _MARGIN * float(extent.max())
     low = np.clip(labelled.min(axis=0) - reach, 0, (max(width - 2, 0), max(height - 2, 0)))
     high = np.clip(labelled.max(axis=0) + reach, 0, (width, height))
     return np.concatenate([low, np.maximum(high - low, 1.0)])

@@ -15,15 +15,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 import yaml
 
 from uniformer_pose.data.categories import category_names, counted_categories
+from uniformer_pose.data.coco import existing_folder
 from uniformer_pose.data.coco_json import CategoryRecord
 from uniformer_pose.data.conversion.source import (
-    FloatArray,
+    SPLITS,
     Log,
     Settings,
     Source,
@@ -31,16 +33,28 @@ from uniformer_pose.data.conversion.source import (
     SourcePerson,
     SplitName,
     find_inside,
-    folder_of,
     is_inside,
-    plain_keypoints,
     plain_number,
     text_of,
 )
-from uniformer_pose.errors import InputError
+from uniformer_pose.errors import InputError, one_line
 
 _IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_MOST_KEYPOINTS = 1_000  # more are a mistake, or meant to fill the memory
+
+Folders = str | list[str]
+_KeypointNumber = Annotated[int, msgspec.Meta(ge=1, le=1_000)]  # more are a mistake, or meant to fill the memory
+
+
+class _Description(msgspec.Struct):
+    """A data.yaml."""
+
+    train: Folders
+    names: list[str] | dict[int, str]
+    kpt_shape: tuple[_KeypointNumber, Literal[2, 3]]
+    val: Folders | None = None
+    path: str | None = None
+    flip_idx: list[int] | None = None
+    kpt_names: dict[int, list[str]] | list[str] | None = None
 
 
 def read_yolo_pose(source: Path, settings: Settings, log: Log) -> Source:
@@ -52,46 +66,35 @@ def read_yolo_pose(source: Path, settings: Settings, log: Log) -> Source:
     """
     file = source / "data.yaml" if source.is_dir() else source
     content = _read_yaml(file)
-    num_keypoints, dimensions = _keypoint_shape(content, file)
-    listed = _listed_classes(content, num_keypoints, settings, file)
+    listed = _listed_classes(content, settings)
     classes = counted_categories(listed, [], file, None, settings.categories, option="category")
+    log.notes.append(f"{category_names(classes)}, of {len(listed)} classes")
     first = next(entry for entry in listed if entry.id in classes)
-    _note_classes(listed, classes, log)
-    flips = content.get("flip_idx")
-    if flips is not None and not (isinstance(flips, list) and all(type(flip) is int for flip in flips)):
-        raise InputError(f"{file}: flip_idx must be a list of {num_keypoints} whole numbers")
-    root = folder_of(settings.images or file.parent)
-    stated = str(content.get("path") or "")
-    if settings.images is None and stated and is_inside(root, stated) and (root / stated).is_dir():
-        root = (root / stated).resolve()  # else the data set was moved, as most are
-    if not content.get("train"):
-        raise InputError(f"{file}: has no 'train'; name the folder of training images")
-    names: tuple[SplitName, ...] = ("train", "val")
-    found = {split: _images_of(root, content[split], f"{file}: {split}", log) for split in names if content.get(split)}
-    for split, images in found.items():
-        if not any(label_file(image).is_file() for image in images):  # a wrong folder would give empty pictures
-            expected = label_file(images[0])
-            raise InputError(f"{root}: none of the {len(images)} {split} images has its label file, such as {expected}")
-    if content.get("test"):
-        log.notes.append("'test' is not converted")
-    shape = (num_keypoints, dimensions)
-    splits = {split: _with_people(images, root, shape, set(classes), log) for split, images in found.items()}
-    return Source(first.keypoints or [], classes[first.id], splits, flip_indices=flips, fractions=True)
+    root = existing_folder(settings.images or file.parent)
+    if settings.images is None and content.path and is_inside(root, content.path) and (root / content.path).is_dir():
+        root = (root / content.path).resolve()  # else the data set was moved, as most are
+    splits: dict[SplitName, list[SourceImage]] = {}
+    for split in SPLITS:
+        folders = getattr(content, split)
+        if folders:
+            images = _images_of(root, folders, f"{file}: {split}", log)
+            splits[split] = _with_people(images, root, content.kpt_shape, set(classes), log)
+    names, flips = first.keypoints or [], content.flip_idx
+    return Source(names, classes[first.id], splits, flip_indices=flips, orientation="displayed", fractions=True)
 
 
 def label_file(image: Path) -> Path:
     """Where the labels of an image are: the last folder called images becomes labels; else beside the image."""
-    parts = list(image.parts)
-    for index in reversed(range(len(parts) - 1)):
-        if parts[index] == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+    before, found, after = str(image.with_suffix(".txt")).rpartition(f"{os.sep}images{os.sep}")
+    return Path(f"{before}{os.sep}labels{os.sep}{after}" if found else after)
 
 
 def _with_people(
     images: Sequence[Path], root: Path, shape: tuple[int, int], classes: set[int], log: Log
 ) -> list[SourceImage]:
+    if not any(label_file(image).is_file() for image in images):  # a wrong folder would give empty pictures
+        expected = label_file(images[0])
+        raise InputError(f"{root}: none of {len(images)} images has its label file, such as {expected}")
     folder = Path(os.path.commonpath([image.parent for image in images]))
     found = []
     for image in images:
@@ -104,103 +107,66 @@ def _with_people(
             for number, line in enumerate(text_of(labels).splitlines() if labels.exists() else [], start=1):
                 place = f"{labels}:{number}"
                 with log.leaving_out(place):
-                    person = _person(line, place, shape, classes, log) if line.strip() else None
-                    people += [] if person is None else [person]
+                    people += _people_of(line, place, shape, classes, log)
             name = image.relative_to(folder).as_posix()
-            found.append(SourceImage(image, name, people, orientation="displayed"))
+            found.append(SourceImage(image, name, people))
     return found
 
 
-def _person(line: str, place: str, shape: tuple[int, int], classes: set[int], log: Log) -> SourcePerson | None:
-    """The person of one label line, in fractions of the picture; None for another class."""
-    fields = line.split()
+def _people_of(line: str, place: str, shape: tuple[int, int], classes: set[int], log: Log) -> list[SourcePerson]:
+    """The person of one label line, in fractions of the picture; nobody in an empty one or of another class."""
+    fields = [plain_number(field) for field in line.split()]
     num_keypoints, dimensions = shape
     length = 5 + num_keypoints * dimensions
-    if len(fields) not in (5, length):
+    if fields and len(fields) not in (5, length):
         raise InputError(f"has {len(fields)} numbers, kpt_shape makes it {length}")
-    if plain_number(fields[0]) not in classes:
-        return None
-    center_x, center_y, width, height = map(plain_number, fields[1:5])
+    if not fields or fields[0] not in classes:
+        return []
+    center_x, center_y, width, height = fields[1:5]
     box = np.array([center_x - width / 2, center_y - height / 2, width, height])
     if len(fields) == 5:
         log.repairs["boxes without keypoints read as people without labels"] += 1
-        return SourcePerson(box, np.zeros((num_keypoints, 3)), place)
-    keypoints = plain_keypoints(fields[5:], log) if dimensions == 3 else _of_two_numbers(fields[5:])
-    return SourcePerson(box, keypoints, place)
+        return [SourcePerson(box, np.zeros((num_keypoints, 3)), place)]
+    keypoints = np.array(fields[5:]).reshape(num_keypoints, dimensions)
+    if dimensions == 2:
+        absent = (keypoints < 0).any(axis=1) | (keypoints == 0).all(axis=1)
+        keypoints = np.column_stack([keypoints, np.where(absent, 0, 2)])
+    return [SourcePerson(box, keypoints, place)]
 
 
-def _of_two_numbers(fields: Sequence[str]) -> FloatArray:
-    points = np.array([plain_number(text) for text in fields]).reshape(-1, 2)
-    absent = (points < 0).any(axis=1) | (points == 0).all(axis=1)
-    return np.column_stack([points, np.where(absent, 0, 2)])
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path) -> _Description:
     try:
-        content = yaml.safe_load(text_of(file))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: not a description of a YOLO dataset; it needs train, names and kpt_shape")
-    return content
+        return msgspec.convert(yaml.safe_load(text_of(file)), _Description)
+    except (yaml.YAMLError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: no description of YOLO poses ({one_line(error)})") from error
 
 
-def _keypoint_shape(content: dict[str, Any], file: Path) -> tuple[int, int]:
-    match content.get("kpt_shape"):
-        case [int(number), 2 | 3 as dimensions] if 0 < number <= _MOST_KEYPOINTS and type(number) is int:
-            return number, int(dimensions)
-    raise InputError(
-        f"{file}: kpt_shape is {content.get('kpt_shape')!r:.40}; a pose dataset has [number of keypoints, 2 or 3] "
-        f"there, with at most {_MOST_KEYPOINTS} keypoints"
-    )
-
-
-def _listed_classes(
-    content: dict[str, Any], num_keypoints: int, settings: Settings, file: Path
-) -> list[CategoryRecord]:
-    """The classes, with their keypoints."""
-    names = content.get("names")
-    listed = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(listed, dict) or not listed or not all(type(index) is int for index in listed):
-        raise InputError(f"{file}: 'names' must list the classes, as a list or as number: name")
+def _listed_classes(content: _Description, settings: Settings) -> list[CategoryRecord]:
+    """The classes with their keypoints: ``kpt_names``, by class or for all; else the skeleton's, or numbers."""
+    named = dict(enumerate(content.names)) if isinstance(content.names, list) else content.names
+    number, chosen = content.kpt_shape[0], settings.skeleton
+    keypoints = [f"keypoint_{number}" for number in range(1, number + 1)]
+    if chosen is not None and chosen.num_keypoints == number:
+        keypoints = list(chosen.keypoint_names)
+    given = content.kpt_names
+    own = {index: given.get(index, []) if isinstance(given, dict) else given or [] for index in named}
     return [
-        CategoryRecord(index, str(name), _keypoint_names(content, num_keypoints, index, settings))
-        for index, name in sorted(listed.items())
+        CategoryRecord(index, name, own[index] if len(own[index]) == number else keypoints)
+        for index, name in sorted(named.items())
     ]
 
 
-def _note_classes(listed: Sequence[CategoryRecord], classes: dict[int, str], log: Log) -> None:
-    others = ", ".join(str(entry.name) for entry in listed if entry.id not in classes)
-    if others:
-        log.notes.append(f"objects of class {others[:200]} are not converted")
-    if len(classes) > 1:
-        log.notes.append(f"{category_names(classes)}; category=<name> takes one of them alone")
-
-
-def _keypoint_names(content: dict[str, Any], num_keypoints: int, class_index: int, settings: Settings) -> list[str]:
-    """``kpt_names``, by class or one list for all; else the skeleton's, else numbers."""
-    given = content.get("kpt_names")
-    if isinstance(given, dict):
-        given = given.get(class_index)
-    if isinstance(given, list) and len(given) == num_keypoints:
-        return [str(name) for name in given]
-    if settings.skeleton is not None and settings.skeleton.num_keypoints == num_keypoints:
-        return list(settings.skeleton.keypoint_names)
-    return [f"keypoint_{number}" for number in range(1, num_keypoints + 1)]
-
-
-def _images_of(root: Path, entry: object, place: str, log: Log) -> list[Path]:
+def _images_of(root: Path, folders: Folders, place: str, log: Log) -> list[Path]:
     """The image files of one folder, or of several; sorted."""
     found: set[Path] = set()
-    for one in entry if isinstance(entry, list) else [entry]:
+    for one in folders if isinstance(folders, list) else [folders]:
         try:
-            path = find_inside(root, str(one), log)
+            path = find_inside(root, one, log)
         except InputError as error:
             raise InputError(f"{place}: {error}; give images=<folder that holds the images>") from error
-        if not path.is_dir():
-            raise InputError(f"{place}: {path} is no folder; name the folder that holds the images")
         files = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
         found |= {file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES}
     if not found:
-        raise InputError(f"{place}: no images there ({', '.join(sorted(_IMAGE_SUFFIXES))})")
+        suffixes = ", ".join(sorted(_IMAGE_SUFFIXES))
+        raise InputError(f"{place}: no images there ({suffixes}); name the folder that holds them")
     return sorted(found)
