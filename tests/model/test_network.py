@@ -331,13 +331,3 @@ def test_frozen_batchnorm_keeps_the_backbone_s_statistics_and_weights_and_leaves
         assert not norm.training
         assert all(torch.equal(norm.state_dict()[name], entry) for name, entry in entries.items())
     assert all(int(norm.num_batches_tracked) == 1 and norm.weight.requires_grad for norm in in_head)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("checkpointed_blocks", [(0, 0, 0, 0), (0, 0, 2, 0)])
-def test_the_network_compiles_into_one_graph(checkpointed_blocks: tuple[int, ...]) -> None:
-    network = tiny(
-        stage3_attention="hybrid", window_size=3, checkpointed_blocks=checkpointed_blocks, stem="convolution"
-    )
-    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(images()), network(images()), atol=1e-5, rtol=0)

@@ -1,26 +1,16 @@
-"""The step's loss: compiled whole and once, equal to the plain one, and never waiting for the device."""
+"""The step's loss, which never waits for the device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from tiny_setup import TinySetup
 from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 
-from uniformer_pose.training.loss import keypoint_mse, loss_and_accuracy
+from uniformer_pose.training.loss import keypoint_mse
 from uniformer_pose.training.pose_module import PoseModule
-
-
-@pytest.fixture(autouse=True)
-def _nothing_compiled_before() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def batch(seed: int = 0, size: int = 2) -> dict[str, Tensor]:
@@ -31,11 +21,6 @@ def batch(seed: int = 0, size: int = 2) -> dict[str, Tensor]:
         "visibility": torch.full((size, 17), 2),
         "replaced": torch.zeros(size, dtype=torch.uint8),
     }
-
-
-def arguments(module: Any, values: dict[str, Tensor]) -> tuple[Any, ...]:
-    parts = (values["crops"], values["keypoints_in_crop"], values["visibility"])
-    return (module.network, module.normalize, module.codec, *parts)
 
 
 def test_the_loss_is_the_mean_square_over_all_cells_where_unlabelled_keypoints_count_as_zero() -> None:
@@ -52,25 +37,6 @@ def test_the_loss_of_half_precision_heatmaps_is_computed_in_single_precision() -
     loss = keypoint_mse(heatmaps, torch.zeros(1, 1, 4, 4), torch.ones(1, 1))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(float(heatmaps[0, 0, 0, 0]) ** 2, rel=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", [{"stage3_attention": "hybrid"}, {"checkpointed_blocks": [0, 0, 1, 1]}])
-def test_the_compiled_step_is_one_graph_compiled_once_and_has_the_plain_gradients(
-    tiny: TinySetup, network: dict[str, Any]
-) -> None:
-    gradients, losses, counter = [], [], CompileCounterWithBackend("aot_eager")
-    for step in (loss_and_accuracy, torch.compile(loss_and_accuracy, fullgraph=True, dynamic=False, backend=counter)):
-        module = tiny.module(model=tiny.model(window_size=3, **network)).train()
-        for seed in range(2):
-            loss, accuracy = step(*arguments(module, batch(seed)))
-            loss.backward()
-        losses.append((float(loss.detach()), float(accuracy)))
-        gradients.append([p.grad for p in module.network.parameters()])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    for plain, compiled in zip(*gradients, strict=True):
-        torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-3 * float(plain.abs().max()) + 1e-9)
-    assert counter.frame_count == 1
 
 
 def test_a_step_reads_nothing_back_from_the_device(tiny: TinySetup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -346,7 +346,8 @@ def _layer_norm_of_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    if not _batchnorms(block):
+    # A compiled step updates each statistic once by itself, and its compiler takes no such function.
+    if torch.compiler.is_compiling() or not _batchnorms(block):
         plain: Tensor = checkpoint(block, x, use_reentrant=False)
         return plain
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,6 +19,7 @@ from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
+from uniformer_pose.training.compiled_step import CompileStep, compiled_where_asked
 from uniformer_pose.training.loss import loss_and_accuracy
 from uniformer_pose.training.non_finite import StopOnNonFinite
 from uniformer_pose.training.optimization import Optimization, first_drop, fused_where_possible
@@ -31,7 +31,7 @@ class PoseModule(pl.LightningModule):
     """Training and evaluation of one model.
 
     ``model`` holds the network and what goes with it. ``optimization`` is how it is trained, None for evaluation alone.
-    ``compile_step``: see torch.compile. ``inference_network`` computes the heatmaps of evaluations instead of the
+    ``compile_step``: see ``CompiledStep``. ``inference_network`` computes the heatmaps of evaluations instead of the
     network: for weights that no longer change. ``is_scored`` false is for images without ground truth.
 
     After an evaluation, on every process: ``evaluation``, whose numbers are logged as ``val/AP`` and so on, or without
@@ -43,7 +43,7 @@ class PoseModule(pl.LightningModule):
         model: SavedModel,
         protocol: EvaluationProtocol,
         optimization: Optimization | None = None,
-        compile_step: bool = False,
+        compile_step: CompileStep = False,
         inference_network: Callable[[Tensor], Tensor] | None = None,
         is_scored: bool = True,
     ) -> None:
@@ -53,9 +53,7 @@ class PoseModule(pl.LightningModule):
         self.normalize = self.pipeline.normalize  # here too, so that it moves with this module
         self.protocol, self.is_scored = protocol, is_scored
         self.optimization = optimization
-        # Whole, for the shapes of the first batch; it takes a minute or two. Drop path draws other numbers then.
-        whole = partial(torch.compile, fullgraph=True, dynamic=False)
-        self._compute = whole(loss_and_accuracy) if compile_step else loss_and_accuracy
+        self.compile_step, self._compute = compile_step, loss_and_accuracy
         self.metric: PoseMetric
         self.evaluation: Evaluation | None = None
         self._watch = Stopwatch()
@@ -76,6 +74,7 @@ class PoseModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Forget what an earlier training of this object left."""
         self._replaced = None
+        self._compute = compiled_where_asked(loss_and_accuracy, self.compile_step, self.device)
         seed_by_process(self.trainer.global_rank)
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
