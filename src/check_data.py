@@ -50,29 +50,26 @@ def check_data(config: dict[str, Any]) -> bool:
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.checking.dataset import check_dataset, splits_of
     from uniformer_pose.data.crop_geometry import CropSpec
-    from uniformer_pose.pictures.dataset_sheet import choose_people, save_dataset_sheet
+    from uniformer_pose.pictures.dataset_sheet import save_dataset_sheet
     from uniformer_pose.progress import progress_bar
     from uniformer_pose.skeleton import load_skeleton
 
     splits, skeleton = splits_of(data, config["splits"]), load_skeleton(data["skeleton"])
-    settings = {key: data.get(key) for key in ("batch_size", "categories", "max_images", "image_orientation", "area")}
+    settings = {key: data.get(key) for key in ("categories", "max_images", "image_orientation", "area")}
     settings |= {key: config[key] for key in ("read_images", "workers")}
     with progress_bar("images") as on_progress:
         check_dataset(splits, skeleton, **settings, on_progress=on_progress)
-    print("\n".join(line for split in splits for line in split.lines()))
-    errors, remarks = (sum(split.findings.number_of(s) for split in splits) for s in ("error", "remark"))
-    print(f"{errors} errors, {remarks} remarks{'' if config['read_images'] else ' (no image was opened)'}")
-    report = Path(config["run_dir"]) / "report.json"
+    errors, remarks = (sum(split.number_of(severity) for split in splits) for severity in ("error", "remark"))
+    report, codec = Path(config["run_dir"]) / "report.json", data["codec"]
     write_json(report, {"errors": errors, "remarks": remarks, **{split.name: split.to_dict() for split in splits}})
+    print("\n".join(line for split in splits for line in split.lines()))
+    print(f"{errors} errors, {remarks} remarks{'' if config['read_images'] else ' (no image was opened)'}")
     print(f"report    {report}")
-    codec = data["codec"]
     spec = CropSpec(codec["height"], codec["width"], data["box_padding"], codec["method"] == "udp")
     for split in splits if config["read_images"] else ():
         if split.people is not None:
-            people, found, sheet = split.people, split.findings, report.with_name(f"{split.name}.png")
-            shown, doubts = choose_people(people, found.suspects, found.unreadable)
-            title = f"{split.annotations.name}: {len(shown)} of {len(people)} people"
-            save_dataset_sheet(sheet, people, shown, skeleton, title=title, doubts=doubts, spec=spec)
+            sheet = report.with_name(f"{split.name}.png")
+            save_dataset_sheet(sheet, split.people, skeleton, spec, suspects=split.suspects, unusable=split.unusable)
             print(f"pictures  {sheet}")
     return not errors and not (config["fail_on"] == "remark" and remarks)
 

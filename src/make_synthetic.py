@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 import hydra
 from omegaconf import DictConfig
@@ -16,29 +15,17 @@ from omegaconf import DictConfig
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.progress import progress_bar
 from uniformer_pose.skeleton import load_skeleton
-from uniformer_pose.synthetic import write_synthetic_dataset
+from uniformer_pose.synthetic import SyntheticSettings, write_synthetic_dataset
 
 
-@dataclass
-class MakeSyntheticConfig:
+@dataclass(frozen=True)
+class MakeSyntheticConfig(SyntheticSettings):
     """The keys of conf/make_synthetic.yaml."""
 
-    root: str
-    num_train_images: int
-    num_val_images: int
-    image_height: int
-    image_width: int
-    people_per_image: tuple[int, int]
-    person_height: tuple[float, float]
-    close_up_share: float
-    crowd_share: float
-    striped_side: Literal["left", "right", "random"]
-    poses: Literal["any", "frontal"]
-    jpeg_quality: int
-    seed: int
-    skeleton: str
-    workers: int
-    overwrite: bool
+    root: str = ""
+    skeleton: str = "coco_17"
+    workers: int = 0
+    overwrite: bool = False
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="make_synthetic")

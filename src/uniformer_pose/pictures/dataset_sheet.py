@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping
 from math import ceil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from uniformer_pose.skeleton import Skeleton
 
 _HEIGHT = 256  # pixels of a panel's two pictures
 _PICTURE_ASPECT = 4 / 3
+_MOST_PEOPLE = 16
 _BOX = (255, 255, 255)
 _BOX_RIM = (20, 20, 20)
 
@@ -26,34 +28,48 @@ _BOX_RIM = (20, 20, 20)
 def save_dataset_sheet(
     path: Path,
     people: PersonInstances,
-    chosen: Sequence[int],
     skeleton: Skeleton,
-    *,
-    title: str,
-    doubts: Sequence[str | None],
     spec: CropSpec,
+    *,
+    suspects: Mapping[int, str],
+    unusable: Collection[str] = (),
 ) -> None:
-    """Write a PNG of the ``chosen`` people (indices into ``people``), whose images can be read.
+    """Write a PNG of some people: up to half of them ``suspects``, by annotation id, with the words in a red caption.
 
-    On the left the picture, on the right the upright crop of ``spec``, both with box and keypoints:
-    filled where visible, rings where hidden. A person's entry in ``doubts`` stands in the caption, in red.
+    On the left the picture, on the right the upright crop of ``spec``, both with box and keypoints: filled where
+    visible, rings where hidden. Images of an ``unusable`` file name are left out.
     """
     panels = []
-    for index, doubt in zip(chosen, doubts, strict=True):
+    chosen = choose_people(people, suspects, unusable)
+    for index in chosen:
         image = read_image_of(people, int(people.image_of_instance[index])).pixels
-        box = people.boxes_xywh[index]
-        geometry = spec.around(box)
-        seen = people.visibility[index]
+        box, seen, number = people.boxes_xywh[index], people.visibility[index], int(people.instance_ids[index])
+        geometry, doubt = spec.around(box), suspects.get(number)
         corners = np.array([box[:2], box[:2] + box[2:]])
         points = np.concatenate([people.keypoints_in_image[index].astype(np.float64), corners])
         picture, scale = _fitted(image, round(_HEIGHT * _PICTURE_ASPECT))
         crop, crop_scale = _fitted(geometry.crop(image), ceil(spec.width * _HEIGHT / spec.height))
         told = doubt.replace("_", " ") if doubt else f"{(seen == 2).sum()} visible, {(seen == 1).sum()} hidden"
-        caption = f"annotation {people.instance_ids[index]}: {told}"
         left = _annotated(picture, scale, points, seen, skeleton)
         right = _annotated(crop, crop_scale, geometry.to_crop(points), seen, skeleton)
-        panels.append(panel(left, right, caption, POOR if doubt else TEXT))
-    save_picture(path, arrange(panels, title))
+        panels.append(panel(left, right, f"annotation {number}: {told}", POOR if doubt else TEXT))
+    save_picture(path, arrange(panels, f"{people.source_file.name}: {len(chosen)} of {len(people)} people"))
+
+
+def choose_people(people: PersonInstances, suspects: Mapping[int, str], unusable: Collection[str]) -> list[int]:
+    """Indices of suspects, of each kind in turn, and as many or more others, spread evenly over the file."""
+    readable = [i for i, name in enumerate(people.file_names[people.image_of_instance]) if str(name) not in unusable]
+    kinds = {index: suspects.get(int(people.instance_ids[index])) for index in readable}
+    seen: Counter[str] = Counter()
+    in_turn = []
+    for index, kind in kinds.items():
+        if kind is not None:
+            seen[kind] += 1
+            in_turn.append((seen[kind], index))
+    chosen = [index for _, index in sorted(in_turn)[: _MOST_PEOPLE // 2]]
+    sound = [index for index, kind in kinds.items() if kind is None]
+    places = np.linspace(0, len(sound) - 1, min(len(sound), _MOST_PEOPLE - len(chosen))).round().astype(int)
+    return chosen + [sound[place] for place in places.tolist()]
 
 
 def _fitted(image: Image, panel_width: int) -> tuple[Image, float]:
@@ -74,27 +90,3 @@ def _annotated(picture: Image, scale: float, points: npt.NDArray[np.float64], se
         cv2.rectangle(canvas, first, second, colour, thickness, cv2.LINE_AA)
     keypoints = enlarged_points(points[:-2], scale)[None]
     return draw_poses(canvas, keypoints, seen[None], skeleton, score_threshold=0, hollow=np.asarray(seen == 1)[None])
-
-
-def choose_people(
-    people: PersonInstances, suspects: dict[int, str], bad_images: set[str], most: int = 16
-) -> tuple[list[int], list[str | None]]:
-    """Which people to show, with their doubts: up to half of them doubtful ones, of as many kinds as there are.
-
-    The others are spread evenly over the file. People in images that cannot be read are not shown.
-    """
-    doubts = [suspects.get(instance_id) for instance_id in people.instance_ids.tolist()]
-    readable = [i for i, name in enumerate(people.file_names[people.image_of_instance]) if str(name) not in bad_images]
-    seen_of_kind: dict[str, int] = {}
-    in_turn = []  # one of each kind, then a second of each, and so on
-    for index in readable:
-        doubt = doubts[index]
-        if doubt is not None:
-            seen_of_kind[doubt] = seen_of_kind.get(doubt, 0) + 1
-            in_turn.append((seen_of_kind[doubt], index))
-    doubtful = [index for _, index in sorted(in_turn)[: max(1, most // 2)]] if most else []
-    sound = [index for index in readable if doubts[index] is None]
-    room = max(0, min(len(sound), most - len(doubtful)))
-    places = np.linspace(0, len(sound) - 1, room).round().astype(int).tolist()
-    shown = doubtful + [sound[place] for place in places]
-    return shown, [doubts[index] for index in shown]

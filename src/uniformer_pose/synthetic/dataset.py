@@ -17,6 +17,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ import numpy.typing as npt
 from annotated_types import Ge, Le
 
 from uniformer_pose.config import check_value
+from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
 from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_json
 from uniformer_pose.skeleton import Skeleton, load_skeleton
@@ -37,7 +39,6 @@ GENERATOR_VERSION = 1  # raise it when the same settings give other pictures or 
 SPLITS: tuple[Split, Split] = ("train", "val")
 _SCENE_STREAM, _DETECTION_STREAM = 0, 1
 _UNFINISHED = "UNFINISHED"
-_PERSON = 1  # COCO's category id
 
 
 def write_synthetic_dataset(
@@ -46,7 +47,7 @@ def write_synthetic_dataset(
     skeleton: Skeleton | None = None,
     workers: int = 0,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
     **settings: Any,
 ) -> bool:
     """Write a synthetic dataset under ``root``; False if the same one is there already and nothing was done.
@@ -58,13 +59,13 @@ def write_synthetic_dataset(
     """
     root, skeleton = Path(root), skeleton or load_skeleton("coco_17")
     limbs = tuple((int(first) + 1, int(second) + 1) for first, second in skeleton.limb_indices)
-    wanted = SyntheticSettings(**settings, keypoint_names=skeleton.keypoint_names, limbs=limbs)
+    wanted = SyntheticSettings(**settings | {"keypoint_names": skeleton.keypoint_names, "limbs": limbs})
     check_value("workers", workers, Annotated[int, Ge(0), Le(512)])
     if _already_written(root, wanted, overwrite=overwrite):
         return False
     _clear(root)
     files: dict[Path, object] = {}
-    done = 0
+    done = count(1)
     for split in SPLITS:
         if not wanted.num_images(split):
             continue
@@ -72,9 +73,7 @@ def write_synthetic_dataset(
         records = []
         for record in _in_order(partial(_write_image, root, wanted, split), wanted.num_images(split), workers):
             records.append(record)
-            done += 1
-            if on_progress is not None:
-                on_progress(done, wanted.num_train_images + wanted.num_val_images)
+            on_progress(next(done), wanted.num_train_images + wanted.num_val_images)
         files[_detection_path(root, split)] = [found for _, _, detections in records for found in detections]
         files[_annotation_path(root, split)] = _annotations(wanted, split, records)
     for path, content in files.items():
@@ -111,7 +110,7 @@ def _write_image(root: Path, settings: SyntheticSettings, split: Split, image_id
 def _annotation(image_id: int, person: Person, iscrowd: int = 0) -> dict[str, Any]:
     return {
         "image_id": image_id,
-        "category_id": _PERSON,
+        "category_id": DEFAULT_PERSON_CATEGORY,
         "iscrowd": iscrowd,
         "bbox": list(person.box_xywh),
         "area": person.area,
@@ -147,7 +146,14 @@ def _detections(
         left, top = max(0.0, x), max(0.0, y)
         right, bottom = min(settings.image_width, x + wide), min(settings.image_height, y + tall)
         bbox = [round(float(v), 2) for v in (left, top, max(1.0, right - left), max(1.0, bottom - top))]
-        detections.append({"image_id": image_id, "category_id": _PERSON, "bbox": bbox, "score": round(float(score), 5)})
+        detections.append(
+            {
+                "image_id": image_id,
+                "category_id": DEFAULT_PERSON_CATEGORY,
+                "bbox": bbox,
+                "score": round(float(score), 5),
+            }
+        )
     return detections
 
 
@@ -159,30 +165,21 @@ def _jittered(rng: np.random.Generator, box: npt.NDArray[np.float64], spread: fl
 
 
 def _annotations(settings: SyntheticSettings, split: Split, records: Sequence[_Record]) -> dict[str, Any]:
-    annotations = [
-        {"id": number, **person}
-        for number, person in enumerate((p for _, people, _ in records for p in people), start=1)
-    ]
+    info = {
+        "description": f"Synthetic people, {split}",
+        "generator": GENERATOR,
+        "generator_version": GENERATOR_VERSION,
+        "seed": settings.seed,
+        "settings": settings.to_dict(),
+    }
+    category = {"supercategory": "person", "id": DEFAULT_PERSON_CATEGORY, "name": "person"}
+    people = (person for _, found, _ in records for person in found)
     return {
-        "info": {
-            "description": f"Synthetic people, {split}",
-            "generator": GENERATOR,
-            "generator_version": GENERATOR_VERSION,
-            "seed": settings.seed,
-            "settings": settings.to_dict(),
-        },
+        "info": info,
         "licenses": [],
-        "categories": [
-            {
-                "supercategory": "person",
-                "id": _PERSON,
-                "name": "person",
-                "keypoints": list(settings.keypoint_names),
-                "skeleton": [list(limb) for limb in settings.limbs],
-            }
-        ],
+        "categories": [{**category, "keypoints": settings.keypoint_names, "skeleton": settings.limbs}],
         "images": [image for image, _, _ in records],
-        "annotations": annotations,
+        "annotations": [{"id": number, **person} for number, person in enumerate(people, start=1)],
     }
 
 
@@ -220,37 +217,28 @@ def _already_written(root: Path, settings: SyntheticSettings, *, overwrite: bool
     if (root / _UNFINISHED).exists():
         return False  # ours, and interrupted: write it again
     wanted = {"generator_version": GENERATOR_VERSION, **settings.to_dict()}
-    complete, different = True, set()
-    for split in SPLITS:
-        images = {path.name for path in (root / "images" / split).glob("*")}
-        path = _annotation_path(root, split)
-        if path.exists():
-            found = _read_settings(path)
-            different |= {name for name in {*found, *wanted} if found.get(name) != wanted.get(name)}
-            complete &= _detection_path(root, split).exists()
-        elif images:
-            raise InputError(
-                f"{root / 'images' / split} holds files that are no synthetic dataset; choose another root"
-            )
-        complete &= path.exists() == (settings.num_images(split) > 0)
-        complete &= images >= {f"{image_id:012d}.jpg" for image_id in range(1, settings.num_images(split) + 1)}
+    written = [found for found in (_settings_of(root, split) for split in SPLITS) if found]
+    different = {name for found in written for name in {*found, *wanted} if found.get(name) != wanted.get(name)}
     if different and not overwrite:
         raise InputError(
             f"root={root} holds a synthetic dataset with other settings ({', '.join(sorted(different))}); "
             "set overwrite=true to replace it, or choose another root"
         )
-    return complete and not different
+    return bool(written) and not different
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    """The generator version and settings that an annotation file was written with; refuses files of other origin."""
+def _settings_of(root: Path, split: Split) -> dict[str, Any]:
+    """The generator version and settings that a split was written with, {} where there is none; refuses other files."""
+    path = _annotation_path(root, split)
+    if not path.exists() and not any((root / "images" / split).glob("*")):
+        return {}
     try:
         info = json.loads(path.read_text(encoding="utf-8"))["info"]
         if info["generator"] == GENERATOR:
             return {"generator_version": info["generator_version"], **info["settings"]}
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise InputError(f"{path} was not written by the synthetic generator and stays as it is; choose another root")
+    raise InputError(f"{root} holds files not written by the synthetic generator, which stay; choose another root")
 
 
 def _clear(root: Path) -> None:

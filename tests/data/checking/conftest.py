@@ -52,7 +52,7 @@ class SpoilableDataset:
 
     def found(self, **settings: Any) -> dict[str, Found]:
         """What was found, in both splits together."""
-        kinds = [found for split in self.check(**settings) for found in split.findings.found]
+        kinds = [found for split in self.check(**settings) for found in split.found]
         assert len({found.kind for found in kinds}) == len(kinds)
         return {found.kind: found for found in kinds}
 

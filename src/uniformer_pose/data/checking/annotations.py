@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.categories import category_names, counted_categories
+from uniformer_pose.data.categories import counted_categories
 from uniformer_pose.data.checking.left_right import left_right_suspicions
-from uniformer_pose.data.checking.report import Findings, Severity, Split
-from uniformer_pose.data.coco import AreaSource, PersonInstances, ground_truth_of, implausible_areas
+from uniformer_pose.data.checking.report import Severity, Split
+from uniformer_pose.data.coco import (
+    Annotations,
+    AreaSource,
+    PersonInstances,
+    annotations_of,
+    ground_truth_of,
+    images_of,
+    implausible_areas,
+)
 from uniformer_pose.data.coco_json import (
     AnnotationFile,
     AnnotationRecord,
@@ -36,12 +43,11 @@ from uniformer_pose.skeleton import Skeleton
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+Add = Callable[..., None]
+T = TypeVar("T", ImageRecord, AnnotationRecord)
 
 _OVER_THE_EDGE = 1.0  # pixel: annotation tools round
 _FAR_FROM_BOX = 0.2  # of the box's larger side
-
-Add = Callable[..., None]
-T = TypeVar("T", ImageRecord, AnnotationRecord)
 
 
 def check_annotations(
@@ -51,59 +57,63 @@ def check_annotations(
     categories: Sequence[str | int] | None = None,
     area: AreaSource = "annotated",
     max_images: int | None = None,
-) -> PersonInstances | None:
-    """The people of a split's annotation file, None where there are none that can be read; defects go to its findings.
+) -> None:
+    """Give a split the people of its annotation file, if there are any that can be read, and the defects.
 
     ``max_images``: entries are all checked, since the reader stops at any; people only in the first images.
     """
-    file, add = split.annotations, split.findings.add
-    content = read_json(file)
+    sound = _sound_entries(split, skeleton, categories)
+    people = _as_read(sound, split, skeleton, categories, area) if sound is not None and sound.annotations else None
+    if sound is None or people is None or not len(people):
+        split.add("no_people", f"no annotation of {split.annotations.name} is a person with a box and a keypoint")
+        return
+    if max_images is not None:
+        people = people.first_images(max_images)
+        chosen = set(people.image_ids.tolist())
+        sound.annotations = [record for record in sound.annotations or [] if record.image_id in chosen]
+    split.people = people
+    _check_people(sound, split, people, skeleton, categories, area)
+    for name, most in zip(skeleton.keypoint_names, people.visibility.max(axis=0).tolist(), strict=True):
+        if not most:
+            split.add("keypoint_never_labelled", f"{name} in none of {len(people)} people")
+
+
+def without_file(error: InputError, file: Path) -> str:
+    """A reader's sentence without the file it begins with: the report says it once."""
+    return str(error).removeprefix(f"{file}: ")
+
+
+def _sound_entries(split: Split, skeleton: Skeleton, categories: Sequence[str | int] | None) -> AnnotationFile | None:
+    """The file without the entries that the reader would refuse; None where its categories do not fit the skeleton."""
+    file, content = split.annotations, read_json(split.annotations)
     if not isinstance(content, dict) or not _list(content, "images"):
         raise InputError(f"{file}: has no list 'images' with an entry; give a COCO keypoint file")
-    images = _usable(content, "images", ImageRecord, split.findings, image_problem)
+    images = _usable(content, "images", ImageRecord, split, image_problem)
     listed, problems = each_record(_list(content, "categories"), CategoryRecord)
     for number, problem in problems.items():
-        add("entry_invalid", f"entry {number + 1} of 'categories' {problem}")
+        split.add("entry_invalid", f"entry {number + 1} of 'categories' {problem}")
     known = [entry for entry in listed if entry is not None]
     image_ids = {image.id for image in images}
 
     def without_image(record: AnnotationRecord) -> str | None:
         return None if record.image_id in image_ids else f"is in image {record.image_id}, which is absent or unusable"
 
-    annotations = _usable(content, "annotations", AnnotationRecord, split.findings, without_image)
+    annotations = _usable(content, "annotations", AnnotationRecord, split, without_image)
     try:
-        used = [record.category_id for record in annotations]
-        counted = counted_categories(known, used, file, skeleton, categories)
+        counted = counted_categories(known, [a.category_id for a in annotations], file, skeleton, categories)
     except InputError as error:
-        add("category_keypoints_differ", without_file(error, file))
+        split.add("category_keypoints_differ", without_file(error, file))
         return None
-    if len(counted) > 1:
-        add("several_categories", category_names(counted))
-    everything = {*counted, *(entry.id for entry in known)}
     for record in annotations:
-        if record.category_id not in everything:
+        if record.category_id not in {*counted, *(entry.id for entry in known)}:
             detail = f"annotation {record.id} is of category {record.category_id}"
-            add("annotation_of_unknown_category", detail, annotation_id=record.id)
-    usable = _with_box_and_keypoints([a for a in annotations if a.category_id in counted], skeleton, split.findings)
-    sound = AnnotationFile(images, usable, known, content.get("info"))
-    people = _as_read(sound, split, skeleton, categories, area) if usable else None
-    if people is None or not len(people):
-        add("no_people", f"no annotation of {file.name} is a person with a box and a labelled keypoint")
-        return None
-    if max_images is not None:
-        people = people.first_images(max_images)
-        chosen = set(people.image_ids.tolist())
-        usable = [record for record in usable if record.image_id in chosen]
-    _check_people(_Records.of(usable, images, skeleton), people, skeleton, split, area)
-    for name, most in zip(skeleton.keypoint_names, people.visibility.max(axis=0).tolist(), strict=True):
-        if not most:
-            add("keypoint_never_labelled", f"{name} in none of {len(people)} people")
-    return people
-
-
-def without_file(error: InputError, file: Path) -> str:
-    """A reader's sentence without the file it begins with: the report says it once."""
-    return str(error).removeprefix(f"{file}: ")
+            split.add("annotation_of_unknown_category", detail, annotation_id=record.id)
+    people = [record for record in annotations if record.category_id in counted]
+    refused = keypoints_of(people, skeleton)[1] | boxes_of(people)[1]
+    for index, problem in sorted(refused.items()):
+        split.add("entry_invalid", f"annotation {people[index].id} {problem}", annotation_id=people[index].id)
+    usable = [record for index, record in enumerate(people) if index not in refused]
+    return AnnotationFile(images, usable, known, content.get("info"))
 
 
 def _list(content: dict[str, Any], name: str) -> list[Any]:
@@ -112,11 +122,7 @@ def _list(content: dict[str, Any], name: str) -> list[Any]:
 
 
 def _usable(
-    content: dict[str, Any],
-    name: str,
-    kind: type[T],
-    findings: Findings,
-    problem_of: Callable[[T], str | None],
+    content: dict[str, Any], name: str, kind: type[T], split: Split, problem_of: Callable[[T], str | None]
 ) -> list[T]:
     """The entries of a list whose fields have the right types, with ids of their own and no other problem."""
     typed, problems = each_record(_list(content, name), kind)
@@ -128,18 +134,8 @@ def _usable(
         if record is not None and problem is None:
             sound[record.id] = record
         else:
-            findings.add("entry_invalid", f"entry {number + 1} of {name!r} {problem}")
+            split.add("entry_invalid", f"entry {number + 1} of {name!r} {problem}")
     return list(sound.values())
-
-
-def _with_box_and_keypoints(
-    records: Sequence[AnnotationRecord], skeleton: Skeleton, findings: Findings
-) -> list[AnnotationRecord]:
-    problems = keypoints_of(records, skeleton)[1] | boxes_of(records)[1]
-    for index, problem in sorted(problems.items()):
-        record_id = records[index].id
-        findings.add("entry_invalid", f"annotation {record_id} {problem}", annotation_id=record_id)
-    return [record for index, record in enumerate(records) if index not in problems]
 
 
 def _as_read(
@@ -157,98 +153,70 @@ def _as_read(
                 warnings.simplefilter("ignore")  # what they say is counted below
                 CocoGroundTruth.of(sound, split.annotations, skeleton, categories=categories, area=area)
     except InputError as error:
-        split.findings.add("entry_invalid", without_file(error, split.annotations))
+        split.add("entry_invalid", without_file(error, split.annotations))
         return None
     return people
 
 
-@dataclass(frozen=True, eq=False)
-class _Records:
-    """N people as annotated: boxes (N, 4), points (N, K, 2), visibility (N, K), width and height of images (N, 2)."""
-
-    records: Sequence[AnnotationRecord]
-    file_names: list[str]
-    ids: npt.NDArray[np.int64]
-    boxes: FloatArray
-    points: FloatArray
-    visibility: FloatArray
-    sizes: FloatArray
-
-    @classmethod
-    def of(cls, everybody: Sequence[AnnotationRecord], images: Sequence[ImageRecord], skeleton: Skeleton) -> _Records:
-        """Without crowds."""
-        records = [record for record in everybody if not record.iscrowd]
-        by_id = {image.id: image for image in images}
-        own = [by_id[record.image_id] for record in records]
-        keypoints = keypoints_of(records, skeleton)[0]
-        return cls(
-            records,
-            [str(image.file_name) for image in own],
-            np.array([record.id for record in records], dtype=np.int64),
-            boxes_of(records)[0],
-            keypoints[..., :2],
-            keypoints[..., 2],
-            np.array([(image.width, image.height) for image in own], dtype=np.float64).reshape(-1, 2),
-        )
-
-
-def _check_people(of: _Records, people: PersonInstances, skeleton: Skeleton, split: Split, area: AreaSource) -> None:
+def _check_people(
+    sound: AnnotationFile,
+    split: Split,
+    people: PersonInstances,
+    skeleton: Skeleton,
+    categories: Sequence[str | int] | None,
+    area: AreaSource,
+) -> None:
     """Count the defects of the people's boxes, keypoints and areas."""
     scored: Severity = "error" if split.name == "val" else "remark"
+    images = images_of(sound.images, split.annotations)
+    sound.annotations = [record for record in sound.annotations or [] if not record.iscrowd]
+    of = annotations_of(sound, split.annotations, skeleton, categories)
+    file_names, sizes = images.file_names[of.image_of_record], images.sizes_wh[of.image_of_record]
+    boxes, points, labelled = of.boxes_xywh, of.keypoints[..., :2], np.asarray(of.keypoints[..., 2] > 0)
 
     def add(kind: str, where: BoolArray, detail: Callable[[int], str], severity: Severity | None = None) -> None:
         for i in np.flatnonzero(where).tolist():
-            words, person = f"annotation {of.ids[i]} {detail(i)}", int(of.ids[i])
-            split.findings.add(kind, words, file_name=of.file_names[i], annotation_id=person, severity=severity)
+            words = f"{file_names[i]}: annotation {of.ids[i]} {detail(i)}"
+            split.add(kind, words, annotation_id=int(of.ids[i]), severity=severity)
 
-    labelled = np.asarray(of.visibility > 0)
     anybody = np.asarray(labelled.any(axis=1))
     kept = np.isin(of.ids, people.instance_ids)
-    add(
-        "box_unusable",
-        np.asarray(anybody & ~kept),
-        lambda i: f"has the box {_row(of.boxes[i])}; its image is {_row(of.sizes[i])}",
-    )
-    beyond = ((of.points < -_OVER_THE_EDGE) | (of.points > of.sizes[:, None])).any(axis=2) & labelled
+    lost = np.asarray(anybody & ~kept)
+    add("box_unusable", lost, lambda i: f"has the box {_row(boxes[i])}; its image is {_row(sizes[i])}")
+    beyond = ((points < -_OVER_THE_EDGE) | (points > sizes[:, None])).any(axis=2) & labelled
     add(
         "keypoint_outside_image",
         np.asarray(beyond.any(axis=1)),
-        lambda i: f"has {beyond[i].sum()}, one at {_row(of.points[i][beyond[i]][0])}; its image is {_row(of.sizes[i])}",
+        lambda i: f"has {beyond[i].sum()}, one at {_row(points[i][beyond[i]][0])}; its image is {_row(sizes[i])}",
     )
-    low, high = of.boxes[:, None, :2], of.boxes[:, None, :2] + of.boxes[:, None, 2:]
-    reach = _FAR_FROM_BOX * of.boxes[:, 2:].max(axis=1, initial=0)
-    far = np.maximum(low - of.points, of.points - high).max(axis=2) > reach[:, None]
+    low, high = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
+    reach = _FAR_FROM_BOX * boxes[:, 2:].max(axis=1, initial=0)
+    far = np.maximum(low - points, points - high).max(axis=2) > reach[:, None]
     far &= labelled & ~beyond & kept[:, None]
     add("keypoint_outside_box", far.any(axis=1), lambda i: f"has {far[i].sum()} of {labelled[i].sum()} there")
     said = [record.num_keypoints for record in of.records]
     decides = [n is not None and bool(n) != is_so for n, is_so in zip(said, anybody.tolist(), strict=True)]
-    add(
-        "num_keypoints_wrong",
-        np.array(decides, dtype=np.bool_),
-        lambda i: f"says {said[i]} and has {labelled[i].sum()} labelled",
-        scored,
-    )
-    images = np.array([record.image_id for record in of.records], dtype=np.float64)
-    rows = np.concatenate([images[:, None], of.boxes, of.points.reshape(len(images), -1)], axis=1)
+    wrong = np.array(decides, dtype=np.bool_)
+    add("num_keypoints_wrong", wrong, lambda i: f"says {said[i]} and has {labelled[i].sum()} labelled", scored)
+    rows = np.concatenate([of.image_of_record[:, None], boxes, points.reshape(len(boxes), -1)], axis=1)
     again = np.ones(len(rows), dtype=np.bool_)
     again[np.unique(rows, axis=0, return_index=True)[1]] = False
     add("annotation_repeated", again, lambda _: "repeats an earlier one of its image")
     if area == "annotated":
         _check_areas(of, anybody, kept, add, scored)
-    for sentence in left_right_suspicions(of.points[kept], of.visibility[kept], of.boxes[kept], skeleton):
-        split.findings.add("left_right_swapped", sentence)
+    for sentence in left_right_suspicions(points[kept], of.keypoints[kept, :, 2], boxes[kept], skeleton):
+        split.add("left_right_swapped", sentence)
 
 
-def _check_areas(of: _Records, anybody: BoolArray, kept: BoolArray, add: Add, scored: Severity) -> None:
+def _check_areas(of: Annotations, anybody: BoolArray, kept: BoolArray, add: Add, scored: Severity) -> None:
     areas = np.array([np.nan if record.area is None else record.area for record in of.records], dtype=np.float64)
     missing = np.isnan(areas) | ((areas <= 0) & anybody)
-    add("area_missing", missing, lambda i: "has no area" if np.isnan(areas[i]) else f"has area {areas[i]:g}", scored)
+    add("area_unusable", missing, lambda i: f"has area {areas[i]:g}", scored)
     judged = np.flatnonzero(kept & ~missing)
-    for found in implausible_areas(areas[judged], of.boxes[judged]):
-        where = np.zeros(len(areas), dtype=np.bool_)
-        where[judged[found.where]] = True
+    for found in implausible_areas(areas[judged], of.boxes_xywh[judged]):
+        odd = np.isin(np.arange(len(areas)), judged[found.where])
         words = "has area {:g} in a box of {:g} x {:g}: " + found.effect()
-        add("area_implausible", where, lambda i, words=words: words.format(areas[i], *of.boxes[i, 2:]))
+        add("area_unusable", odd, lambda i, words=words: words.format(areas[i], *of.boxes_xywh[i, 2:]))
 
 
 def _row(numbers: FloatArray) -> str:

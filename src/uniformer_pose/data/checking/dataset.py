@@ -22,21 +22,19 @@ def check_dataset(
     splits: Sequence[Split],
     skeleton: Skeleton,
     *,
-    batch_size: int = 1,
     read_images: bool = True,
     workers: int = 4,
     categories: Sequence[str | int] | None = None,
     max_images: int | None = None,
     image_orientation: ImageOrientation | None = None,
     area: AreaSource = "annotated",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Fill in what is found in training and validation split, in this order, without stopping at a defect.
 
     ``read_images`` decodes every image with people or detector boxes, in ``workers`` threads; ``on_progress`` is called
-    with images done and images in all. ``batch_size``: the people that training needs at least. ``categories``,
-    ``max_images``, ``image_orientation`` and ``area``: as in ``PersonCrops``. Raises InputError for files that are
-    absent or no JSON of the kind: nothing can be said about those.
+    with images done and images in all. ``categories``, ``max_images``, ``image_orientation`` and ``area``: as in
+    ``PersonCrops``. Raises InputError for files that are absent or no JSON of the kind.
     """
     for split in splits:  # all of them before the first is checked: that may take an hour
         existing_folder(split.images)
@@ -45,17 +43,15 @@ def check_dataset(
                 raise InputError(f"{path}: no such file; check data.root and the paths below it")
     lone_sides = skeleton.sides_without_partner()
     if lone_sides is not None:
-        splits[0].findings.add("side_without_partner", lone_sides)
+        splits[0].add("side_without_partner", lone_sides)
     for split in splits:
-        people = check_annotations(split, skeleton, categories=categories, area=area, max_images=max_images)
-        split.people = people and people.with_orientation(image_orientation)
-        if people is not None and split.name == "train" and len(people) < batch_size:
-            split.findings.add("fewer_people_than_a_batch", f"{len(people)} people, batches of {batch_size}")
-        if split.boxes is not None and people is not None and not split.findings.number_of("error"):
-            boxes = _check_detections(split, split.boxes, people, skeleton, categories, max_images)
-            split.detections = boxes and boxes.with_orientation(image_orientation)
+        check_annotations(split, skeleton, categories=categories, area=area, max_images=max_images)
+        if split.people is not None:
+            split.people = split.people.with_orientation(image_orientation)
+            if split.boxes is not None and not split.number_of("error"):
+                _check_detections(split, split.boxes, split.people, skeleton, categories, max_images)
     if read_images:
-        check_images(splits, workers, on_progress or (lambda *_: None))
+        check_images(splits, workers, on_progress)
 
 
 def _check_detections(
@@ -65,19 +61,19 @@ def _check_detections(
     skeleton: Skeleton,
     categories: Sequence[str | int] | None,
     max_images: int | None,
-) -> PersonInstances | None:
+) -> None:
     """The detector's boxes by the reader; they must be of these images."""
     try:
-        detections = read_detections(file, split.annotations, split.images, skeleton, categories=categories)
+        boxes = read_detections(file, split.annotations, split.images, skeleton, categories=categories)
     except InputError as error:
-        split.findings.add("entry_invalid", f"{file.name}: {without_file(error, file)}")
-        return None
-    detections = detections if max_images is None else detections.first_images(max_images)
-    covered = _covered(people, detections)
+        split.add("entry_invalid", f"{file.name}: {without_file(error, file)}")
+        return
+    boxes = boxes if max_images is None else boxes.first_images(max_images)
+    split.detections = boxes.with_orientation(people.image_orientation)
+    covered = _covered(people, boxes)
     if covered < len(people) / 2:
         detail = f"{covered} of {len(people)} people have one; is {file.name} of these images?"
-        split.findings.add("detections_miss_most_people", detail)
-    return detections
+        split.add("detections_miss_most_people", detail)
 
 
 def _covered(people: PersonInstances, detections: PersonInstances) -> int:

@@ -16,22 +16,18 @@ Severity = Literal["error", "remark"]
 KINDS: dict[str, tuple[Severity, str]] = {
     "entry_invalid": ("error", "an entry of a JSON file that the reader refuses: training or evaluation would stop"),
     "no_people": ("error", "nobody to train on or to evaluate"),
-    "fewer_people_than_a_batch": ("error", "the people do not fill one training batch; lower data.batch_size"),
-    "image_unreadable": ("error", "no whole image in the image folder under this name"),
-    "image_size_differs": ("error", "the picture's height and width are not those of the annotation file"),
+    "image_unusable": ("error", "no whole image of the annotated size in the image folder under this name"),
     "image_with_exif_rotation": ("remark", "EXIF turns or mirrors the picture, which is read as stored"),
     "image_content_repeated": ("remark", "the same pixels as an earlier image of this split"),
     "image_also_in_training": ("error", "the same pixels as an image of the training split: scores prove nothing"),
     "category_keypoints_differ": ("error", "the category's keypoints are not the skeleton's; nobody was checked"),
-    "several_categories": ("remark", "more than one category counts: they are trained on and scored as one class"),
     "annotation_of_unknown_category": ("error", "a category_id that 'categories' does not list: left out"),
     "annotation_repeated": ("remark", "the same box and keypoints in the same image as an earlier annotation"),
     "box_unusable": ("error", "a box without area, or outside its image: its labelled person is left out"),
     "keypoint_outside_image": ("error", "labelled keypoints outside the image"),
     "keypoint_outside_box": ("remark", "labelled keypoints outside their box by a fifth of its larger side"),
     "num_keypoints_wrong": ("remark", "num_keypoints says who is scored, and contradicts the keypoints"),
-    "area_missing": ("remark", "no area, or 0: evaluation on this file needs it; data.area=box takes it from the box"),
-    "area_implausible": ("remark", "an area that no segment in this box has: AP depends on it; try data.area=box"),
+    "area_unusable": ("remark", "no area, or one that no segment in this box has: AP depends on it; try data.area=box"),
     "side_without_partner": ("remark", "a keypoint with a side but no mirror partner: mirrored crops teach it wrongly"),
     "left_right_swapped": ("remark", "suspicion: a left-right pair, or all of them, exchanged in most people"),
     "keypoint_never_labelled": ("remark", "a keypoint that no person of this split has labelled"),
@@ -40,55 +36,45 @@ KINDS: dict[str, tuple[Severity, str]] = {
 _MOST_EXAMPLES = 10
 
 
-@dataclass(frozen=True)
-class Example:
-    """Where a defect stands, in words, and its image's file name and annotation id as far as known."""
-
-    detail: str
-    file_name: str | None = None
-    annotation_id: int | None = None
-
-
 @dataclass
 class Found:
-    """One kind of defect in one split."""
+    """One kind of defect in one split, and words on the first examples."""
 
     kind: str
     severity: Severity
-    count: int
-    examples: list[Example]
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
 
 
-class Findings:
-    """Counts defects and keeps the first examples of each kind.
+@dataclass(eq=False)
+class Split:
+    """Where one split lies (``boxes`` None: annotated boxes are evaluated), and what the check found.
 
-    ``suspects``: the first kind by annotation id. ``unreadable``: the file names of images that cannot be read.
+    ``people`` are those that can be read, ``detections`` the detector's boxes; None where there are none. ``suspects``:
+    the first kind of defect by annotation id. ``unusable``: the file names of images that cannot be read.
     """
 
-    def __init__(self) -> None:
-        self.suspects: dict[int, str] = {}
-        self.unreadable: set[str] = set()
-        self._found: dict[tuple[str, Severity], Found] = {}
+    name: Literal["train", "val"]
+    annotations: Path
+    images: Path
+    boxes: Path | None = None
+    people: PersonInstances | None = None
+    detections: PersonInstances | None = None
+    suspects: dict[int, str] = field(default_factory=dict)
+    unusable: set[str] = field(default_factory=set)
+    _found: dict[tuple[str, Severity], Found] = field(default_factory=dict)
 
     def add(
-        self,
-        kind: str,
-        detail: str,
-        *,
-        file_name: str | None = None,
-        annotation_id: int | None = None,
-        severity: Severity | None = None,
+        self, kind: str, detail: str, *, annotation_id: int | None = None, severity: Severity | None = None
     ) -> None:
-        """One defect; ``severity`` replaces the kind's own."""
+        """Count one defect, and keep the first examples; ``severity`` replaces the kind's own."""
         severity = severity or KINDS[kind][0]
-        found = self._found.setdefault((kind, severity), Found(kind, severity, 0, []))
+        found = self._found.setdefault((kind, severity), Found(kind, severity))
         found.count += 1
         if len(found.examples) < _MOST_EXAMPLES:
-            found.examples.append(Example(detail, file_name, annotation_id))
+            found.examples.append(detail)
         if annotation_id is not None:
             self.suspects.setdefault(annotation_id, kind)
-        if file_name is not None and kind in ("image_unreadable", "image_size_differs"):
-            self.unreadable.add(file_name)
 
     @property
     def found(self) -> list[Found]:
@@ -97,30 +83,14 @@ class Findings:
 
     def number_of(self, severity: Severity) -> int:
         """How many errors, or remarks, there are of all kinds together."""
-        return sum(found.count for found in self._found.values() if found.severity == severity)
-
-
-@dataclass(eq=False)
-class Split:
-    """Where one split lies (``boxes`` None: annotated boxes are evaluated), and what the check found.
-
-    ``people`` are those that can be read, ``detections`` the detector's boxes; None where there are none.
-    """
-
-    name: Literal["train", "val"]
-    annotations: Path
-    images: Path
-    boxes: Path | None = None
-    findings: Findings = field(default_factory=Findings)
-    people: PersonInstances | None = None
-    detections: PersonInstances | None = None
+        return sum(found.count for found in self.found if found.severity == severity)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the JSON report."""
         return {
             "people": None if self.people is None else self.people.counts,
             "detections": None if self.detections is None else self.detections.counts,
-            "defects": [{**asdict(found), "meaning": KINDS[found.kind][1]} for found in self.findings.found],
+            "defects": [{**asdict(found), "meaning": KINDS[found.kind][1]} for found in self.found],
         }
 
     def lines(self) -> list[str]:
@@ -134,8 +104,5 @@ class Split:
                 f"  boxes {low:.0f} to {high:.0f} pixels high (5 to 95 %), median {middle:.0f}; {labelled:g} labelled "
                 "keypoints per person (median)"
             )
-        for kind in self.findings.found:
-            first = kind.examples[0]
-            place = "" if first.file_name is None else f"{first.file_name}: "
-            lines.append(f"  {kind.severity:<6} {kind.count:>6}  {kind.kind}: {place}{first.detail}")
-        return lines if self.findings.found else [*lines, "  nothing wrong"]
+        lines += [f"  {one.severity:<6} {one.count:>6}  {one.kind}: {one.examples[0]}" for one in self.found]
+        return lines if self.found else [*lines, "  nothing wrong"]
