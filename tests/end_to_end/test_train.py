@@ -31,7 +31,7 @@ def test_a_run_directory_holds_config_versions_log_pictures_checkpoints_and_resu
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "metrics.json",
-        "keypoint_errors.json",
+        "error_types.json",
         "predictions.json",
     ):
         assert (trained_run / name).is_file(), name
@@ -366,5 +366,5 @@ def test_averaged_weights_are_what_is_saved_as_the_model(
 
     evaluated = run_script("eval.py", [f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}", "run_dir=evaluated"], tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
-    for file in ("predictions.json", "keypoint_errors.json"):
+    for file in ("predictions.json", "error_types.json"):
         assert (tmp_path / "evaluated" / file).read_text() == (run / file).read_text()

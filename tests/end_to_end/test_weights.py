@@ -68,7 +68,7 @@ def test_an_exported_model_evaluates_to_the_last_digit_as_before(
         "eval.py", [f"ckpt_path={exported}", "trainer=cpu", f"hydra.run.dir={tmp_path / 'eval'}"], tmp_path
     )
     assert finished.returncode == 0, finished.stderr
-    for file in ("metrics.json", "predictions.json", "keypoint_errors.json"):
+    for file in ("metrics.json", "predictions.json", "error_types.json"):
         assert (tmp_path / "eval" / file).read_text() == (trained_run / file).read_text(), file
 
 

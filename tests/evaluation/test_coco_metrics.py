@@ -30,6 +30,7 @@ MODES = [
     ("keypoint", "oks_nms"),
     ("bbox_rle", "oks_nms"),
 ]
+NO_NMS = EvaluationProtocol(nms_mode="none")
 NAN = float("nan")
 
 
@@ -99,10 +100,11 @@ class TestReference:
             if (evaluation["score_mode"], evaluation["nms_mode"]) == (score_mode, nms_mode)
         ]
         file, predictions = reference_folder / reference["annotation_file"], reference["predictions"]
-        metrics = coco_keypoint_metrics(file, predictions, score_mode, nms_mode)
+        protocol = EvaluationProtocol(score_mode=score_mode, nms_mode=nms_mode)
+        metrics = coco_keypoint_metrics(file, predictions, protocol)
         named = {REFERENCE_NAMES[name]: value for name, value in metrics.items()}
         assert named == pytest.approx(expected["metrics"], abs=1e-6)
-        results = coco_results(predictions, EvaluationProtocol(score_mode=score_mode, nms_mode=nms_mode))
+        results = coco_results(predictions, protocol)
         assert len(results) == expected["results_kept"]
         assert np.mean([result["score"] for result in results]) == pytest.approx(expected["mean_score"], abs=1e-6)
 
@@ -144,11 +146,9 @@ class TestMetrics:
     def test_only_the_asked_images_are_evaluated(self, people):
         first_image = people.predictions.take(np.array([0, 1]))
         assert people.metrics(first_image)["AR"] == pytest.approx(1 / 3)
-        assert people.metrics(first_image, image_ids=[0])["AR"] == pytest.approx(1.0)
-        people.predictions.keypoints_in_image[2:] += 500.0
-        assert people.metrics(image_ids=[0])["AP"] == pytest.approx(1.0)
-        with pytest.raises(InputError, match=r"does not list 1 images that image_ids names \(ids 77\)"):
-            people.metrics(image_ids=[0, 77])
+        assert coco_keypoint_metrics(people.load().restricted_to([0]), first_image)["AR"] == pytest.approx(1.0)
+        with pytest.raises(InputError, match=r"does not list 1 of the images \(ids 77\)"):
+            people.load().restricted_to([0, 77])
 
     def test_no_predictions_score_zero_with_a_warning(self, people):
         with pytest.warns(UserWarning, match="no predictions on any of its 3 evaluated images"):
@@ -168,10 +168,9 @@ class TestMetrics:
         # The two best-scored poses are wrong, four after them right: precision 4/6 at every recall.
         assert people.metrics()["AP"] == pytest.approx(4 / 6)
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_predictions_that_are_not_finite_never_score(self, people, value):
-        people.predictions.keypoints_in_image[:] = value
-        with pytest.raises(InputError, match="6 of 6 predictions hold NaN or infinity, first image 0 id 0"):
+    def test_predictions_that_are_not_finite_never_score(self, people):
+        people.predictions.keypoints_in_image[:] = np.nan
+        with pytest.raises(InputError, match=r"6 of 6 predictions hold NaN or infinity .*, first image 0 id 0"):
             people.metrics()
         with pytest.raises(InputError, match="6 of 6"):
             coco_results(people.predictions)
@@ -180,11 +179,11 @@ class TestMetrics:
         people.predictions.keypoints_in_image[:] = 1e200
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert people.metrics(nms_mode="none")["AP"] == 0.0
+            assert people.metrics(protocol=EvaluationProtocol(nms_mode="none"))["AP"] == 0.0
 
     def test_predictions_on_unknown_images_or_of_another_skeleton_are_named(self, people):
         elsewhere = replace(people.predictions, image_ids=np.arange(100, 106))
-        expected = r"does not list 6 images that the predictions name \(ids 100, 101, 102, 103, 104, \.\.\.\)"
+        expected = r"does not list 6 of the images \(ids 100, 101, 102, 103, 104, \.\.\.\)"
         with pytest.raises(InputError, match=expected):
             people.metrics(elsewhere)
         with pytest.raises(InputError, match="predictions have 14 keypoints, skeleton 'coco_17' has 17"):
@@ -216,10 +215,8 @@ class TestOtherSkeleton:
 
     def test_a_file_is_not_evaluated_with_another_skeleton(self, tmp_path):
         stars = People(tmp_path, self.STAR)
-        with pytest.raises(InputError, match=r"annotation 1 has 15 numbers in 'keypoints'; it needs 51 .*coco_17"):
+        with pytest.raises(InputError, match=r"annotation 1 needs 51 finite numbers in 'keypoints': .*coco_17"):
             coco_keypoint_metrics(stars.file, stars.predictions)
-        with pytest.raises(InputError, match="was loaded with skeleton 'star', not 'coco_17'"):
-            stars.metrics(skeleton=load_skeleton("coco_17"))
 
 
 class TestAnnotations:
@@ -228,15 +225,12 @@ class TestAnnotations:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"area": None}, "1 of 6 annotations have no 'area', first annotation 2, .* data.area=box"),
-            ({"area": -4.0}, "annotation 2 has -4 in 'area'"),
-            ({"area": NAN}, "annotation 2 has nan in 'area'"),
-            ({"area": 10**400}, "annotation 2 has 1000.* in 'area'"),
-            ({"area": "20000"}, "annotation 2 has '20000' in 'area'"),
-            ({"bbox": [1, 2, 3]}, "annotation 2 has 3 numbers in 'bbox'; it needs 4"),
-            ({"keypoints": [1, 2, 3] * 17}, "annotation 2 has a visibility other than 0"),
-            ({"num_keypoints": "many"}, "annotation 2 has 'many' in 'num_keypoints'"),
-            ({"num_keypoints": -1}, "annotation 2 has -1 in 'num_keypoints'"),
+            ({"area": None}, "1 of 6 annotations have no 'area' .* first annotation 2, .* data.area=box"),
+            ({"area": -4.0}, "1 of 6 annotations have no 'area'"),
+            ({"area": NAN}, "1 of 6 annotations have no 'area'"),
+            ({"area": 10**400}, r"annotations\[1\]: Number out of range - at `\$.area`"),
+            ({"keypoints": [1, 2, 3] * 17}, "annotation 2 needs .* visibility"),
+            ({"num_keypoints": -1}, r"annotations\[1\]: .* at `\$.num_keypoints`"),
         ],
     )
     def test_a_defect_is_named_with_file_and_annotation(self, people, change, message):
@@ -308,11 +302,11 @@ class TestOtherDatasets:
             truths = {number: CocoGroundTruth.load(file, skeleton, categories=[number]) for number in species}
             each = [
                 coco_keypoint_metrics(
-                    truth, poses_of_records([pose for pose in poses if pose["category_id"] == number]), *MODES[1]
+                    truth, poses_of_records([pose for pose in poses if pose["category_id"] == number]), NO_NMS
                 )["AP"]
                 for number, truth in truths.items()
             ]
-            together = coco_keypoint_metrics(CocoGroundTruth.load(file, skeleton), poses_of_records(poses), *MODES[1])
+            together = coco_keypoint_metrics(CocoGroundTruth.load(file, skeleton), poses_of_records(poses), NO_NMS)
         assert np.mean(each) == pytest.approx(evaluation["metrics"]["AP"], abs=1e-6)
         assert together["AP"] == pytest.approx(0.5886, abs=1e-4)  # one class, which is another figure
 
@@ -329,8 +323,8 @@ class TestOtherDatasets:
         with pytest.raises(InputError, match=r"no 'area'.*data\.area=box"):
             CocoGroundTruth.load(file, skeleton)
         truth = CocoGroundTruth.load(file, skeleton, area="box")
-        modes = (evaluation["score_mode"], evaluation["nms_mode"])
-        metrics = coco_keypoint_metrics(truth, poses_of_records(expected["predictions"]), *modes)
+        protocol = EvaluationProtocol(score_mode=evaluation["score_mode"], nms_mode=evaluation["nms_mode"])
+        metrics = coco_keypoint_metrics(truth, poses_of_records(expected["predictions"]), protocol)
         assert metrics == pytest.approx({n: evaluation["metrics"][REFERENCE_NAMES[n]] for n in METRIC_NAMES}, abs=1e-6)
 
 
@@ -364,8 +358,9 @@ class TestResults:
         self, tmp_path, reference_folder, reference, score_mode, nms_mode
     ):
         file = reference_folder / reference["annotation_file"]
-        results = coco_results(reference["predictions"], EvaluationProtocol(score_mode=score_mode, nms_mode=nms_mode))
-        metrics = coco_keypoint_metrics(file, reference["predictions"], score_mode, nms_mode)
+        protocol = EvaluationProtocol(score_mode=score_mode, nms_mode=nms_mode)
+        results = coco_results(reference["predictions"], protocol)
+        metrics = coco_keypoint_metrics(file, reference["predictions"], protocol)
         assert self.scored_by_pycocotools(file, results, tmp_path) == metrics
 
     @pytest.mark.parametrize("with_boxes", [True, False])
@@ -392,19 +387,17 @@ class TestResults:
             assert people.metrics(results)["AR"] == pytest.approx(5 / 6)
         for result in results:
             result["category_id"] = 0
-        with pytest.raises(InputError, match=r"they are of 0, and in people\.json 1 \(person\) counts"):
+        with pytest.raises(InputError, match=r"they are of 0, and 1 \(person\) counts"):
             people.metrics(results)
 
     @pytest.mark.parametrize(
         ("change", "expected"),
         [
-            ({"score": ...}, "prediction record 3 has no 'score'"),
+            ({"score": ...}, "missing required field `score` - at `$[3]`"),
             ({"keypoints": [1.0, 2.0, 1.0] * 16}, "prediction record 3: 'keypoints' has 48 numbers"),
-            ({"image_id": 77}, "does not list 1 images that the predictions name"),
-            ({"category_id": ...}, "prediction record 3 has no 'category_id'"),
+            ({"image_id": 77}, "does not list 1 of the images"),
             ({"score": NAN}, "hold NaN"),
-            ({"score": "0.5"}, "prediction record 3 has '0.5' in 'score'"),
-            ({"bbox": [1, 2, 3]}, "prediction record 3 has [1, 2, 3] in 'bbox'"),
+            ({"score": "0.5"}, "Expected `float`, got `str` - at `$[3].score`"),
         ],
     )
     def test_a_defect_of_a_result_is_named(self, people, change, expected):

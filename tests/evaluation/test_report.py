@@ -10,7 +10,7 @@ from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, coco_keypoint_m
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
-from uniformer_pose.evaluation.report import Evaluation, keypoint_table, metrics_table, size_table, write_report
+from uniformer_pose.evaluation.report import Evaluation, write_report
 from uniformer_pose.evaluation.results import write_submission
 from uniformer_pose.skeleton import load_skeleton
 
@@ -61,7 +61,7 @@ def test_a_report_is_tables_and_files_that_it_names(tmp_path, evaluation):
     text = write_report(folder, evaluation, EvaluationProtocol())
 
     assert sorted(path.name for path in folder.iterdir()) == [
-        "keypoint_errors.json",
+        "error_types.json",
         "metrics.json",
         "metrics_by_keypoint.json",
         "metrics_by_size.json",
@@ -71,7 +71,7 @@ def test_a_report_is_tables_and_files_that_it_names(tmp_path, evaluation):
     lines = text.splitlines()
     assert lines[1].split() == list(METRIC_NAMES)
     assert lines[2].split()[0] == f"{evaluation.metrics['AP']:.4f}"
-    for name in ("metrics.json", "keypoint_errors.json", "predictions.json", "report.md"):
+    for name in ("metrics.json", "error_types.json", "predictions.json", "report.md"):
         assert str(folder / name) in text
     assert "(1 poses)" in text
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -119,22 +119,6 @@ def test_the_report_in_markdown_has_a_table_of_metrics_sizes_and_keypoints(tmp_p
     assert "nms_mode='none'" in text
 
 
-def test_tables_show_a_dash_where_there_is_nobody():
-    numbers = {"people": 3, "AP": 0.5, "AP50": 0.25, "AP75": 1.0, "AR": 0.125}
-    nobody = {"people": 0, "AP": -1.0, "AP50": -1.0, "AP75": -1.0, "AR": -1.0}
-    sizes = [{"from_pixels": 0, "to_pixels": 32, **numbers}, {"from_pixels": 32, "to_pixels": None, **nobody}]
-    assert size_table(sizes) == [
-        ["person size", "people", "AP", "AP50", "AP75", "AR"],
-        ["0 to 32 px", "3", "0.5000", "0.2500", "1.0000", "0.1250"],
-        ["32 and more px", "0", "-", "-", "-", "-"],
-    ]
-    assert keypoint_table({"nose": numbers})[1] == ["nose", "3", "0.5000", "0.2500", "1.0000", "0.1250"]
-    assert metrics_table({"gt": dict.fromkeys(METRIC_NAMES, -1.0)}, "boxes") == [
-        ["boxes", *METRIC_NAMES],
-        ["gt", *["-"] * 10],
-    ]
-
-
 def test_the_predictions_are_those_that_nms_kept_rescored_in_cocos_format(tmp_path, evaluation):
     write_report(tmp_path, evaluation, EvaluationProtocol())
 
@@ -149,17 +133,14 @@ def test_the_predictions_are_those_that_nms_kept_rescored_in_cocos_format(tmp_pa
     assert [pose["score"] for pose in poses] == pytest.approx([0.9, 0.5])
 
 
-def test_the_error_of_a_keypoint_that_nobody_has_is_null(tmp_path, evaluation):
+def test_the_kinds_of_mistakes_are_those_of_the_reported_poses(tmp_path, evaluation):
     write_report(tmp_path, evaluation, EvaluationProtocol())
 
-    errors = json.loads((tmp_path / "keypoint_errors.json").read_text())
-    assert list(errors) == [*load_skeleton("coco_17").keypoint_names, "all"]
-    assert errors["nose"]["labelled"] == 0
-    assert errors["nose"]["median_error"] is None
-    assert errors["left_eye"]["labelled"] == 2
-    assert errors["left_eye"]["unmatched"] == 1
-    assert errors["left_eye"]["similarity"] == pytest.approx(1.0)
-    assert errors["all"]["labelled"] == 32
+    kinds = json.loads((tmp_path / "error_types.json").read_text())
+    assert list(kinds) == [*load_skeleton("coco_17").keypoint_names, "all"]
+    assert sum(kinds["nose"].values()) == 0
+    assert (kinds["left_eye"]["right"], kinds["left_eye"]["not found"]) == (1, 1)
+    assert sum(kinds["all"].values()) == 32
 
 
 def test_report_and_metrics_of_a_part_say_so(tmp_path, evaluation):
@@ -182,7 +163,7 @@ def test_a_report_without_any_prediction_is_written(tmp_path, evaluation):
 
     assert json.loads((tmp_path / "predictions.json").read_text()) == []
     assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == 0
-    assert json.loads((tmp_path / "keypoint_errors.json").read_text())["all"]["unmatched"] == 32
+    assert json.loads((tmp_path / "error_types.json").read_text())["all"]["not found"] == 32
 
 
 def submit(folder, evaluation, **settings):
@@ -209,7 +190,7 @@ def test_a_submission_has_names_entries_and_zip_that_cocos_server_asks_for(tmp_p
 def test_a_part_of_the_images_is_nothing_to_upload(tmp_path, evaluation):
     text = submit(tmp_path / "run", evaluation, complete=False)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["predictions_partial.json"]
-    assert text.startswith("Only a part of the images was looked at: nothing to upload.")
+    assert text.startswith("Partial evaluation: nothing to upload.")
 
 
 @pytest.mark.parametrize(("algorithm", "expected"), [("../../x", "x"), ("", "algorithm"), ("a/b c", "a-b-c")])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from uniformer_pose.data.coco_json import CategoryRecord, IntArray, each_record, refuse_repeated_ids
+from uniformer_pose.data.coco_json import UNFIT, CategoryRecord, refuse_repeated_ids
 from uniformer_pose.errors import InputError, printable
 from uniformer_pose.skeleton import Skeleton, plain_name
 
@@ -47,13 +49,10 @@ def counted_categories(
 
 def listed_categories(content: Mapping[str, object], file: Path) -> list[CategoryRecord]:
     """The categories of an annotation file that was read as dicts and lists (``read_json``)."""
-    listed = content.get("categories") or []
-    if not isinstance(listed, list):
-        raise InputError(f"{file}: has {listed!r:.40} in 'categories'; it must be a list")
-    typed, problems = each_record(listed, CategoryRecord)
-    for index, problem in problems.items():
-        raise InputError(f"{file}: category number {index + 1} {problem}")
-    return [entry for entry in typed if entry is not None]
+    try:
+        return msgspec.convert(content.get("categories") or [], list[CategoryRecord])
+    except UNFIT as error:
+        raise InputError(f"{file}: categories: {error}") from None
 
 
 def _name(entry: CategoryRecord) -> str:
@@ -82,26 +81,16 @@ def _require_same_keypoints(
     counted: Sequence[CategoryRecord], file: Path, skeleton: Skeleton | None, option: str
 ) -> None:
     with_keypoints = [entry for entry in counted if entry.keypoints]
-    if not with_keypoints:
-        return
-    first = with_keypoints[0]
-    if skeleton is None:
-        names, owner, advice = tuple(first.keypoints or ()), f"category {first.id}", "they cannot be one class"
-    else:
-        names, owner = skeleton.keypoint_names, f"skeleton {skeleton.name}"
-        advice = "choose the skeleton of this data set"
-    if len(with_keypoints) > 1:
-        advice += f", or some of the categories with {option}=[{_name(first)}]"
     for entry in with_keypoints:
-        theirs = entry.keypoints or []
-        if len(theirs) != len(names):
-            raise InputError(
-                f"{file}: category {entry.id} lists {len(theirs)} keypoints, {owner} has {len(names)}; {advice}"
-            )
-        for position, (their, our) in enumerate(zip(theirs, names, strict=True), start=1):
+        if skeleton is None:
+            names, owner = with_keypoints[0].keypoints or [], f"category {with_keypoints[0].id}"
+        else:
+            names, owner = list(skeleton.keypoint_names), f"skeleton {skeleton.name}"
+        for number, (their, our) in enumerate(zip_longest(entry.keypoints or [], names), start=1):
             if plain_name(their) != plain_name(our):
                 raise InputError(
-                    f"{file}: keypoint {position} is {their!r} in category {entry.id} and {our!r} in {owner}; {advice}"
+                    f"{file}: keypoint {number} is {their!r} in category {entry.id} and {our!r} in {owner}; choose the "
+                    f"skeleton of this data set, or categories of one kind: {option}=[{_name(with_keypoints[0])}]"
                 )
 
 
@@ -112,15 +101,13 @@ def category_names(counted: Mapping[int, str]) -> str:
     return f"category {shown}" if len(names) == 1 else f"categories {shown} as one class"
 
 
-def require_counted(
-    category_ids: IntArray, counted: Mapping[int, str], file: Path, counted_in: Path, records: str
-) -> None:
+def require_counted(category_ids: Iterable[int], counted: Mapping[int, str], file: Path, records: str) -> None:
     """InputError where there are records and not one is of a category that counts."""
-    if not len(category_ids) or np.isin(category_ids, list(counted)).any():
-        return
-    theirs = ", ".join(map(str, np.unique(category_ids)[:10].tolist()))
-    ours = ", ".join(f"{number} ({name})" for number, name in list(counted.items())[:10])
-    raise InputError(
-        f"{file}: none of its {len(category_ids)} {records} is of a category that counts: they are of {theirs}, and in "
-        f"{counted_in.name} {ours} counts; correct category_id, or choose with data.categories=[<name or id>, ...]"
-    )
+    theirs = set(category_ids)
+    if theirs and theirs.isdisjoint(counted):
+        ours = ", ".join(f"{number} ({name})" for number, name in list(counted.items())[:10])
+        raise InputError(
+            f"{file}: none of its {records} is of a category that counts: they are of "
+            f"{', '.join(map(str, sorted(theirs)[:10]))}, and {ours} counts; correct category_id, or choose with "
+            "data.categories=[<name or id>, ...]"
+        )

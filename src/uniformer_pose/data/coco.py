@@ -1,6 +1,6 @@
 """COCO annotations and detections -> person instances: flat arrays, no object per person.
 
-``coco_json`` reads the files, ``categories`` says whose records count, and ``read_annotations`` gives those of an
+``coco_json`` reads the files, ``categories`` says whose records count, and ``annotation_parts`` gives those of an
 annotation file, for training and for scoring.
 
 Two kinds of defect are told apart. What makes a file contradict itself or the skeleton (a missing field, a
@@ -10,8 +10,10 @@ crowd, a person without labelled keypoints, a box without area) is left out and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +24,6 @@ from uniformer_pose.data.categories import counted_categories, require_counted
 from uniformer_pose.data.coco_json import (
     LARGEST_NUMBER,
     AnnotationFile,
-    AnnotationRecord,
     FloatArray,
     ImageOrientation,
     ImageRecord,
@@ -37,19 +38,24 @@ from uniformer_pose.data.coco_json import (
     refuse_repeated_ids,
     scores_of,
     stated_orientation,
+    typed_annotations,
 )
-from uniformer_pose.data.people import PER_INSTANCE, PersonInstances
+from uniformer_pose.data.people import PersonInstances
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
 
 __all__ = ["ImageOrientation", "PersonInstances", "read_detections", "read_ground_truth"]
 
 BoolArray = npt.NDArray[np.bool_]
+Columns = dict[str, npt.NDArray[Any]]
+"""Arrays of one length by their names: those of ``PersonInstances`` that hold a row per instance."""
 
 AREA_OF_BOX = 0.53
 """Of width x height: what a person fills of its box on average, and what data sets without areas are scored by."""
 
 AreaSource = Literal["annotated", "box"]
+
+_AT_ONCE = 10_000  # annotations as objects of Python: 2 kB each
 
 
 def read_ground_truth(
@@ -74,7 +80,7 @@ def read_ground_truth(
 
 
 def ground_truth_of(
-    content: AnnotationFile,
+    content: AnnotationFile[Any],
     file: Path,
     image_folder: str | Path,
     skeleton: Skeleton,
@@ -82,88 +88,41 @@ def ground_truth_of(
     categories: Sequence[str | int] | None = None,
 ) -> PersonInstances:
     """The people of ``read_ground_truth`` from what the file holds; ``file`` names it in messages."""
-    folder = existing_folder(image_folder)
-    images = images_of(content.images, file)
-    if content.annotations is not None and not content.annotations:
-        raise InputError(f"{file}: has an empty list 'annotations'; an annotation file holds at least one entry there")
-    found = annotations_of(content, file, skeleton, categories)
-    low, inside = clipped_boxes(found.boxes_xywh, images.sizes_wh[found.image_of_record])
-    kept, counts = _kept(
-        found.num_read,
+    folder, images = existing_folder(image_folder), images_of(content.images, file)
+    counted = categories_of(content, file, skeleton, categories)
+    left_out: Counter[str] = Counter()
+    parts = [_people_of(part, images.sizes_wh, left_out) for part in annotation_parts(content, file, skeleton, counted)]
+    return _sorted_by_image(
+        folder,
+        images,
+        parts,
+        counts=_counts(len(content.annotations or []), parts, left_out),
+        categories=counted,
+        source_file=file,
+        image_orientation=stated_orientation(content.info, file),
+    )
+
+
+def _people_of(found: Annotations, sizes_wh: npt.NDArray[np.int32], left_out: Counter[str]) -> Columns:
+    """The annotated people to train on; ``sizes_wh`` are those of all images."""
+    low, inside = clipped_boxes(found.boxes_xywh, sizes_wh[found.image_of_record])
+    kept = _kept(
         {
             "crowd": found.is_crowd,
             "without labelled keypoint": (found.keypoints[..., 2] == 0).all(axis=1),
             "with a box without area": (found.boxes_xywh[:, 2:] <= 0).any(axis=1),
             "with a box outside the image": (inside <= 0).any(axis=1),
         },
+        left_out,
     )
-    return _sorted_by_image(
-        folder,
-        images,
-        found.image_of_record[kept],
-        instance_ids=found.ids[kept],
-        boxes_xywh=np.concatenate([low, inside], axis=1)[kept],
-        box_scores=np.ones(int(kept.sum()), dtype=np.float32),
-        keypoints_in_image=found.keypoints[kept, :, :2].astype(np.float32),
-        visibility=found.keypoints[kept, :, 2].astype(np.uint8),
-        counts=counts,
-        categories=found.categories,
-        source_file=file,
-        image_orientation=stated_orientation(content.info, file),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Annotations:
-    """The G annotations of the categories that count, in the file's order: what is trained on and scored is among them.
-
-    ``num_read`` is how many annotations the file has, ``image_ids`` (M,) those of its images, in its order;
-    ``image_of_record`` (G,) indexes these. ``boxes_xywh`` (G, 4) are of any sign and size, ``keypoints`` (G, K, 3) x, y
-    and visibility, all in image pixels.
-    """
-
-    image_ids: IntArray
-    categories: dict[int, str]
-    num_read: int
-    records: list[AnnotationRecord]
-    ids: IntArray
-    image_of_record: IntArray
-    is_crowd: BoolArray
-    boxes_xywh: FloatArray
-    keypoints: FloatArray
-
-
-def annotations_of(
-    content: AnnotationFile, file: Path, skeleton: Skeleton, categories: Sequence[str | int] | None = None
-) -> Annotations:
-    """The annotations that count, by ``counted_categories``; InputError for the first that cannot be used."""
-    records = content.annotations
-    if records is None:
-        raise InputError(f"{file}: has no list 'annotations'; give a COCO keypoint file")
-    image_ids = _integers(record.id for record in content.images)
-    refuse_repeated_ids(image_ids, "image", file)
-    refuse_repeated_ids(_integers(record.id for record in records), "annotation", file)
-    image_of_record = places_of(_integers(record.image_id for record in records), image_ids, file, "annotations")
-    category_ids = _integers(record.category_id for record in records)
-    counted = counted_categories(content.categories, category_ids.tolist(), file, skeleton, categories)
-    require_counted(category_ids, counted, file, file, "annotations")
-    rows = np.flatnonzero(np.isin(category_ids, list(counted)))
-    chosen = [records[row] for row in rows.tolist()]
-    keypoints, problems = keypoints_of(chosen, skeleton)
-    refuse(problems, chosen, file)
-    boxes, problems = boxes_of(chosen)
-    refuse(problems, chosen, file)
-    return Annotations(
-        image_ids=image_ids,
-        categories=counted,
-        num_read=len(records),
-        records=chosen,
-        ids=_integers(record.id for record in chosen),
-        image_of_record=image_of_record[rows],
-        is_crowd=np.array([bool(record.iscrowd) for record in chosen], dtype=np.bool_),
-        boxes_xywh=boxes,
-        keypoints=keypoints,
-    )
+    return {
+        "image_of_instance": found.image_of_record[kept].astype(np.int32),
+        "instance_ids": found.ids[kept],
+        "boxes_xywh": np.concatenate([low, inside], axis=1)[kept],
+        "box_scores": np.ones(int(kept.sum()), dtype=np.float32),
+        "keypoints_in_image": found.keypoints[kept, :, :2].astype(np.float32),
+        "visibility": found.keypoints[kept, :, 2].astype(np.uint8),
+    }
 
 
 def read_detections(
@@ -182,38 +141,43 @@ def read_detections(
     """
     file, images_file = Path(detection_file), Path(annotation_file)
     content, records = read_annotation_file(images_file), read_detection_file(file)
-    folder = existing_folder(image_folder)
-    images = images_of(content.images, images_file)
-    used = (record.category_id for record in content.annotations or [])
-    counted = counted_categories(content.categories, used, images_file, skeleton, categories)
-    image_of_record = places_of(_integers(record.image_id for record in records), images.ids, file, "detections")
+    folder, images = existing_folder(image_folder), images_of(content.images, images_file)
+    counted = categories_of(content, images_file, skeleton, categories)
+    image_ids = _integers(record.image_id for record in records)
+    image_of_record = places_of(image_ids, images.ids, np.argsort(images.ids), file, "detections")
     category_ids = _integers(record.category_id for record in records)
-    require_counted(category_ids, counted, file, images_file, "detections")
+    require_counted(category_ids.tolist(), counted, file, "detections")
     scores, problems = scores_of(records)
     refuse(problems, records, file)
     boxes, problems = boxes_of(records)
     refuse(problems, records, file)
     sizes = images.sizes_wh[image_of_record]
     touches = (boxes[:, :2] + boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < sizes).all(axis=1)
-    kept, counts = _kept(
-        len(records),
+    left_out: Counter[str] = Counter()
+    kept = _kept(
         {
             "of another category": ~np.isin(category_ids, list(counted)),
             "with a box without area": (boxes[:, 2:] <= 0).any(axis=1),
             "with a box outside the image": ~touches,
         },
+        left_out,
     )
     num_kept = int(kept.sum())
+    parts: list[Columns] = [
+        {
+            "image_of_instance": image_of_record[kept].astype(np.int32),
+            "instance_ids": np.flatnonzero(kept),
+            "boxes_xywh": boxes[kept],
+            "box_scores": scores[kept].astype(np.float32),
+            "keypoints_in_image": np.zeros((num_kept, skeleton.num_keypoints, 2), dtype=np.float32),
+            "visibility": np.zeros((num_kept, skeleton.num_keypoints), dtype=np.uint8),
+        }
+    ]
     return _sorted_by_image(
         folder,
         images,
-        image_of_record[kept],
-        instance_ids=np.flatnonzero(kept),
-        boxes_xywh=boxes[kept],
-        box_scores=scores[kept].astype(np.float32),
-        keypoints_in_image=np.zeros((num_kept, skeleton.num_keypoints, 2), dtype=np.float32),
-        visibility=np.zeros((num_kept, skeleton.num_keypoints), dtype=np.uint8),
-        counts=counts,
+        parts,
+        counts=_counts(len(records), parts, left_out),
         categories=counted,
         record="detection",
         source_file=file,
@@ -222,18 +186,82 @@ def read_detections(
 
 
 @dataclass(frozen=True, eq=False)
+class Annotations:
+    """G annotations of the categories that count, in the file's order: what is trained on and scored is among them.
+
+    ``image_of_record`` (G,) indexes the file's images. ``boxes_xywh`` (G, 4) are of any sign and size, ``keypoints``
+    (G, K, 3) x, y and visibility, all in image pixels. ``areas`` (G,) in square pixels are NaN and ``num_keypoints``
+    (G,) -1 where the file has none.
+    """
+
+    ids: IntArray
+    image_of_record: IntArray
+    is_crowd: BoolArray
+    boxes_xywh: FloatArray
+    keypoints: FloatArray
+    areas: FloatArray
+    num_keypoints: IntArray
+
+
+def categories_of(
+    content: AnnotationFile[Any], file: Path, skeleton: Skeleton, chosen: Sequence[str | int] | None
+) -> dict[int, str]:
+    """The categories of a file that count, by ``counted_categories``."""
+    used = (record.category_id for record in typed_annotations(content, file))
+    return counted_categories(content.categories, used, file, skeleton, chosen)
+
+
+def annotations_of(
+    content: AnnotationFile[Any], file: Path, skeleton: Skeleton, counted: Mapping[int, str]
+) -> Annotations:
+    """All the annotations that count, in one piece: see ``annotation_parts``."""
+    parts = list(annotation_parts(content, file, skeleton, counted))
+    return Annotations(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Annotations)))
+
+
+def annotation_parts(
+    content: AnnotationFile[Any], file: Path, skeleton: Skeleton, counted: Mapping[int, str]
+) -> Iterator[Annotations]:
+    """The annotations that count, some thousand at a time and at least one part.
+
+    InputError for the first that cannot be used, and at the end where ids are repeated or none counts.
+    """
+    if content.annotations is None:
+        raise InputError(f"{file}: has no list 'annotations'; give a COCO keypoint file")
+    images = _integers(record.id for record in content.images)
+    refuse_repeated_ids(images, "image", file)
+    order = np.argsort(images)  # once: there may be millions
+    records, ids, category_ids = typed_annotations(content, file), [], set()
+    for _ in range(len(content.annotations) // _AT_ONCE + 1):
+        part = list(islice(records, _AT_ONCE))
+        category_ids |= {record.category_id for record in part}
+        part = [record for record in part if record.category_id in counted]
+        keypoints, problems = keypoints_of(part, skeleton)
+        refuse(problems, part, file)
+        boxes, problems = boxes_of(part)
+        refuse(problems, part, file)
+        ids.append(_integers(record.id for record in part))
+        image_ids = _integers(record.image_id for record in part)
+        yield Annotations(
+            ids=ids[-1],
+            image_of_record=places_of(image_ids, images, order, file, "annotations"),
+            is_crowd=np.array([bool(record.iscrowd) for record in part], dtype=np.bool_),
+            boxes_xywh=boxes,
+            keypoints=keypoints,
+            areas=np.array([np.nan if record.area is None else record.area for record in part], dtype=np.float64),
+            num_keypoints=_integers(-1 if record.num_keypoints is None else record.num_keypoints for record in part),
+        )
+    refuse_repeated_ids(np.concatenate(ids), "annotation", file)
+    require_counted(category_ids, counted, file, "annotations")
+
+
+@dataclass(frozen=True, eq=False)
 class ImageEntries:
-    """The M images of an annotation file, in its order, as ``PersonInstances`` holds them."""
+    """The M images of an annotation file, in its order, as ``PersonInstances`` holds them; ``sizes_wh`` (M, 2)."""
 
     ids: IntArray
     file_names: npt.NDArray[np.str_]
-    heights: npt.NDArray[np.int32]
-    widths: npt.NDArray[np.int32]
-
-    @property
-    def sizes_wh(self) -> FloatArray:
-        """(M, 2) width and height."""
-        return np.stack([self.widths, self.heights], axis=1).astype(np.float64)
+    sizes_wh: npt.NDArray[np.int32]
 
 
 def images_of(records: Sequence[ImageRecord], file: Path) -> ImageEntries:
@@ -247,12 +275,11 @@ def images_of(records: Sequence[ImageRecord], file: Path) -> ImageEntries:
     return ImageEntries(
         ids=ids,
         file_names=np.array([record.file_name for record in records], dtype=np.str_),
-        heights=np.array([record.height for record in records], dtype=np.int32),
-        widths=np.array([record.width for record in records], dtype=np.int32),
+        sizes_wh=np.array([(record.width, record.height) for record in records], dtype=np.int32),
     )
 
 
-def clipped_boxes(boxes_xywh: FloatArray, sizes_wh: FloatArray) -> tuple[FloatArray, FloatArray]:
+def clipped_boxes(boxes_xywh: FloatArray, sizes_wh: npt.NDArray[Any]) -> tuple[FloatArray, FloatArray]:
     """Left top (N, 2) and width and height (N, 2) of boxes whose corners are moved into [0, size - 1]."""
     low = np.clip(boxes_xywh[:, :2], 0, sizes_wh - 1)
     return low, np.clip(boxes_xywh[:, :2] + boxes_xywh[:, 2:], 0, sizes_wh - 1) - low
@@ -270,88 +297,73 @@ def _integers(values: Iterable[int]) -> IntArray:
     return np.fromiter(values, dtype=np.int64)
 
 
-def _kept(num_read: int, reasons: Mapping[str, Any]) -> tuple[BoolArray, dict[str, int]]:
-    """Which records none of the reasons leaves out, and the counts; each is counted once, under the first reason."""
-    num_records = len(next(iter(reasons.values())))
-    kept = np.ones(num_records, dtype=np.bool_)
-    left_out = {"of another category": num_read - num_records}
+def _kept(reasons: Mapping[str, Any], left_out: Counter[str]) -> BoolArray:
+    """Which records none of the reasons leaves out; ``left_out`` counts the others, each once, under the first."""
+    kept = np.ones(len(next(iter(reasons.values()))), dtype=np.bool_)
     for reason, applies in reasons.items():
-        left_out[reason] = int((kept & applies).sum())
+        left_out[reason] += int((kept & applies).sum())
         kept &= ~applies
-    return kept, {"read": num_read, "kept": int(kept.sum()), **left_out}
+    return kept
 
 
-def _sorted_by_image(folder: Path, images: ImageEntries, image_of_instance: IntArray, **fields: Any) -> PersonInstances:
-    """Sort the instances by image and keep only the images that hold one."""
+def _counts(num_read: int, parts: Sequence[Columns], left_out: Counter[str]) -> dict[str, int]:
+    kept = sum(len(part["instance_ids"]) for part in parts)
+    return {"read": num_read, "kept": kept, "of another category": num_read - kept - left_out.total()} | left_out
+
+
+def _sorted_by_image(folder: Path, images: ImageEntries, parts: Sequence[Columns], **others: Any) -> PersonInstances:
+    """Sort the instances by image and keep only the images that hold one; the parts are used up, to save memory."""
+    columns: dict[str, Any] = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
+    image_of_instance = columns.pop("image_of_instance")
     order = np.argsort(image_of_instance, kind="stable")
     used, compact = np.unique(image_of_instance[order], return_inverse=True)
-    sorted_fields = {name: value[order] if name in PER_INSTANCE else value for name, value in fields.items()}
     return PersonInstances(
         image_folder=folder,
         image_ids=images.ids[used],
         file_names=images.file_names[used],
-        image_heights=images.heights[used],
-        image_widths=images.widths[used],
+        image_heights=images.sizes_wh[used, 1],
+        image_widths=images.sizes_wh[used, 0],
         image_of_instance=compact.astype(np.int32),
-        **sorted_fields,
+        **{name: columns.pop(name)[order] for name in list(columns)},
+        **others,
     )
 
 
-def areas_of(records: Sequence[AnnotationRecord], boxes_xywh: FloatArray, area: AreaSource, file: Path) -> FloatArray:
-    """(records,) areas in square pixels, by which OKS judges errors: as annotated, or from the boxes (records, 4)."""
+def areas_of(found: Annotations, area: AreaSource, file: Path) -> FloatArray:
+    """(G,) areas in square pixels, by which OKS judges errors: as annotated, or from the boxes."""
     if area == "box":
-        return AREA_OF_BOX * _box_areas(boxes_xywh)
-    absent = [record.id for record in records if record.area is None]
-    if absent:
-        raise InputError(
-            f"{file}: {len(absent)} of {len(records)} annotations have no 'area', first annotation {absent[0]}, and "
-            f"evaluation needs it; add it, or set data.area=box to take {AREA_OF_BOX:g} x width x height of the box, "
-            "as for CrowdPose"
-        )
-    areas = np.array([record.area for record in records], dtype=np.float64)
-    wrong = np.flatnonzero(~((areas >= 0) & (areas <= LARGEST_NUMBER)))
+        return AREA_OF_BOX * _box_areas(found.boxes_xywh)
+    wrong = np.flatnonzero(~((found.areas >= 0) & (found.areas <= LARGEST_NUMBER)))
     if len(wrong):
         raise InputError(
-            f"{file}: annotation {records[wrong[0]].id} has {areas[wrong[0]]:g} in 'area'; it needs a finite number of "
-            "square pixels, 0 or more; correct it, or set data.area=box"
+            f"{file}: {len(wrong)} of {len(found.ids)} annotations have no 'area' of 0 or more square pixels, first "
+            f"annotation {found.ids[wrong[0]]}, and evaluation needs it; correct it, or set data.area=box to take "
+            f"{AREA_OF_BOX:g} x width x height of the box, as for CrowdPose"
         )
-    return areas
+    return found.areas
 
 
 def _box_areas(boxes_xywh: FloatArray) -> FloatArray:
-    sides = np.maximum(boxes_xywh[:, 2:], 0)
-    return np.asarray(sides[:, 0] * sides[:, 1])
+    return np.asarray(np.maximum(boxes_xywh[:, 2:], 0).prod(axis=1))
 
 
-@dataclass(frozen=True, eq=False)
-class ImplausibleAreas:
-    """People whose area no segment of a person in their box would have; ``where`` (n,) and the effect on OKS."""
-
-    where: BoolArray
-    tolerance: float
-    """Median over them: the error that OKS allows, by the error that it would allow for ``AREA_OF_BOX`` of the box."""
-
-    def effect(self) -> str:
-        """What it does, in words."""
-        direction = "low" if self.tolerance < 1 else "high"
-        return (
-            f"AP is too {direction}, since OKS allows errors {self.tolerance:.2g} times those for {AREA_OF_BOX:g} x "
-            "width x height of the box"
-        )
-
-
-def implausible_areas(areas: FloatArray, boxes_xywh: FloatArray) -> list[ImplausibleAreas]:
+def implausible_areas(areas: FloatArray, boxes_xywh: FloatArray) -> list[tuple[BoolArray, str]]:
     """People whose area is far too small for their box, and those whose area is that of the box or larger.
 
     In COCO half of the people fill 0.4 to 0.6 of their box, and hardly one less than 0.05 or more than 0.98. Where half
     of a file's people are below 0.2, areas and boxes do not belong together, and all of these count. ``areas`` (n,) and
-    ``boxes_xywh`` (n, 4) are in pixels; NaN is passed over.
+    ``boxes_xywh`` (n, 4) are in pixels; NaN is passed over. Each entry: who (n,), and what it does to AP, in words.
     """
     shares = areas / np.maximum(_box_areas(boxes_xywh), 1e-6)  # a box without area is smaller than any segment
     known = np.isfinite(shares)
     low = 0.05 if not known.any() or np.median(shares[known]) >= 0.2 else 0.2
-    return [
-        ImplausibleAreas(where, float(np.sqrt(np.median(shares[where]) / AREA_OF_BOX)))
-        for where in (known & (shares < low), known & (shares >= 0.98))
-        if where.any()
-    ]
+    found = []
+    for where, direction in ((known & (shares < low), "low"), (known & (shares >= 0.98), "high")):
+        if where.any():
+            tolerance = np.sqrt(np.median(shares[where]) / AREA_OF_BOX)
+            effect = (
+                f"AP is too {direction}, since OKS allows errors {tolerance:.2g} times those for {AREA_OF_BOX:g} x "
+                "width x height of the box"
+            )
+            found.append((where, effect))
+    return found

@@ -9,14 +9,11 @@ from __future__ import annotations
 import codecs
 import gc
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from itertools import chain
-from operator import getitem
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -35,7 +32,10 @@ LARGEST_NUMBER = 1e9
 ImageOrientation = Literal["stored", "displayed"]
 
 Problems = dict[int, str]
-"""Position of a record -> what is wrong with a field of it, as the end of a sentence that begins with its name."""
+"""Position of a record -> what is wrong with it, as the end of a sentence that begins with its name."""
+
+UNFIT = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+"""What is raised where JSON is malformed, or holds something else than it should."""
 
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -77,11 +77,15 @@ class CategoryRecord(msgspec.Struct, gc=False):
     keypoints: list[str] | None = None
 
 
-class AnnotationFile(msgspec.Struct, gc=False):
-    """An annotation file; ``annotations`` is None where the file has no such list, as for a public test set."""
+class AnnotationFile(msgspec.Struct, Generic[T], gc=False):
+    """An annotation file; ``annotations`` is None where the file has no such list, as for a public test set.
+
+    When a file is read they stay text (``msgspec.Raw``) until ``typed_annotations`` makes one after the other an
+    ``AnnotationRecord``: as objects of Python, a million people take 2 GB.
+    """
 
     images: list[ImageRecord]
-    annotations: list[AnnotationRecord] | None = None
+    annotations: list[T] | None = None
     categories: list[CategoryRecord] | None = None
     info: Any = None
 
@@ -95,18 +99,29 @@ class DetectionRecord(msgspec.Struct, gc=False):
     score: float
 
 
-def read_annotation_file(file: Path) -> AnnotationFile:
+def read_annotation_file(file: Path) -> AnnotationFile[msgspec.Raw]:
     """A COCO annotation file with at least one image."""
-    content = _decoded(read_bytes(file), AnnotationFile, file, "an annotation file is an object with images")
+    content = _decoded(read_bytes(file), AnnotationFile[msgspec.Raw], file)
     if not content.images:
         raise InputError(f"{file}: has an empty list 'images'; an annotation file holds at least one entry there")
     return content
 
 
+def typed_annotations(content: AnnotationFile[Any], file: Path) -> Iterator[AnnotationRecord]:
+    """The annotations of a file, in its order; InputError at the first that is none."""
+    decode = msgspec.json.Decoder(AnnotationRecord).decode
+    number = -1
+    try:
+        for record in content.annotations or []:
+            number += 1
+            yield decode(record) if isinstance(record, msgspec.Raw) else record
+    except UNFIT as error:
+        raise InputError(f"{file}: annotations[{number}]: {_on_one_line(error)}") from None
+
+
 def read_detection_file(file: Path) -> list[DetectionRecord]:
-    """A COCO detection file with at least one box."""
-    what = "a detection file is a list of image_id, category_id, bbox and score"
-    records = _decoded(read_bytes(file), list[DetectionRecord], file, what)
+    """A COCO detection file (a list of image_id, category_id, bbox and score) with at least one box."""
+    records = _decoded(read_bytes(file), list[DetectionRecord], file)
     if not records:
         raise InputError(f"{file}: holds no detections; give a file with at least one box, or use the annotated boxes")
     return records
@@ -114,7 +129,13 @@ def read_detection_file(file: Path) -> list[DetectionRecord]:
 
 def read_json(file: Path) -> Any:
     """What a JSON file holds, as dicts and lists; NaN and infinity, which Python writes, are read."""
-    return _plain(read_bytes(file), file)
+    try:
+        with garbage_collection_paused():
+            return json.loads(read_bytes(file).decode("utf-8"))
+    except UNFIT as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: not valid JSON ({_on_one_line(error)})") from None
 
 
 def read_bytes(file: Path) -> bytes:
@@ -133,35 +154,28 @@ def each_record(records: Sequence[object], kind: type[T]) -> tuple[list[T | None
     for index, record in enumerate(records):
         try:
             typed.append(msgspec.convert(record, kind))
-        except _UNFIT as error:
+        except UNFIT as error:
             typed.append(None)
-            problems[index] = _what_is_wrong(error, record)[1]
+            problems[index] = f"cannot be read: {_on_one_line(error)}"
     return typed, problems
 
 
-def _decoded(data: bytes, kind: type[T], file: Path, what: str) -> T:
+def _decoded(data: bytes, kind: type[T], file: Path) -> T:
+    """JSON of a type; NaN and infinity, which Python writes, are taken for null."""
     try:
         with garbage_collection_paused():
-            return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        content = _plain(data, file)  # slow, but it reads NaN, and shows what is wrong
-    if not isinstance(content, dict if issubclass(kind, msgspec.Struct) else list):
-        raise InputError(f"{file}: {what}, not {_json_name(content)}")
-    try:
-        return msgspec.convert(content, kind)
-    except _UNFIT as error:
-        record, problem = _what_is_wrong(error, content)
-        raise InputError(f"{file}: {record}{problem}") from None
+            try:
+                return msgspec.json.decode(data, type=kind)
+            except msgspec.ValidationError:
+                raise
+            except msgspec.DecodeError:
+                return msgspec.json.decode(msgspec.json.encode(json.loads(data.decode("utf-8"))), type=kind)
+    except UNFIT as error:
+        raise InputError(f"{file}: not valid COCO JSON ({_on_one_line(error)})") from None
 
 
-def _plain(data: bytes, file: Path) -> Any:
-    try:
-        with garbage_collection_paused():
-            return json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        # ValueError covers text that is not UTF-8 and JSON that is malformed, cut off, or empty.
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: not valid JSON ({reason}); check that the file is complete") from error
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @contextmanager
@@ -174,46 +188,6 @@ def garbage_collection_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-_UNFIT = (msgspec.ValidationError, UnicodeError)  # half of a surrogate pair is JSON, but no text
-
-
-def _what_is_wrong(error: Exception, content: Any) -> tuple[str, str]:
-    """The record that an error is about, with a space, and what is wrong with it: ``has '3' in 'bbox'; ...``."""
-    if isinstance(error, UnicodeError):
-        return "", "has a text that is not Unicode; write it anew"
-    sentence, _, path = str(error).partition(" - at `$")
-    steps: list[Any] = [int(index) if index else name for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path)]
-    to_record = 1 if isinstance(content, list) else 2 if steps[:1] and steps[0] in _RECORD_NAMES else 0
-    record = ""
-    if 0 < to_record <= len(steps):
-        record = _record_name(content, *steps[:to_record])
-        content = reduce(getitem, steps[:to_record], content)
-        steps = steps[to_record:]
-    missing = re.match(r"Object missing required field `(\w+)", sentence)
-    if missing:
-        return record, f"has no '{missing[1]}'; add it or remove the entry"
-    value = reduce(getitem, steps, content)
-    where = f"has {value!r:.40} in '{steps[0]}'" if steps else f"is {value!r:.40}"
-    return record, f"{where}; {sentence[0].lower()}{sentence[1:]}"
-
-
-_RECORD_NAMES = {"images": "image", "annotations": "annotation", "categories": "category"}
-
-
-def _record_name(content: Any, *steps: Any) -> str:
-    if len(steps) == 1:
-        return f"detection number {steps[0]} "
-    known = content[steps[0]][steps[1]]
-    known = known.get("id") if isinstance(known, dict) else None
-    name = _RECORD_NAMES[steps[0]]
-    return f"{name} {known} " if type(known) is int and known > 0 else f"{name} number {steps[1] + 1} "
-
-
-def _json_name(content: Any) -> str:
-    names: dict[object, str] = {dict: "an object", list: "a list", str: "a text"}
-    return names.get(type(content), f"{content!r:.40}")
 
 
 def stated_orientation(info: object, file: Path) -> ImageOrientation | None:
@@ -233,22 +207,18 @@ def stated_orientation(info: object, file: Path) -> ImageOrientation | None:
 def image_problem(record: ImageRecord) -> str | None:
     """Why an image cannot be opened by its entry: nameless, sizeless, or outside the image folder."""
     name = record.file_name
-    for field in ("file_name", "height", "width"):
-        if getattr(record, field) is None:
-            return f"has no '{field}'; add it or remove the entry"
-    if not name or "\0" in name:
-        return f"has file_name {name!r}; give the name of an image file"
+    if not name or "\0" in name or record.height is None or record.width is None:
+        return f"needs file_name, height and width, and has {name!r}, {record.height} and {record.width}"
     if name[0] == "/" or (".." in name and ".." in PurePosixPath(name).parts):
-        return (
-            f"has file_name {name!r}, which leaves the image folder; names must be relative to the folder and without "
-            "'..'"
-        )
+        return f"has file_name {name!r}, which leaves the image folder; give names relative to the folder, without '..'"
     return None
 
 
 def boxes_of(records: Sequence[AnnotationRecord] | Sequence[DetectionRecord]) -> tuple[FloatArray, Problems]:
     """(records, 4) boxes of any sign and size, NaN where there is none, and what is wrong with those."""
-    return _number_rows([record.bbox for record in records], 4, "bbox", "x, y, width, height in pixels")
+    given = [record.bbox for record in records]
+    boxes = _number_rows(given, 4)
+    return boxes, _problems(boxes, given, "4 finite numbers in 'bbox': x, y, width, height in pixels")
 
 
 def keypoints_of(records: Sequence[AnnotationRecord], skeleton: Skeleton) -> tuple[FloatArray, Problems]:
@@ -256,54 +226,39 @@ def keypoints_of(records: Sequence[AnnotationRecord], skeleton: Skeleton) -> tup
 
     A crowd without keypoints has none that is labelled.
     """
-    unlabelled = [0.0] * (3 * skeleton.num_keypoints)
-    meaning = f"x, y, visibility of the {skeleton.num_keypoints} keypoints of skeleton {skeleton.name}"
-    rows, problems = _number_rows(
-        [record.keypoints or unlabelled if record.iscrowd else record.keypoints for record in records],
-        len(unlabelled),
-        "keypoints",
-        meaning,
+    count = skeleton.num_keypoints
+    unlabelled = [0.0] * (3 * count)
+    given = [record.keypoints or unlabelled if record.iscrowd else record.keypoints for record in records]
+    rows = _number_rows(given, 3 * count)
+    rows[~np.isin(rows[:, 2::3], (0, 1, 2)).all(axis=1)] = np.nan
+    needs = (
+        f"{3 * count} finite numbers in 'keypoints': x, y, visibility (0 not labelled, 1 hidden, 2 visible) of the "
+        f"{count} keypoints of skeleton {skeleton.name}"
     )
-    keypoints = rows.reshape(-1, skeleton.num_keypoints, 3)
-    odd = ~np.isin(keypoints[..., 2], (0, 1, 2)).all(axis=1)
-    keypoints[odd] = np.nan
-    for index in np.flatnonzero(odd).tolist():
-        problems.setdefault(
-            index,
-            "has a visibility other than 0 (not labelled), 1 (hidden) and 2 (visible); correct the third number of "
-            "each keypoint",
-        )
-    return keypoints, problems
+    return rows.reshape(-1, count, 3), _problems(rows, given, needs)
 
 
 def scores_of(records: Sequence[DetectionRecord]) -> tuple[FloatArray, Problems]:
-    """(records,) scores, NaN where they are no numbers, and what is wrong with those."""
-    rows, problems = _number_rows([[record.score] for record in records], 1, "score", "the detector's confidence")
-    return rows[:, 0], problems
+    """(records,) scores, NaN where they are too large, and what is wrong with those."""
+    given = [[record.score] for record in records]
+    scores = _number_rows(given, 1)
+    return scores[:, 0], _problems(scores, given, "a finite number in 'score'")
 
 
-def _number_rows(
-    values: Sequence[Sequence[float] | None], length: int, field: str, meaning: str
-) -> tuple[FloatArray, Problems]:
-    lengths = np.array([-1 if row is None else len(row) for row in values], dtype=np.int64)
-    fits = lengths == length
-    rows = np.full((len(values), length), np.nan)
-    flat = chain.from_iterable(row for row in values if row is not None and len(row) == length)
-    rows[fits] = np.fromiter(flat, np.float64, int(fits.sum()) * length).reshape(-1, length)
-    usable = (np.abs(rows) <= LARGEST_NUMBER).all(axis=1)  # false for NaN
-    problems: Problems = {}
-    for index in np.flatnonzero(~usable).tolist():
-        if lengths[index] < 0:
-            problems[index] = f"has no '{field}'; add it or remove the entry"
-        elif not fits[index]:
-            problems[index] = f"has {lengths[index]} numbers in '{field}'; it needs {length} ({meaning})"
-        else:
-            value = next(value for value in rows[index].tolist() if not abs(value) <= LARGEST_NUMBER)
-            problems[index] = (
-                f"has {value!r:.40} in '{field}'; it needs finite numbers below {LARGEST_NUMBER:g} ({meaning})"
-            )
-    rows[~usable] = np.nan
-    return rows, problems
+def _number_rows(given: Sequence[Sequence[float] | None], length: int) -> FloatArray:
+    """(rows, length); NaN throughout where there is no such row, or a number that is not finite or too large."""
+    missing = [np.nan] * length
+    flat = chain.from_iterable(row if row is not None and len(row) == length else missing for row in given)
+    rows = np.fromiter(flat, np.float64, len(given) * length).reshape(-1, length)
+    rows[~(np.abs(rows) <= LARGEST_NUMBER).all(axis=1)] = np.nan
+    return rows
+
+
+def _problems(rows: FloatArray, given: Sequence[object], needs: str) -> Problems:
+    return {
+        index: f"needs {needs}; it has {'none' if given[index] is None else given[index]!s:.60}"
+        for index in np.flatnonzero(np.isnan(rows[:, 0])).tolist()
+    }
 
 
 def refuse(problems: Problems, records: Sequence[AnnotationRecord] | Sequence[DetectionRecord], file: Path) -> None:
@@ -317,26 +272,22 @@ def refuse(problems: Problems, records: Sequence[AnnotationRecord] | Sequence[De
 def refuse_repeated_ids(ids: IntArray, kind: Literal["image", "annotation", "category"], file: Path) -> None:
     """InputError where an id is given twice."""
     unique, counts = np.unique(ids, return_counts=True)
-    repeated = unique[counts > 1]
-    if len(repeated):
-        plural = "categories" if kind == "category" else f"{kind}s"
+    if len(unique) < len(ids):
         raise InputError(
-            f"{file}: {kind} id {repeated[0]} is given to {counts[counts > 1][0]} {plural} "
-            f"({len(repeated)} ids are repeated); every {kind} needs an id of its own"
+            f"{file}: {kind} id {unique[counts > 1][0]} is given {counts[counts > 1][0]} times "
+            f"({(counts > 1).sum()} ids are repeated); every {kind} needs an id of its own"
         )
 
 
-def places_of(image_ids: IntArray, known: IntArray, file: Path, records: str) -> IntArray:
-    """Index of each image id among those that are ``known``; InputError where one is not."""
-    order = np.argsort(known)
+def places_of(image_ids: IntArray, known: IntArray, order: IntArray, file: Path, records: str) -> IntArray:
+    """Index of each image id among those that are ``known``, which ``order`` sorts; InputError where one is not."""
     position = np.minimum(np.searchsorted(known, image_ids, sorter=order), len(known) - 1)
     found: IntArray = order[position]
-    unknown = known[found] != image_ids
-    if unknown.any():
-        missing = np.unique(image_ids[unknown])
-        examples = ", ".join(map(str, missing[:3].tolist())) + (", ..." if len(missing) > 3 else "")
+    missing = np.unique(image_ids[known[found] != image_ids])
+    if len(missing):
         raise InputError(
-            f"{file}: {int(unknown.sum())} {records} are in {len(missing)} images that the annotation file does not "
-            f"list (image_id {examples}); give files of the same data set"
+            f"{file}: its {records} are in {len(missing)} images that the annotation file does not list (image_id "
+            f"{', '.join(map(str, missing[:3].tolist()))}{', ...' if len(missing) > 3 else ''}); give files of the "
+            "same data set"
         )
     return found

@@ -1,7 +1,7 @@
-"""From predicted poses to COCO numbers: rescoring, OKS-NMS, AP and AR, errors keypoint by keypoint."""
+"""From predicted poses to COCO numbers: rescoring, OKS-NMS, AP and AR, kinds of mistakes."""
 
 from uniformer_pose.evaluation.coco_metrics import coco_keypoint_metrics
-from uniformer_pose.evaluation.error_types import keypoint_errors
+from uniformer_pose.evaluation.error_types import error_types
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
@@ -13,5 +13,5 @@ __all__ = [
     "PosePredictions",
     "coco_keypoint_metrics",
     "coco_results",
-    "keypoint_errors",
+    "error_types",
 ]

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
-from uniformer_pose.evaluation.oks import MAX_POSES_PER_IMAGE
+from uniformer_pose.evaluation.oks import MAX_POSES_PER_IMAGE, pairs_in_blocks
 from uniformer_pose.evaluation.predictions import PosePredictions
 
 FloatArray = npt.NDArray[np.float64]
@@ -38,10 +38,6 @@ RECALL_POINTS: FloatArray = np.linspace(0.0, 1.0, 101)
 
 ALL_AREAS = (0.0, 1e10)
 """Square pixels, both ends included, as all ranges here: COCO's "all"."""
-
-# Upper bound on the numbers of one temporary array (4 MB): an image may have thousands of annotated people, and what
-# fits into a processor's cache is compared sooner.
-_BLOCK_ELEMENTS = 500_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,21 +113,13 @@ def _similar_pairs(
     sorted_ids = people.image_ids[by_image]
     first = np.searchsorted(sorted_ids, image_ids, side="left")
     count = np.searchsorted(sorted_ids, image_ids, side="right") - first
-    ends = np.cumsum(count)
     is_labelled = people.visibility > 0
     found: list[tuple[IntArray, IntArray, FloatArray]] = []
-    rows = max(1, _BLOCK_ELEMENTS // keypoints[:1].size) if len(keypoints) else 1
-    start = 0
-    while start < len(image_ids):
-        done = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + rows, side="right")))
-        pose = np.repeat(np.arange(start, stop), count[start:stop])
-        place = np.arange(len(pose)) + done - np.repeat(ends[start:stop] - count[start:stop], count[start:stop])
+    for pose, place in pairs_in_blocks(count, numbers_per_pair=2 * keypoints.shape[1]):
         person = by_image[first[pose] + place]
         oks = _oks(people, is_labelled, person, keypoints[pose], sigmas)
         alike = oks >= OKS_THRESHOLDS[0]
         found.append((pose[alike], person[alike], oks[alike]))
-        start = stop
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     pose, person, oks = (np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -10,7 +10,7 @@ input, and several defects give a wrong number without a word; so what goes in i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_matching import ALL_AREAS, PrecisionRecall, precision_recall
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.oks import oks_nms, pose_scores, soft_oks_nms
-from uniformer_pose.evaluation.predictions import CocoResult, PosePredictions, coco_results_of
-from uniformer_pose.evaluation.protocol import EvaluationProtocol, NmsMode, ScoreMode
+from uniformer_pose.evaluation.predictions import PosePredictions, coco_results_of
+from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.skeleton import Skeleton
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
@@ -39,66 +39,36 @@ SIZE_EDGES = (0, 32, 64, 128, 256, 512)
 
 Scores = npt.NDArray[np.float64]
 
+_AS_THEY_ARE = EvaluationProtocol(score_mode="bbox", nms_mode="none")
+
 
 def coco_keypoint_metrics(
-    annotation_file: str | Path | CocoGroundTruth,
+    ground_truth: str | Path | CocoGroundTruth,
     predictions: PosePredictions | Sequence[Mapping[str, Any]],
-    score_mode: ScoreMode | None = None,
-    nms_mode: NmsMode | None = None,
-    *,
-    skeleton: Skeleton | None = None,
-    keypoint_score_threshold: float = 0.2,
-    nms_threshold: float = 0.9,
-    image_ids: Iterable[int] | None = None,
+    protocol: EvaluationProtocol | None = None,
 ) -> dict[str, float]:
     """COCO keypoint metrics (``METRIC_NAMES``, 0 to 1) of rescored and NMS-filtered predictions.
 
-    ``annotation_file`` is a path, or a ``CocoGroundTruth`` to spare its reading; ``predictions`` may also be COCO
-    results, what ``json.load`` gives of such a file. ``score_mode`` and ``nms_mode`` None are the published protocol,
-    and for COCO results, which have been through one, the scores that they have and no NMS. ``skeleton`` gives the
-    number of keypoints and the OKS sigmas, ``coco_17`` by default. ``image_ids`` restricts the evaluation to those
-    images of the file.
+    ``ground_truth``: the path of a file with COCO's 17 keypoints, or a ``CocoGroundTruth``, for another skeleton, for
+    some of the images, or to spare its reading. ``predictions`` may also be COCO results, what ``json.load`` gives of
+    such a file. ``protocol`` None is the published one, and for COCO results, which have been through one, the scores
+    that they have and no NMS.
 
     As in pycocotools, -1 stands for "no such people in the ground truth". No predictions give 0 and a
     warning. Predictions with NaN or infinity, of another number of keypoints, or on unknown images raise
     ``InputError``.
     """
-    if not isinstance(annotation_file, CocoGroundTruth):
-        ground_truth = CocoGroundTruth.load(annotation_file, skeleton)
-    else:
-        ground_truth = annotation_file
-        if skeleton is not None and not skeleton.measures_as(ground_truth.skeleton):
-            raise InputError(
-                f"{ground_truth.file} was loaded with skeleton {ground_truth.skeleton.name!r}, not {skeleton.name!r}; "
-                "load it with the skeleton to evaluate"
-            )
-    is_final = not isinstance(predictions, PosePredictions)
-    poses = checked_predictions(ground_truth, predictions)
-    if image_ids is not None:
-        ground_truth = ground_truth.restricted_to(image_ids)
-        poses = poses.take(np.isin(poses.image_ids, ground_truth.listed_image_ids))
-    protocol = EvaluationProtocol(
-        score_mode=score_mode or ("bbox" if is_final else "bbox_keypoint"),
-        nms_mode=nms_mode or ("none" if is_final else "oks_nms"),
-        keypoint_score_threshold=keypoint_score_threshold,
-        nms_threshold=nms_threshold,
-    )
-    return protocol_metrics(ground_truth, poses, protocol)
-
-
-def protocol_metrics(
-    ground_truth: CocoGroundTruth, predictions: PosePredictions, protocol: EvaluationProtocol
-) -> dict[str, float]:
-    """``coco_keypoint_metrics`` for ground truth that was loaded and predictions on its images."""
-    predictions = checked_predictions(ground_truth, predictions)
-    if not len(predictions):
+    truth = ground_truth if isinstance(ground_truth, CocoGroundTruth) else CocoGroundTruth.load(ground_truth)
+    poses = checked_predictions(truth, predictions)
+    if not len(poses):
         warnings.warn(
-            f"{ground_truth.file}: no predictions on any of its {len(ground_truth.listed_image_ids)} evaluated images; "
-            "every person counts as missed",
-            stacklevel=3,
+            f"{truth.file}: no predictions on any of its {len(truth.listed_image_ids)} evaluated images; every person "
+            "counts as missed",
+            stacklevel=2,
         )
-    poses, scores = select_poses(predictions, protocol, ground_truth.skeleton.oks_sigmas)
-    return array_metrics(ground_truth, poses, scores)
+    if protocol is None:
+        protocol = EvaluationProtocol() if isinstance(predictions, PosePredictions) else _AS_THEY_ARE
+    return array_metrics(truth, *select_poses(poses, protocol, truth.skeleton.oks_sigmas))
 
 
 def select_poses(
@@ -120,9 +90,7 @@ def select_poses(
     if protocol.nms_mode == "none":
         return poses, scores
     suppress = oks_nms if protocol.nms_mode == "oks_nms" else soft_oks_nms
-    kept = suppress(
-        poses.keypoints_in_image, scores, poses.areas, sigmas, protocol.nms_threshold, image_ids=poses.image_ids
-    )
+    kept = suppress(poses.keypoints_in_image, scores, poses.areas, sigmas, protocol.nms_threshold, poses.image_ids)
     return poses.take(kept), scores[kept]
 
 
@@ -134,26 +102,21 @@ def checked_predictions(
     COCO results of categories that do not count are left out, with a warning; where that are all, it is an error.
     """
     if not isinstance(predictions, PosePredictions):
-        results = coco_results_of(predictions)
-        if ground_truth.categories:
-            results = _of_counted_categories(ground_truth, results)
+        results, counted = coco_results_of(predictions), ground_truth.categories
+        if counted:
+            require_counted((r.category_id for r in results), counted, ground_truth.file, "COCO results")
+            others = [result for result in results if result.category_id not in counted]
+            if others:
+                warnings.warn(
+                    f"{len(others)} of {len(results)} results are of categories that do not count in "
+                    f"{ground_truth.file} and left out; {category_names(counted)} counts",
+                    stacklevel=3,
+                )
+                results = [result for result in results if result.category_id in counted]
         predictions = PosePredictions.from_results(results)
     require_usable(predictions, ground_truth.skeleton)
-    ground_truth.require_images(predictions.image_ids, "the predictions name")
+    ground_truth.require_images(predictions.image_ids)
     return predictions
-
-
-def _of_counted_categories(ground_truth: CocoGroundTruth, results: list[CocoResult]) -> list[CocoResult]:
-    ids = np.array([result.category_id for result in results], dtype=np.int64)
-    require_counted(ids, ground_truth.categories, Path("COCO results"), ground_truth.file, "results")
-    counted = np.isin(ids, list(ground_truth.categories))
-    if not counted.all():
-        warnings.warn(
-            f"{int((~counted).sum())} of {len(ids)} results are of categories that do not count in {ground_truth.file} "
-            f"and left out; {category_names(ground_truth.categories)} counts",
-            stacklevel=4,
-        )
-    return [result for result, counts in zip(results, counted.tolist(), strict=True) if counts]
 
 
 def require_usable(poses: PosePredictions, skeleton: Skeleton) -> None:
@@ -172,10 +135,11 @@ def array_metrics(ground_truth: CocoGroundTruth, poses: PosePredictions, scores:
         ground_truth, poses, scores, ground_truth.skeleton.oks_sigmas, (ALL_AREAS, MEDIUM_AREAS, LARGE_AREAS)
     )
     values = [
-        [mean(0), mean(0, 0.5), mean(0, 0.75), mean(1), mean(2)]
+        value
         for mean in (outcome.average_precision, outcome.average_recall)
+        for value in (mean(0), mean(0, 0.5), mean(0, 0.75), mean(1), mean(2))
     ]
-    return dict(zip(METRIC_NAMES, [*values[0], *values[1]], strict=True))
+    return dict(zip(METRIC_NAMES, values, strict=True))
 
 
 def metrics_by_size(ground_truth: CocoGroundTruth, poses: PosePredictions, scores: Scores) -> list[dict[str, Any]]:

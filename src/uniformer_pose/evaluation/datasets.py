@@ -24,13 +24,15 @@ def evaluation_datasets(
 
     ``config``: what differs from the training's data (``data_arguments``). ``boxes``: ``source_names``.
     """
-    sources = source_names(boxes)
     arguments = data_arguments(model, config)
     if config.get("codec") is not None:  # a whole data config was chosen: its images and boxes count
         rank_zero_info(f"crops stay {model.codec.height}x{model.codec.width} and {model.codec.method}, as in training")
     if split == "val" and arguments["val_annotations"] == arguments.get("train_annotations"):
         rank_zero_info(f"{arguments['val_annotations']}: these are the training's own images")
-    datasets = {name: PersonCrops(**evaluation_arguments(arguments, split, source)) for name, source in sources.items()}
+    datasets = {
+        name: PersonCrops(**evaluation_arguments(arguments, split, source))
+        for name, source in source_names(boxes).items()
+    }
     for data in datasets.values():
         data.setup("validate")
         if split != "test":
@@ -41,15 +43,10 @@ def evaluation_datasets(
 def source_names(boxes: str | list[str] | None) -> dict[str, str | None]:
     """Sources of boxes by a name that can be a folder's: ``gt``, ``detector``, or what a file is called."""
     listed = boxes if isinstance(boxes, list) else [boxes]
-    names: dict[str, str | None] = {}
-    for source in listed:
-        name = "detector" if source is None else Path(source).stem
-        if name in names:
-            raise InputError(
-                f"boxes={','.join(map(str, listed))}: two are called {name}, and so would be their folders; name each "
-                "source once, and rename a file where need be"
-            )
-        names[name] = source
-    if not names:
-        raise InputError("boxes=[]: give gt, detector, files of detections, or several of them: boxes=[gt,detector]")
+    names = {"detector" if source is None else Path(source).stem: source for source in listed}
+    if len(names) < max(1, len(listed)):
+        raise InputError(
+            f"boxes=[{','.join(map(str, listed))}]: give gt, detector, files of detections, or several of them with "
+            "different names, after which the folders are called"
+        )
     return names

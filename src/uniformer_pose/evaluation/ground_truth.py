@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco import AreaSource, annotations_of, areas_of, implausible_areas
+from uniformer_pose.data.coco import AreaSource, annotations_of, areas_of, categories_of, implausible_areas
 from uniformer_pose.data.coco_json import AnnotationFile, read_annotation_file
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton, load_skeleton
@@ -31,7 +32,7 @@ _PER_PERSON = (
 class CocoGroundTruth:
     """The people of a COCO keypoint file, read and checked once; evaluate against it as often as you like.
 
-    Row g of the arrays is one annotation of the evaluated category, crowds and people without labelled
+    Row g of the arrays is one annotation of the evaluated categories, crowds and people without labelled
     keypoints included: COCO ignores what matches those instead of counting it as wrong.
     """
 
@@ -90,7 +91,7 @@ class CocoGroundTruth:
     @classmethod
     def of(
         cls,
-        content: AnnotationFile,
+        content: AnnotationFile[Any],
         file: Path,
         skeleton: Skeleton | None = None,
         *,
@@ -99,32 +100,32 @@ class CocoGroundTruth:
     ) -> CocoGroundTruth:
         """Ground truth of ``load`` from what the file holds; ``file`` names it in messages."""
         skeleton = skeleton or load_skeleton("coco_17")
-        found = annotations_of(content, file, skeleton, categories)
-        counted = (found.keypoints[..., 2] > 0).sum(axis=1)
-        declared = [record.num_keypoints for record in found.records]
-        believed = [n if said is None else int(said) for said, n in zip(declared, counted.tolist(), strict=True)]
+        counted = categories_of(content, file, skeleton, categories)
+        found = annotations_of(content, file, skeleton, counted)
+        image_ids = np.array([image.id for image in content.images], dtype=np.int64)
+        labelled = (found.keypoints[..., 2] > 0).sum(axis=1)
         loaded = cls(
             file=file,
             skeleton=skeleton,
-            category_id=next(iter(found.categories)),
-            listed_image_ids=np.sort(found.image_ids),
+            category_id=next(iter(counted)),
+            listed_image_ids=np.sort(image_ids),
             ids=found.ids,
-            image_ids=found.image_ids[found.image_of_record],
+            image_ids=image_ids[found.image_of_record],
             boxes_xywh=found.boxes_xywh,
-            areas=areas_of(found.records, found.boxes_xywh, area, file),
+            areas=areas_of(found, area, file),
             keypoints_in_image=found.keypoints[..., :2],
             visibility=found.keypoints[..., 2],
-            labelled_counts=np.array(believed, dtype=np.int64),
+            labelled_counts=np.where(found.num_keypoints < 0, labelled, found.num_keypoints),
             is_crowd=found.is_crowd,
-            categories=found.categories,
+            categories=counted,
             area=area,
-            images_in_file=len(found.image_ids),
+            images_in_file=len(image_ids),
         )
-        loaded._warn_of_doubts(counted)
+        loaded._warn_of_doubts(labelled)
         return loaded
 
-    def _warn_of_doubts(self, counted: npt.NDArray[np.int64]) -> None:
-        doubtful = self.ids[(self.labelled_counts > 0) != (counted > 0)]
+    def _warn_of_doubts(self, labelled: npt.NDArray[np.int64]) -> None:
+        doubtful = self.ids[(self.labelled_counts > 0) != (labelled > 0)]
         if len(doubtful):
             warnings.warn(
                 f"{self.file}: num_keypoints contradicts the keypoints' v in {len(doubtful)} annotations, first "
@@ -134,30 +135,30 @@ class CocoGroundTruth:
         if self.area == "box":
             return
         scored = np.flatnonzero(self.is_scored)
-        for found in implausible_areas(self.areas[scored], self.boxes_xywh[scored]):
-            first = scored[found.where][0]
+        for who, effect in implausible_areas(self.areas[scored], self.boxes_xywh[scored]):
+            first = scored[who][0]
             width, height = self.boxes_xywh[first, 2:]
             warnings.warn(
-                f"{self.file}: {int(found.where.sum())} of {len(scored)} people have an implausible area, first "
+                f"{self.file}: {int(who.sum())} of {len(scored)} people have an implausible area, first "
                 f"annotation {self.ids[first]} with {self.areas[first]:g} in a box of {width:g} x {height:g}: "
-                f"{found.effect()}; correct area, or set data.area=box",
+                f"{effect}; correct area, or set data.area=box",
                 stacklevel=4,
             )
 
-    def require_images(self, image_ids: npt.NDArray[np.int64], what: str) -> None:
-        """Raise ``InputError`` naming the ids that are none of this file's images; ``what`` names them."""
+    def require_images(self, image_ids: npt.NDArray[np.int64]) -> None:
+        """InputError naming those of the ids that are none of this file's images."""
         unknown = np.setdiff1d(image_ids, self.listed_image_ids)
         if len(unknown):
             shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
             raise InputError(
-                f"{self.file} does not list {len(unknown)} images that {what} (ids {shown}); "
-                "evaluate against the file that the boxes were made for"
+                f"{self.file} does not list {len(unknown)} of the images (ids {shown}); evaluate against the file that "
+                "the boxes were made for"
             )
 
     def restricted_to(self, image_ids: Iterable[int]) -> CocoGroundTruth:
         """The ground truth of some of the file's images alone; ``InputError`` for images that the file lacks."""
         chosen = np.unique(np.asarray(list(image_ids), dtype=np.int64))
-        self.require_images(chosen, "image_ids names")
+        self.require_images(chosen)
         kept = np.isin(self.image_ids, chosen)
         arrays = {name: getattr(self, name)[kept] for name in _PER_PERSON}
         return replace(self, listed_image_ids=chosen, **arrays)

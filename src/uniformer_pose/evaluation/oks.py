@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.evaluation.protocol import EvaluationProtocol, ScoreMode
+from uniformer_pose.evaluation.protocol import ScoreMode
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -21,9 +21,9 @@ IntArray = npt.NDArray[np.int64]
 # COCO counts the 20 best poses of an image; the soft NMS of the reference protocol stops there too.
 MAX_POSES_PER_IMAGE = 20
 
-# Upper bound on the numbers of one array while comparing poses (4 MB): an image may have thousands of boxes, and what
+# Upper bound on the numbers of one array while comparing poses (4 MB): an image may have thousands of people, and what
 # fits into a processor's cache is compared sooner.
-_BLOCK_ELEMENTS = 500_000
+BLOCK_ELEMENTS = 500_000
 
 # Enough to tell most poses apart.
 _FIRST_KEYPOINTS = 4
@@ -42,22 +42,6 @@ def keypoint_similarities(keypoints: Array, other_keypoints: Array, areas: Array
         return np.asarray(np.exp(-squared_distances / spread))
 
 
-def pairwise_oks(keypoints: Array, areas: Array, sigmas: Array) -> Array:
-    """OKS (N, N) of every pose with every other; keypoints (N, K, 2), areas (N,).
-
-    All keypoints count. The area of a pair is the mean of its two areas, since neither pose is the truth.
-    """
-    count, num_keypoints = keypoints.shape[:2]
-    oks = np.empty((count, count))
-    step = max(1, _BLOCK_ELEMENTS // max(1, count * num_keypoints))
-    for start in range(0, count, step):
-        rows = slice(start, start + step)
-        mean_areas = (areas[rows, None] + areas[None]) / 2
-        similarities = keypoint_similarities(keypoints[rows, None], keypoints[None], mean_areas, sigmas)
-        oks[rows] = similarities.mean(axis=-1)
-    return oks
-
-
 def pose_scores(
     box_scores: Array,
     keypoint_scores: Array,
@@ -71,7 +55,6 @@ def pose_scores(
     mean of all keypoint scores. ``bbox_rle``: box score + mean + maximum of the keypoint scores (Li et al.,
     RLE, ICCV 2021). The threshold matters only to ``bbox_keypoint``.
     """
-    EvaluationProtocol(score_mode=score_mode)  # InputError for a mode that there is not
     if score_mode == "bbox":
         return box_scores.copy()
     if score_mode == "keypoint":
@@ -84,23 +67,17 @@ def pose_scores(
 
 
 def oks_nms(
-    keypoints: Array,
-    scores: Array,
-    areas: Array,
-    sigmas: Array,
-    threshold: float = 0.9,
-    *,
-    image_ids: IntArray | None = None,
+    keypoints: Array, scores: Array, areas: Array, sigmas: Array, threshold: float, image_ids: IntArray
 ) -> IntArray:
     """Indices of the poses that stay: image by image as the ids rise, best first within an image.
 
-    A pose goes when its OKS with a better one of its image that stays is above the threshold. Keypoints (N, K, 2),
-    scores, areas and ``image_ids`` (N,), None for a single image. Of equally scored poses the earlier goes first.
+    A pose goes when its OKS with a better one of its image that stays is above the threshold; all keypoints count, and
+    the area is the mean of the two. Keypoints (N, K, 2), scores, areas and ``image_ids`` (N,). Of equally scored poses
+    the earlier goes first.
     """
-    images = np.zeros(len(scores), dtype=np.int64) if image_ids is None else image_ids
-    order = np.lexsort((-scores, images))
+    order = np.lexsort((-scores, image_ids))
     removed = np.zeros(len(order), dtype=bool)
-    for better, worse in _pairs_above(keypoints[order], areas[order], images[order], sigmas, threshold):
+    for better, worse in _pairs_above(keypoints[order], areas[order], image_ids[order], sigmas, threshold):
         starts = np.flatnonzero(np.diff(better, prepend=-1)).tolist()
         for start, stop in pairwise([*starts, len(better)]):
             if not removed[better[start]]:
@@ -118,15 +95,9 @@ def _pairs_above(
     """
     count, num_keypoints = keypoints.shape[:2]
     followers = np.searchsorted(images, images, side="right") - np.arange(count) - 1
-    ends = np.cumsum(followers)
     few = min(_FIRST_KEYPOINTS, num_keypoints)
-    block = max(1, _BLOCK_ELEMENTS // (2 * few))
-    start = 0
-    while start < count:
-        done = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + block, side="right")))
-        first = np.repeat(np.arange(start, stop), followers[start:stop])
-        second = first + 1 + np.arange(len(first)) + done - (ends - followers)[first]
+    for first, place in pairs_in_blocks(followers, numbers_per_pair=2 * few):
+        second = first + 1 + place
         mean_areas = (areas[first] + areas[second]) / 2
         some = keypoint_similarities(keypoints[first, :few], keypoints[second, :few], mean_areas, sigmas[:few])
         # With all other keypoints in the same place; the small number is more than the rounding.
@@ -134,42 +105,42 @@ def _pairs_above(
         first, second, mean_areas = first[hopeful], second[hopeful], mean_areas[hopeful]
         alike = keypoint_similarities(keypoints[first], keypoints[second], mean_areas, sigmas).mean(axis=-1) > threshold
         yield first[alike], second[alike]
+
+
+def pairs_in_blocks(partners: IntArray, *, numbers_per_pair: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """Rows that each pair with some ``partners`` (N,): the row of every pair, and which of its partners, from 0.
+
+    So many rows at a time that comparing their pairs takes ``BLOCK_ELEMENTS`` numbers, and at least one.
+    """
+    ends = np.cumsum(partners)
+    pairs = max(1, BLOCK_ELEMENTS // max(1, numbers_per_pair))
+    start = 0
+    while start < len(partners):
+        done = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + pairs, side="right")))
+        row = np.repeat(np.arange(start, stop), partners[start:stop])
+        yield row, np.arange(len(row)) + done - (ends - partners)[row]
         start = stop
 
 
 def soft_oks_nms(
-    keypoints: Array,
-    scores: Array,
-    areas: Array,
-    sigmas: Array,
-    threshold: float = 0.9,
-    max_poses: int = MAX_POSES_PER_IMAGE,
-    *,
-    image_ids: IntArray | None = None,
+    keypoints: Array, scores: Array, areas: Array, sigmas: Array, threshold: float, image_ids: IntArray
 ) -> IntArray:
-    """Indices of at most ``max_poses`` poses of each image, image by image, in the order they are picked.
+    """Indices of at most 20 poses of each image, image by image, in the order they are picked.
 
     Each pick is the pose with the best score left; then the scores of the others decay by ``exp(-OKS^2 /
     threshold)`` (Bodla et al., Soft-NMS, ICCV 2017, the Gaussian form). The decayed scores only decide the
-    order of picking. Shapes and ties as in ``oks_nms``.
+    order of picking. Shapes, OKS and ties as in ``oks_nms``.
     """
-    images = np.zeros(len(scores), dtype=np.int64) if image_ids is None else image_ids
-    order = np.argsort(images, kind="stable")
-    starts = np.flatnonzero(np.diff(images[order], prepend=images[order][:1] - 1))
+    order = np.argsort(image_ids, kind="stable")
     kept = []
-    for rows in np.split(order, starts[1:]):
-        similarity = pairwise_oks(keypoints[rows], areas[rows], sigmas)
-        kept.append(rows[_soft_picks(similarity, scores[rows], threshold, max_poses)])
-    return np.concatenate(kept)
-
-
-def _soft_picks(similarity: Array, scores: Array, threshold: float, max_poses: int) -> IntArray:
-    decay = np.exp(-np.square(similarity) / threshold)
-    decayed = scores.astype(np.float64, copy=True)
-    left = np.ones(len(scores), dtype=bool)
-    picked = np.zeros(min(max_poses, len(scores)), dtype=np.int64)
-    for turn in range(len(picked)):
-        best = int(np.argmax(np.where(left, decayed, -np.inf)))
-        picked[turn], left[best] = best, False
-        decayed *= decay[best]
-    return picked
+    for rows in np.split(order, np.flatnonzero(np.diff(image_ids[order])) + 1):
+        decayed, left = scores[rows].astype(np.float64), np.ones(len(rows), dtype=bool)
+        for _ in range(min(MAX_POSES_PER_IMAGE, len(rows))):
+            best = int(np.argmax(np.where(left, decayed, -np.inf)))
+            left[best] = False
+            kept.append(rows[best])
+            mean_areas = (areas[rows[best]] + areas[rows]) / 2
+            oks = keypoint_similarities(keypoints[rows[best]], keypoints[rows], mean_areas, sigmas).mean(axis=-1)
+            decayed *= np.exp(-np.square(oks) / threshold)
+    return np.array(kept, dtype=np.int64)

@@ -15,7 +15,7 @@ from torchmetrics.utilities import dim_zero_cat
 from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
 from uniformer_pose.errors import DivergedError
-from uniformer_pose.evaluation.coco_metrics import protocol_metrics
+from uniformer_pose.evaluation.coco_metrics import coco_keypoint_metrics
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
@@ -63,7 +63,7 @@ class PoseMetric(Metric):
             return {}
         if self.is_part:
             self.ground_truth = self.ground_truth.restricted_to(self.predictions.image_ids)
-        return protocol_metrics(self.ground_truth, self.predictions, self.protocol)
+        return coco_keypoint_metrics(self.ground_truth, self.predictions, self.protocol)
 
     def _gathered(self) -> PosePredictions:
         """The poses in image pixels, each box once; an error if one is missing or not finite."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -12,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco_json import Integer, each_record, garbage_collection_paused
+from uniformer_pose.data.coco_json import UNFIT, Integer, garbage_collection_paused
 from uniformer_pose.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -53,25 +52,15 @@ class PosePredictions:
     """(N, K)"""
 
     def __post_init__(self) -> None:
-        count = len(self.ids)
-        num_keypoints = self.keypoints_in_image.shape[1] if self.keypoints_in_image.ndim == 3 else -1
-        shapes: dict[str, tuple[int, ...]] = {
-            "ids": (count,),
-            "image_ids": (count,),
-            "boxes_xywh": (count, 4),
-            "box_scores": (count,),
-            "areas": (count,),
-            "keypoints_in_image": (count, num_keypoints, 2),
-            "keypoint_scores": (count, num_keypoints),
-        }
-        for name, shape in shapes.items():
-            array = np.asarray(getattr(self, name))
-            integers = name in ("ids", "image_ids")
-            if array.size and array.dtype.kind not in ("iu" if integers else "iuf"):
-                raise ValueError(f"{name} must hold {'integers' if integers else 'numbers'}, not {array.dtype}")
-            if array.shape != shape:
-                raise ValueError(f"{name} has shape {array.shape}; {count} ids ask for {shape}".replace("-1", "K"))
-            object.__setattr__(self, name, array.astype(np.int64 if integers else np.float64, copy=False))
+        count, keypoints = len(self.ids), np.shape(self.keypoint_scores)[1:]
+        shapes = {"boxes_xywh": (count, 4), "keypoints_in_image": (count, *keypoints, 2)}
+        shapes["keypoint_scores"] = (count, *keypoints)
+        for name in (field.name for field in fields(self)):
+            kind = np.int64 if name in ("ids", "image_ids") else np.float64
+            array = np.asarray(getattr(self, name)).astype(kind, casting="same_kind", copy=False)
+            if array.shape != shapes.get(name, (count,)):
+                raise ValueError(f"{name} has shape {array.shape}, not {shapes.get(name, (count,))}")
+            object.__setattr__(self, name, array)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,15 +73,8 @@ class PosePredictions:
     @classmethod
     def empty(cls, num_keypoints: int) -> PosePredictions:
         """No poses, of figures with ``num_keypoints`` keypoints."""
-        return cls(
-            ids=np.zeros(0, np.int64),
-            image_ids=np.zeros(0, np.int64),
-            boxes_xywh=np.zeros((0, 4)),
-            box_scores=np.zeros(0),
-            areas=np.zeros(0),
-            keypoints_in_image=np.zeros((0, num_keypoints, 2)),
-            keypoint_scores=np.zeros((0, num_keypoints)),
-        )
+        none, scores = np.zeros(0, np.int64), np.zeros((0, num_keypoints))
+        return cls(none, none, np.zeros((0, 4)), np.zeros(0), np.zeros(0), np.zeros((0, num_keypoints, 2)), scores)
 
     @classmethod
     def from_results(cls, results: Sequence[CocoResult]) -> PosePredictions:
@@ -139,26 +121,20 @@ class PosePredictions:
         """
         values = (self.boxes_xywh, self.box_scores, self.areas, self.keypoints_in_image, self.keypoint_scores)
         finite = [np.isfinite(array).all(axis=tuple(range(1, array.ndim))) for array in values]
-        self._reject(
-            ~np.all(finite, axis=0), "hold NaN or infinity", "nothing was scored: check the network for divergence"
-        )
-        self._reject(
-            self.areas <= 0,
-            "have an area that is not positive",
-            "the area is that of the crop's region in image pixels",
-        )
         order = np.lexsort((self.ids, self.image_ids))
         again = np.zeros(len(self), dtype=np.bool_)
         again[order[1:]] = (np.diff(self.image_ids[order]) == 0) & (np.diff(self.ids[order]) == 0)
-        self._reject(again, "repeat the image id and id of an earlier one", "give each pose its own id")
-
-    def _reject(self, unusable: npt.NDArray[np.bool_], what: str, advice: str) -> None:
-        if unusable.any():
-            index = int(np.flatnonzero(unusable)[0])
-            raise InputError(
-                f"{int(unusable.sum())} of {len(self)} predictions {what}, first image {self.image_ids[index]} id "
-                f"{self.ids[index]}; {advice}"
-            )
+        for unusable, what in (
+            (~np.all(finite, axis=0), "hold NaN or infinity (has the network diverged?)"),
+            (self.areas <= 0, "have an area that is not positive"),
+            (again, "repeat the image id and id of an earlier one"),
+        ):
+            if unusable.any():
+                index = int(np.flatnonzero(unusable)[0])
+                raise InputError(
+                    f"{int(unusable.sum())} of {len(self)} predictions {what}, first image {self.image_ids[index]} id "
+                    f"{self.ids[index]}; nothing is scored"
+                )
 
 
 def coco_results_of(records: Sequence[Mapping[str, Any]]) -> list[CocoResult]:
@@ -166,12 +142,12 @@ def coco_results_of(records: Sequence[Mapping[str, Any]]) -> list[CocoResult]:
     try:
         with garbage_collection_paused():
             return msgspec.convert(records, list[CocoResult])
-    except (msgspec.ValidationError, UnicodeError):
-        plain = json.loads(json.dumps(list(records), default=_plain))
-        results, problems = each_record(plain, CocoResult)
-        for index, problem in problems.items():
-            raise InputError(f"prediction record {index} {problem}") from None
-        return [result for result in results if result is not None]
+    except UNFIT:
+        pass
+    try:
+        return msgspec.json.decode(msgspec.json.encode(records, enc_hook=_plain), type=list[CocoResult])
+    except (*UNFIT, TypeError) as error:
+        raise InputError(f"the predictions are no COCO results ({error})") from None
 
 
 def _plain(value: Any) -> Any:

@@ -17,8 +17,7 @@ class EvaluationProtocol:
     """The published protocol by default: flip test, box score x keypoint scores, OKS-NMS at 0.9.
 
     ``keypoint_score_threshold`` is the least score of a keypoint that counts in a pose's score;
-    ``nms_threshold`` the OKS above which the weaker of two poses goes. ``matching`` has one choice left: checkpoints of
-    before name it.
+    ``nms_threshold`` the OKS above which the weaker of two poses goes.
 
     Raises ``InputError`` for a mode that there is not, and for an ``nms_threshold`` that no OKS can have.
     """
@@ -28,7 +27,6 @@ class EvaluationProtocol:
     nms_mode: NmsMode = "oks_nms"
     keypoint_score_threshold: Share = 0.2
     nms_threshold: Share = 0.9
-    matching: Literal["arrays"] = "arrays"
 
     def __post_init__(self) -> None:
         for name, choices in (("score_mode", ScoreMode), ("nms_mode", NmsMode)):
@@ -36,6 +34,4 @@ class EvaluationProtocol:
             if value not in get_args(choices):
                 raise InputError(f"{name} is {value!r}; choose one of {', '.join(get_args(choices))}")
         if not 0 < self.nms_threshold <= 1:
-            raise InputError(
-                f"nms_threshold is {self.nms_threshold}; an OKS lies between 0 and 1, the usual threshold is 0.9"
-            )
+            raise InputError(f"nms_threshold is {self.nms_threshold}; an OKS lies between 0 and 1, usual is 0.9")

@@ -9,7 +9,7 @@ from typing import Any
 
 from uniformer_pose.data.coco import AREA_OF_BOX
 from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, metrics_by_keypoint, metrics_by_size, select_poses
-from uniformer_pose.evaluation.error_types import keypoint_errors
+from uniformer_pose.evaluation.error_types import error_types
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
@@ -38,54 +38,46 @@ class Evaluation:
     @property
     def part(self) -> str:
         """Of how many images the numbers are, in words; nothing where they are of all."""
-        return "" if self.complete else f"{self._images} of {self._all_images} images"
+        return "" if self.complete else "{images} of {of} images".format(**self.record)
 
     @property
     def record(self) -> dict[str, float]:
         """The metrics as files hold them: those of a part of the images say so."""
-        part = {} if self.complete else {"partial": True, "images": self._images, "of": self._all_images}
-        return {**self.metrics, **part}
-
-    @property
-    def _images(self) -> int:
-        return len(self.ground_truth.listed_image_ids)
-
-    @property
-    def _all_images(self) -> int:
-        return max(self._images, self.ground_truth.images_in_file)
+        images = len(self.ground_truth.listed_image_ids)
+        part = {"partial": True, "images": images, "of": max(images, self.ground_truth.images_in_file)}
+        return self.metrics | ({} if self.complete else part)
 
 
 def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProtocol) -> str:
     """Write the files of an evaluation; returns its tables, and where the files are, as text.
 
     ``metrics.json``: the ten numbers. ``metrics_by_size.json``, ``metrics_by_keypoint.json``: AP for people of one
-    size, and for one keypoint. ``keypoint_errors.json``: distances. ``predictions.json``: COCO results, rescored,
-    after NMS; pycocotools gives the ten numbers for them. ``timing.json``: seconds. ``report.md``: the tables. The
-    metrics and the tables of a part of the images say of how many.
+    size, and for one keypoint. ``error_types.json``: how many keypoints are mistaken in which way.
+    ``predictions.json``: COCO results, rescored, after NMS; pycocotools gives the ten numbers for them.
+    ``timing.json``: seconds. ``report.md``: the tables. The metrics and the tables of a part of the images say of how
+    many.
     """
-    truth, part = evaluation.ground_truth, evaluation.part
-    results = coco_results(evaluation.predictions, protocol, skeleton=truth.skeleton, category_id=truth.category_id)
-    poses, scores = select_poses(evaluation.predictions, protocol, truth.skeleton.oks_sigmas)
-    by_size = metrics_by_size(truth, poses, scores)
-    by_keypoint = metrics_by_keypoint(truth, poses, scores)
+    truth, predictions, part = evaluation.ground_truth, evaluation.predictions, evaluation.part
+    reported = select_poses(predictions, protocol, truth.skeleton.oks_sigmas)
+    by_size, by_keypoint = metrics_by_size(truth, *reported), metrics_by_keypoint(truth, *reported)
+    results = coco_results(predictions, protocol, skeleton=truth.skeleton, category_id=truth.category_id)
     write_json(folder / "metrics.json", evaluation.record)
     write_json(folder / "metrics_by_size.json", by_size)
     write_json(folder / "metrics_by_keypoint.json", by_keypoint)
-    write_json(folder / "keypoint_errors.json", keypoint_errors(truth, evaluation.predictions))
+    write_json(folder / "error_types.json", error_types(truth, reported[0]).counts())
     write_json(folder / "predictions.json", results, indent=None)
     time = ""
     if evaluation.seconds:
-        time = format_seconds(evaluation.seconds, len(evaluation.predictions))
-        timing = {"crops": len(evaluation.predictions), "seconds": evaluation.seconds}
-        write_json(folder / "timing.json", timing)
+        time = format_seconds(evaluation.seconds, len(predictions))
+        write_json(folder / "timing.json", {"crops": len(predictions), "seconds": evaluation.seconds})
     warning = part and f"Partial evaluation: {part}, not comparable with that of all."
     tables = [size_table(by_size), keypoint_table(by_keypoint)]
     area = f", area: {AREA_OF_BOX:g} x width x height of the box" if truth.area == "box" else ""
+    name = truth.file.name + (part and f" ({part})")
     markdown = [
         warning,
-        markdown_table(metrics_table({truth.file.name + (part and f" ({part})"): evaluation.metrics})),
-        *map(markdown_table, tables),
-        f"Time: {time}" if time else "",
+        *map(markdown_table, [metrics_table({name: evaluation.metrics}), *tables]),
+        time and f"Time: {time}",
         f"Protocol: `{protocol}`{area}",
     ]
     write_text(folder / "report.md", "\n\n".join(filter(None, markdown)) + "\n")
@@ -94,11 +86,10 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
             warning,
             text_table(metrics_table({"": evaluation.metrics})),
             *(f"\n{text_table(table)}" for table in tables),
-            "",
-            *([f"time                {time}"] if time else []),
+            time and f"\ntime                {time}",
             f"metrics             {folder / 'metrics.json'}",
             f"as Markdown         {folder / 'report.md'}",
-            f"keypoint errors     {folder / 'keypoint_errors.json'}",
+            f"kinds of mistakes   {folder / 'error_types.json'}",
             f"predictions         {folder / 'predictions.json'} ({len(results)} poses)",
         ]
     )
@@ -124,17 +115,19 @@ def metrics_table(metrics_by_name: Mapping[str, Mapping[str, float]], name_of_ro
 
 def size_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Header and rows of text of what ``metrics_by_size`` gave."""
-    lines = [["person size", "people", *_COLUMNS]]
-    for row in rows:
-        end = "and more" if row["to_pixels"] is None else f"to {row['to_pixels']}"
-        lines.append([f"{row['from_pixels']} {end} px", str(row["people"]), *_numbers(row, _COLUMNS)])
-    return lines
+    ends = ["and more" if row["to_pixels"] is None else f"to {row['to_pixels']}" for row in rows]
+    names = [f"{row['from_pixels']} {end} px" for row, end in zip(rows, ends, strict=True)]
+    return _people_table("person size", dict(zip(names, rows, strict=True)))
 
 
 def keypoint_table(rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Header and rows of text of what ``metrics_by_keypoint`` gave."""
+    return _people_table("keypoint", rows)
+
+
+def _people_table(name_of_rows: str, rows: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     lines = [[name, str(row["people"]), *_numbers(row, _COLUMNS)] for name, row in rows.items()]
-    return [["keypoint", "people", *_COLUMNS], *lines]
+    return [[name_of_rows, "people", *_COLUMNS], *lines]
 
 
 def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -40,15 +40,13 @@ def coco_results(
     require_usable(predictions, skeleton)
     poses, scores = select_poses(predictions, protocol or EvaluationProtocol(), skeleton.oks_sigmas)
     triplets = np.concatenate([poses.keypoints_in_image, poses.keypoint_scores[..., None]], axis=-1)
-    flat = triplets.reshape(len(poses), 3 * poses.num_keypoints).tolist()
+    flat = triplets.reshape(len(poses), 3 * poses.num_keypoints)
+    columns = (poses.image_ids, flat, scores, poses.boxes_xywh)
     results = [
-        {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score}
-        for image_id, keypoints, score in zip(poses.image_ids.tolist(), flat, scores.tolist(), strict=True)
+        {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score, "bbox": box}
+        for image_id, keypoints, score, box in zip(*(column.tolist() for column in columns), strict=True)
     ]
-    if with_boxes:
-        for result, box in zip(results, poses.boxes_xywh.tolist(), strict=True):
-            result["bbox"] = box
-    return results
+    return results if with_boxes else [{name: r[name] for name in r if name != "bbox"} for r in results]
 
 
 def write_submission(
@@ -72,15 +70,14 @@ def write_submission(
     from its keypoints, as for every published result, and its APM and APL are not quite those of our own evaluation.
     """
     results = coco_results(predictions, protocol, skeleton=skeleton, with_boxes=False)
-    if not complete:
-        file = folder / "predictions_partial.json"
-        write_json(file, results, indent=None)
-        return f"Only a part of the images was looked at: nothing to upload.\npredictions         {file}"
     images = re.sub(r"^(image_info|person_keypoints|instances)_", "", image_file.stem)
     plain = re.sub(r"[^A-Za-z0-9.-]+", "-", algorithm).strip("-.") or "algorithm"
-    name = f"person_keypoints_{images}_{plain}_results"
+    name = f"person_keypoints_{images}_{plain}_results" if complete else "predictions_partial"
     file, archive = folder / f"{name}.json", folder / f"{name}.zip"
     write_json(file, results, indent=None)
+    written = f"predictions         {file} ({len(results)} poses)"
+    if not complete:
+        return f"Partial evaluation: nothing to upload.\n{written}"
     with write_whole(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.write(file, file.name)
-    return f"predictions         {file} ({len(results)} poses)\nto upload           {archive}"
+    return f"{written}\nto upload           {archive}"

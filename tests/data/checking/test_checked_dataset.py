@@ -133,7 +133,7 @@ VARIANTS: list[tuple[str, str, Plant]] = [
     ("image_unusable", "loop", link_to_itself),
     ("image_unusable", "says 192x210", lambda data: data.train["images"][7].update(width=210)),
     ("image_unusable", "data.image_orientation=displayed", turned_picture),
-    ("entry_invalid", "'file_name'", add_image(file_name=7)),
+    ("entry_invalid", "$.file_name", add_image(file_name=7)),
     ("entry_invalid", "leaves the image folder", add_image(file_name="../secret.jpg")),
     ("entry_invalid", "has the id", lambda data: data.train["images"].append({**data.train["images"][13]})),
     ("entry_invalid", "is in image 999", change(21, image_id=999)),

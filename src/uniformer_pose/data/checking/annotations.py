@@ -22,6 +22,7 @@ from uniformer_pose.data.coco import (
     AreaSource,
     PersonInstances,
     annotations_of,
+    categories_of,
     ground_truth_of,
     images_of,
     implausible_areas,
@@ -43,6 +44,7 @@ from uniformer_pose.skeleton import Skeleton
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+Sound = AnnotationFile[AnnotationRecord]
 Add = Callable[..., None]
 T = TypeVar("T", ImageRecord, AnnotationRecord)
 
@@ -83,7 +85,7 @@ def without_file(error: InputError, file: Path) -> str:
     return str(error).removeprefix(f"{file}: ")
 
 
-def _sound_entries(split: Split, skeleton: Skeleton, categories: Sequence[str | int] | None) -> AnnotationFile | None:
+def _sound_entries(split: Split, skeleton: Skeleton, categories: Sequence[str | int] | None) -> Sound | None:
     """The file without the entries that the reader would refuse; None where its categories do not fit the skeleton."""
     file, content = split.annotations, read_json(split.annotations)
     if not isinstance(content, dict) or not _list(content, "images"):
@@ -139,7 +141,7 @@ def _usable(
 
 
 def _as_read(
-    sound: AnnotationFile,
+    sound: Sound,
     split: Split,
     skeleton: Skeleton,
     categories: Sequence[str | int] | None,
@@ -159,7 +161,7 @@ def _as_read(
 
 
 def _check_people(
-    sound: AnnotationFile,
+    sound: Sound,
     split: Split,
     people: PersonInstances,
     skeleton: Skeleton,
@@ -170,7 +172,8 @@ def _check_people(
     scored: Severity = "error" if split.name == "val" else "remark"
     images = images_of(sound.images, split.annotations)
     sound.annotations = [record for record in sound.annotations or [] if not record.iscrowd]
-    of = annotations_of(sound, split.annotations, skeleton, categories)
+    file = split.annotations
+    of = annotations_of(sound, file, skeleton, categories_of(sound, file, skeleton, categories))
     file_names, sizes = images.file_names[of.image_of_record], images.sizes_wh[of.image_of_record]
     boxes, points, labelled = of.boxes_xywh, of.keypoints[..., :2], np.asarray(of.keypoints[..., 2] > 0)
 
@@ -194,9 +197,8 @@ def _check_people(
     far = np.maximum(low - points, points - high).max(axis=2) > reach[:, None]
     far &= labelled & ~beyond & kept[:, None]
     add("keypoint_outside_box", far.any(axis=1), lambda i: f"has {far[i].sum()} of {labelled[i].sum()} there")
-    said = [record.num_keypoints for record in of.records]
-    decides = [n is not None and bool(n) != is_so for n, is_so in zip(said, anybody.tolist(), strict=True)]
-    wrong = np.array(decides, dtype=np.bool_)
+    said = of.num_keypoints
+    wrong = (said >= 0) & ((said > 0) != anybody)
     add("num_keypoints_wrong", wrong, lambda i: f"says {said[i]} and has {labelled[i].sum()} labelled", scored)
     rows = np.concatenate([of.image_of_record[:, None], boxes, points.reshape(len(boxes), -1)], axis=1)
     again = np.ones(len(rows), dtype=np.bool_)
@@ -209,13 +211,13 @@ def _check_people(
 
 
 def _check_areas(of: Annotations, anybody: BoolArray, kept: BoolArray, add: Add, scored: Severity) -> None:
-    areas = np.array([np.nan if record.area is None else record.area for record in of.records], dtype=np.float64)
+    areas = of.areas
     missing = np.isnan(areas) | ((areas <= 0) & anybody)
     add("area_unusable", missing, lambda i: f"has area {areas[i]:g}", scored)
     judged = np.flatnonzero(kept & ~missing)
-    for found in implausible_areas(areas[judged], of.boxes_xywh[judged]):
-        odd = np.isin(np.arange(len(areas)), judged[found.where])
-        words = "has area {:g} in a box of {:g} x {:g}: " + found.effect()
+    for who, effect in implausible_areas(areas[judged], of.boxes_xywh[judged]):
+        odd = np.isin(np.arange(len(areas)), judged[who])
+        words = "has area {:g} in a box of {:g} x {:g}: " + effect
         add("area_unusable", odd, lambda i, words=words: words.format(areas[i], *of.boxes_xywh[i, 2:]))
 
 
