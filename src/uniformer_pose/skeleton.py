@@ -8,25 +8,40 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import yaml
 
-from uniformer_pose.errors import InputError, one_line, printable
+from uniformer_pose.errors import InputError, one_line
 
 _SHIPPED = Path(__file__).parent / "skeletons"
-_FIELDS = ("name", "keypoints", "left_right_pairs", "upper_body", "lower_body", "limbs")
 
 _WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")  # of snake_case, camelCase, L-Ear, LFrontPaw
 _NO_SIDE = re.compile("bright|copyright|upright|outright|fright|wright|cleft|leftover")  # words that begin so
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
-_SERIES = 7  # letters from l to r: so many names that differ in one letter are a series and not sides
+
+
+class _Keypoint(msgspec.Struct, forbid_unknown_fields=True):
+    sigma: float
+    colour: tuple[int, int, int]
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    """What a skeleton's YAML file holds."""
+
+    name: str
+    keypoints: dict[str, _Keypoint]
+    left_right_pairs: list[tuple[str, str]]
+    upper_body: list[str]
+    lower_body: list[str]
+    limbs: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -48,33 +63,25 @@ class Skeleton:
     limbs: tuple[tuple[str, str], ...]
 
     def __post_init__(self) -> None:
+        for problem in self._contradictions():
+            raise InputError(f"skeleton {self.name!r:.80}: {problem}")
+
+    def _contradictions(self) -> Iterator[str]:
         if not self.keypoint_names:
-            raise InputError(f"skeleton {self.name!r} has no keypoints; list at least one")
-        in_pairs = list(chain.from_iterable(self.left_right_pairs))
-        named = {"left_right_pairs": in_pairs, "limbs": chain.from_iterable(self.limbs)}
-        for field, names in {**named, "upper_body": self.upper_body, "lower_body": self.lower_body}.items():
-            for name in names:
-                if name not in self.keypoint_names:
-                    raise InputError(
-                        f"skeleton {self.name!r:.80}: {field} names {name!r:.80}, which is none of its keypoints "
-                        f"({', '.join(self.keypoint_names)})"
-                    )
+            yield "has no keypoints; list at least one"
+        in_pairs, halves = list(chain.from_iterable(self.left_right_pairs)), self.upper_body + self.lower_body
+        unknown = {*in_pairs, *halves, *chain.from_iterable(self.limbs)} - {*self.keypoint_names}
+        if unknown:
+            known = ", ".join(self.keypoint_names)
+            yield f"names {', '.join(sorted(unknown))[:80]}, which is none of its keypoints ({known})"
         repeated = [name for name, count in Counter(in_pairs).items() if count > 1]
-        if repeated:
-            # Mirroring twice must give every keypoint back, so no keypoint may have two partners or be its own.
-            raise InputError(
-                f"skeleton {self.name!r}: {', '.join(sorted(repeated))} stands more than once in left_right_pairs; "
-                "a keypoint has one mirror partner or none"
-            )
-        halves = self.upper_body + self.lower_body
+        if repeated:  # mirroring twice must give every keypoint back
+            yield f"{', '.join(sorted(repeated))} stands more than once in left_right_pairs; give one partner or none"
         odd = sorted(name for name in self.keypoint_names if halves.count(name) != 1)
         if halves and odd:
-            raise InputError(
-                f"skeleton {self.name!r}: upper_body and lower_body together must hold every keypoint once; "
-                f"check {', '.join(odd)}, or leave both empty"
-            )
-        if not all(np.isfinite(s) and s > 0 for s in self.sigmas):
-            raise InputError(f"skeleton {self.name!r}: every sigma must be a positive number")
+            yield f"upper_body and lower_body, if not empty, hold every keypoint once; check {', '.join(odd)}"
+        if not all(np.isfinite(sigma) and sigma > 0 for sigma in self.sigmas):
+            yield "every sigma must be a positive number"
 
     @property
     def num_keypoints(self) -> int:
@@ -91,9 +98,8 @@ class Skeleton:
 
     def sides_without_partner(self) -> str | None:
         """A sentence on the keypoints whose mirror partner is none, or not that of their name; None where all fit."""
-        partners = dict([*self.left_right_pairs, *(pair[::-1] for pair in self.left_right_pairs)])
         pairs, lone = mirror_pairs(self.keypoint_names)
-        expected = dict([*pairs, *(pair[::-1] for pair in pairs)])
+        partners, expected = ({**dict(p), **{b: a for a, b in p}} for p in (self.left_right_pairs, pairs))
         named = []
         for name in self.keypoint_names:
             other = partners.get(name)
@@ -175,30 +181,20 @@ class Skeleton:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], *, source: str = "skeleton") -> Skeleton:
         """The skeleton that ``to_dict`` wrote; ``source`` names the file in error messages."""
-        if not isinstance(fields, Mapping) or set(fields) != set(_FIELDS):
-            found = ", ".join(map(str, fields)) if isinstance(fields, Mapping) else type(fields).__name__
-            raise InputError(f"{source}: a skeleton holds exactly {', '.join(_FIELDS)}; found {found}")
         try:
-            keypoints = {str(name): dict(entry) for name, entry in fields["keypoints"].items()}
-            if any(set(entry) != {"sigma", "colour"} or len(entry["colour"]) != 3 for entry in keypoints.values()):
-                raise InputError(f"{source}: a keypoint needs a sigma and a colour of three numbers, and nothing else")
-            colours = [entry["colour"] for entry in keypoints.values()]
+            read = msgspec.convert(fields, _File)
             return cls(
-                name=str(fields["name"]),
-                keypoint_names=tuple(keypoints),
-                sigmas=tuple(float(entry["sigma"]) for entry in keypoints.values()),
-                colours=tuple((int(red), int(green), int(blue)) for red, green, blue in colours),
-                left_right_pairs=tuple((str(left), str(right)) for left, right in fields["left_right_pairs"]),
-                upper_body=tuple(map(str, fields["upper_body"])),
-                lower_body=tuple(map(str, fields["lower_body"])),
-                limbs=tuple((str(first), str(second)) for first, second in fields["limbs"]),
+                name=read.name,
+                keypoint_names=tuple(read.keypoints),
+                sigmas=tuple(keypoint.sigma for keypoint in read.keypoints.values()),
+                colours=tuple(keypoint.colour for keypoint in read.keypoints.values()),
+                left_right_pairs=tuple(read.left_right_pairs),
+                upper_body=tuple(read.upper_body),
+                lower_body=tuple(read.lower_body),
+                limbs=tuple(read.limbs),
             )
-        except InputError:
-            raise
-        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise InputError(
-                f"{source}: not a skeleton ({printable(str(error))[:300]}); compare with {_SHIPPED.name}/coco_17.yaml"
-            ) from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InputError(f"{source}: {one_line(error)}; compare with {_SHIPPED.name}/coco_17.yaml") from error
 
 
 def plain_name(name: object) -> str:
@@ -225,26 +221,17 @@ def mirror_pairs(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]
     as in ``lear`` and ``paw_fl``, ``l`` and ``r`` are sides only where the partner is among the names.
     """
     by_plain_name = {plain_name(name): name for name in names}
-    alike = Counter(_without_letter(plain, place) for plain in by_plain_name for place in range(len(plain)))
-
-    def in_series(plain: str, other: str) -> bool:
-        return len(plain) == len(other) and alike[_without_letter(plain, _first_difference(plain, other))] >= _SERIES
-
-    others = {plain: [o for o in _other_side(name) if not in_series(plain, o)] for plain, name in by_plain_name.items()}
-    sided = {plain: found for plain, found in others.items() if found}
-    unsided = {
-        plain: [other for other in _other_end(name) if not in_series(plain, other)]
-        for plain, name in by_plain_name.items()
-        if plain not in sided
+    sided = {plain for plain, name in by_plain_name.items() if _other_side(name)}
+    others = {plain: _other_side(name) or _other_end(name) for plain, name in by_plain_name.items()}
+    there = {plain: found & others.keys() for plain, found in others.items()}
+    partner = {
+        plain: other for plain, found in there.items() for other in found if {plain} == there[other] and len(found) == 1
     }
-    partner: dict[str, str] = {}
-    for group in (sided, unsided):
-        there = {plain: [other for other in found if other in group] for plain, found in group.items()}
-        partner |= {plain: found[0] for plain, found in there.items() if len(found) == 1 == len(there[found[0]])}
-    lefts = [plain for plain, other in partner.items() if plain[_first_difference(plain, other)] == "l"]
+    # Where the two begin to differ the left one has an l, which comes before r.
+    lefts = [plain for plain, other in partner.items() if plain < other]
     return (
         [(by_plain_name[left], by_plain_name[partner[left]]) for left in lefts],
-        [by_plain_name[plain] for plain in sided if plain not in partner],
+        [name for plain, name in by_plain_name.items() if plain in sided and plain not in partner],
     )
 
 
@@ -270,16 +257,8 @@ def _other_end(name: str) -> set[str]:
         "".join([*words[:place], word[:end] + _OTHER_SIDE[word[end]] + word[end + 1 :], *words[place + 1 :]])
         for place, word in enumerate(words)
         for end in {0, len(word) - 1}
-        if word[end] in ("l", "r")
+        if len(word) + len(words) > 2 and word[end] in ("l", "r")  # not l and r among a, b, c
     }
-
-
-def _first_difference(one: str, other: str) -> int:
-    return next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-
-
-def _without_letter(plain: str, place: int) -> tuple[str, str]:
-    return plain[:place], plain[place + 1 :]
 
 
 def load_skeleton(name_or_path: str | Path) -> Skeleton:
@@ -292,12 +271,6 @@ def load_skeleton(name_or_path: str | Path) -> Skeleton:
         raise InputError(f"no skeleton {str(name_or_path)!r}; give one of {shipped}, or the path of a YAML file")
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
-        raise InputError(f"{path}: not valid YAML ({one_line(error)}); compare with coco_17.yaml") from error
-    try:
-        return Skeleton.from_dict(fields, source=str(path))
-    except InputError as error:
-        line = str(error)
-        raise InputError(line if line.startswith(str(path)) else f"{path}: {line}") from error
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no date
+        raise InputError(f"{path}: cannot be read as YAML ({one_line(error)})") from error
+    return Skeleton.from_dict(fields, source=str(path))
