@@ -62,23 +62,17 @@ def test_annotations_keep_cocos_rules(dataset, split):
     assert any(a["iscrowd"] for a in annotations(dataset)["annotations"])
 
 
-def test_detections_are_coco_results_near_the_people_with_some_false_alarms(tmp_path):
+def test_detections_find_most_people_with_slightly_wrong_boxes(tmp_path):
     write_synthetic_dataset(tmp_path, **(SMALL | {"num_train_images": 25, "num_val_images": 0}))
     detections = json.loads((tmp_path / "person_detection_results" / "train_detections.json").read_text())
     people = [a for a in annotations(tmp_path)["annotations"] if not a["iscrowd"]]
     found = 0
     for person in people:
-        x, y, width, height = person["bbox"]
-        near = [d for d in detections if d["image_id"] == person["image_id"] and d["score"] >= 0.6]
-        close = [np.abs(np.subtract(d["bbox"], person["bbox"])) <= 0.3 * np.array([width, height] * 2) for d in near]
-        found += any(map(np.all, close))
+        tolerance = 0.3 * np.array(person["bbox"][2:] * 2)
+        near = [d["bbox"] for d in detections if d["image_id"] == person["image_id"] and d["score"] >= 0.6]
+        found += any((np.abs(np.subtract(box, person["bbox"])) <= tolerance).all() for box in near)
     assert 0.8 * len(people) < found < len(people)
-    assert any(d["score"] < 0.35 for d in detections)
-    for detection in detections:
-        x, y, width, height = detection["bbox"]
-        assert (set(detection), detection["category_id"]) == ({"image_id", "category_id", "bbox", "score"}, 1)
-        assert 0 < detection["score"] <= 1
-        assert min(x, y, width - 1, height - 1) >= 0
+    assert any(d["score"] < 0.35 for d in detections)  # false alarms
 
 
 def test_the_same_settings_write_nothing_again_and_others_are_refused_by_name_until_overwrite(tmp_path):
@@ -94,29 +88,23 @@ def test_the_same_settings_write_nothing_again_and_others_are_refused_by_name_un
     assert len(annotations(tmp_path)["images"]) == 2
 
 
-def test_files_of_another_origin_are_never_replaced(tmp_path):
-    foreign = tmp_path / "annotations" / "person_keypoints_train.json"
-    foreign.parent.mkdir()
+@pytest.mark.parametrize("name", ["annotations/person_keypoints_train.json", "images/train/000000000001.jpg"])
+def test_files_of_another_origin_are_never_replaced(tmp_path, name):
+    foreign = tmp_path / name
+    foreign.parent.mkdir(parents=True)
     foreign.write_text('{"info": {"description": "COCO 2017 Dataset"}}')
     with pytest.raises(InputError, match="not written by the synthetic generator"):
         write_synthetic_dataset(tmp_path, **SMALL, overwrite=True)
-    foreign.unlink()
-    photo = tmp_path / "images" / "train" / "000000000001.jpg"
-    photo.parent.mkdir(parents=True)
-    photo.write_bytes(b"a photo")
-    with pytest.raises(InputError, match="choose another root"):
-        write_synthetic_dataset(tmp_path, **SMALL, overwrite=True)
-    assert photo.read_bytes() == b"a photo"
+    assert foreign.read_text() == '{"info": {"description": "COCO 2017 Dataset"}}'
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_interrupted_run_leaves_no_annotations_and_the_next_one_completes_it(dataset, tmp_path, workers):
+def test_an_interrupted_run_leaves_no_annotations_and_the_next_one_completes_it(dataset, tmp_path):
     def interrupt(done, total):
         if done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_synthetic_dataset(tmp_path, **SMALL, workers=workers, on_progress=interrupt)
+        write_synthetic_dataset(tmp_path, **SMALL, workers=2, on_progress=interrupt)
     assert not list(tmp_path.rglob("*.json"))
     assert write_synthetic_dataset(tmp_path, **SMALL)
     assert contents(tmp_path) == contents(dataset)

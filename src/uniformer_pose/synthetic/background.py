@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.synthetic.outfit import scaled
-from uniformer_pose.synthetic.outline import Outline, surface
+from uniformer_pose.synthetic.outline import Outline
 
 Image = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Occluder = Literal["post", "box", "table", "bush"]
@@ -59,7 +59,7 @@ def occluder(rng: np.random.Generator, height: int, width: int, kind: Occluder |
         colour = (rng.uniform(30, 110), rng.uniform(80, 170), rng.uniform(20, 80))
         tones, shapes = [0.6, 1.0, 1.2], [outline, outline * 0.75, outline * 0.4]
     return [
-        surface("background", np.round(shape), scaled(colour, tone)) for shape, tone in zip(shapes, tones, strict=True)
+        Outline("background", np.round(shape), scaled(colour, tone)) for shape, tone in zip(shapes, tones, strict=True)
     ]
 
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.synthetic.outfit import Colour, Outfit, scaled
-from uniformer_pose.synthetic.outline import PART_NUMBERS, Outline, Points, capsule, capsules, mark, plane, surface
-from uniformer_pose.synthetic.pose import SIDES, Body, Pose, Proportions, Side, Vector, place_joints, view_axes
+from uniformer_pose.synthetic.outline import Outline, Points, capsule, capsules, mark, plane
+from uniformer_pose.synthetic.pose import SIDES, Pose, Proportions, Side, place_joints, view_axes
 
 # Landmark -> the parts that are this place of the body. The torso and the pelvis show a shoulder or hip only on
 # the near side of the body: see _shown_by.
@@ -80,7 +80,7 @@ class Figure:
 
     outlines: tuple[Outline, ...]
     landmarks: dict[str, tuple[float, float]]
-    shown_by: dict[str, frozenset[int]]
+    shown_by: dict[str, frozenset[str]]
 
     def extent(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of everything drawn, in figure pixels."""
@@ -90,7 +90,7 @@ class Figure:
 
 
 def build_figure(
-    body: Proportions,
+    size: Proportions,
     pose: Pose,
     outfit: Outfit,
     *,
@@ -103,7 +103,7 @@ def build_figure(
     ``light`` is the image direction (x right, y down) that highlights lie towards; ``distance`` the camera's, in
     body heights: it sets how strongly the nearer limbs are enlarged.
     """
-    return _Tailor(place_joints(body, pose), view_axes(pose), body, outfit, height, light, distance).figure()
+    return _Tailor(size, pose, outfit, height, complex(*light) / abs(complex(*light)), distance).figure()
 
 
 def build_silhouette(height: float, colours: Sequence[Colour], stride: float) -> tuple[Outline, ...]:
@@ -113,8 +113,7 @@ def build_silhouette(height: float, colours: Sequence[Colour], stride: float) ->
     trunk = capsule(complex(0, -0.76), complex(0, -0.5), 0.12, 0.09)
     head = capsule(complex(0, -0.93), complex(0, -0.92), 0.075, 0.07)
     return tuple(
-        Outline(PART_NUMBERS["torso"], points * height, colour, is_surface=True)
-        for points, colour in zip((legs, trunk, head), colours, strict=True)
+        Outline("torso", points * height, colour) for points, colour in zip((legs, trunk, head), colours, strict=True)
     )
 
 
@@ -122,24 +121,15 @@ class _Tailor:
     """Cuts the outlines of one figure. Groups of outlines carry a depth key and are sorted by it at the end."""
 
     def __init__(
-        self,
-        body: Body,
-        view: Vector,
-        size: Proportions,
-        outfit: Outfit,
-        height: float,
-        light: tuple[float, float],
-        distance: float,
+        self, size: Proportions, pose: Pose, outfit: Outfit, height: float, light: complex, distance: float
     ) -> None:
-        self.body, self.view, self.size, self.outfit = body, view, size, outfit
-        self.height, self.distance = height, distance
-        self.light = complex(*light) / abs(complex(*light))
+        self.size, self.outfit, self.height, self.light, self.distance = size, outfit, height, light, distance
+        self.body, self.view = place_joints(size, pose), view_axes(pose)
         self.groups: list[tuple[float, list[Outline]]] = []
-        names = list(body.points)
-        camera = np.stack([body.points[name] for name in names]) @ view.T
-        flat = self._flatten(camera)
-        self.at = {name: complex(x, y) for name, (x, y) in zip(names, flat, strict=True)}
-        self.depth = {name: float(z) for name, z in zip(names, camera[:, 2], strict=True)}
+        names = list(self.body.points)
+        camera = np.stack([self.body.points[name] for name in names]) @ self.view.T
+        self.at = {name: complex(x, y) for name, (x, y) in zip(names, self._flatten(camera), strict=True)}
+        self.depth: dict[str, float] = dict(zip(names, camera[:, 2].tolist(), strict=True))
         self.enlarged = {name: distance / (distance - z) for name, z in self.depth.items()}
 
     def figure(self) -> Figure:
@@ -154,12 +144,12 @@ class _Tailor:
         landmarks = {name: (self.at[name].real, self.at[name].imag) for name in LANDMARKS}
         return Figure(outlines, landmarks, {name: self._shown_by(name) for name in LANDMARKS})
 
-    def _shown_by(self, landmark: str) -> frozenset[int]:
+    def _shown_by(self, landmark: str) -> frozenset[str]:
         parts, trunk = list(_LANDMARK_PARTS[landmark]), "neck" if landmark.endswith("shoulder") else "pelvis"
         behind = _TRUNK_DEPTH.get(landmark.partition("_")[2])
         if behind is not None and self.depth[landmark] > self.depth[trunk] - behind:
             parts += ["torso"] if trunk == "neck" else ["pelvis", "torso"]
-        return frozenset(PART_NUMBERS[part] for part in parts)
+        return frozenset(parts)
 
     def _flatten(self, camera: Points) -> Points:
         """Camera points (n, 3) -> figure pixels (n, 2)."""
@@ -194,13 +184,13 @@ class _Tailor:
         thinner = min(first, last)
         rim = max(0.45, 0.13 * thinner)
         if thinner <= rim + 0.3:
-            return [surface(part, capsule(start, end, first, last), colour)]
+            return [Outline(part, capsule(start, end, first, last), colour)]
         shift = self.light * 0.3
         rings = capsules(
             ((end, start), (end, start), (end + shift * last, start + shift * first)),
             ((last, first), (last - rim, first - rim), (0.42 * last, 0.42 * first)),
         )
-        outlines = [surface(part, rings[0], scaled(colour, _RIM)), mark(part, rings[1], colour)]
+        outlines = [Outline(part, rings[0], scaled(colour, _RIM)), mark(part, rings[1], colour)]
         if thinner > 2.5:
             outlines.append(mark(part, rings[2], scaled(colour, _HIGHLIGHT)))
         return outlines
@@ -226,7 +216,7 @@ class _Tailor:
     def _hull(self, part: str, points: Points, colour: Colour, *, is_surface: bool) -> Outline:
         """The hull of body points (n, 3), as seen."""
         hull = cv2.convexHull(self._project(points).astype(np.float32))
-        return Outline(PART_NUMBERS[part], hull[:, 0].astype(np.float64), colour, is_surface)
+        return Outline(part, hull[:, 0].astype(np.float64), colour, is_surface)
 
     def _trunk(self) -> None:
         """Shirt, its front or back, trousers or skirt, and neck."""
@@ -335,7 +325,7 @@ class _Tailor:
             self._add(key + 0.001, [mark("head", mouth, scaled(skin, 0.5))])
         for side in SIDES:
             eye, ear = at[f"{side}_eye"], at[f"{side}_ear"]
-            white = surface(f"{side}_eye", capsule(eye, eye, max(0.9, 0.20 * radius), 0.0), _WHITE_OF_EYE)
+            white = Outline(f"{side}_eye", capsule(eye, eye, max(0.9, 0.20 * radius), 0.0), _WHITE_OF_EYE)
             pupil = mark(f"{side}_eye", capsule(eye, eye, max(0.6, 0.125 * radius), 0.0), _PUPIL)
             self._add(depth[f"{side}_eye"] - 0.002, [white, pupil])
             lobe = self._shaded(f"{side}_ear", ear, ear + 0.001, 0.24 * radius, 0.24 * radius, scaled(skin, 0.93))
@@ -345,7 +335,7 @@ class _Tailor:
         colour = (min(255.0, skin[0] * 1.08), skin[1] * 0.74, skin[2] * 0.70)
         shape = capsule(at["nose"], bridge, max(0.8, 0.15 * radius), 0.10 * radius)
         tip = mark("nose", capsule(at["nose"], at["nose"], max(0.5, 0.09 * radius), 0.0), colour)
-        self._add(depth["nose"], [surface("nose", shape, scaled(colour, 0.8)), tip])
+        self._add(depth["nose"], [Outline("nose", shape, scaled(colour, 0.8)), tip])
         self._hair(radius)
 
     def _hair(self, radius: float) -> None:
@@ -373,11 +363,9 @@ class _Tailor:
     def _arm(self, side: Side) -> None:
         outfit, depth = self.outfit, self.depth
         self._limb(side, _ARM, outfit.shirt, outfit.sleeves, (0.35, 0.68))
-        elbow = f"{side}_elbow_surface"
-        if depth[elbow] > depth[f"{side}_elbow"] and self.height > _SMALLEST_WITH_JOINTS:
-            patch = capsule(self.at[elbow], self.at[elbow], 0.012 * self.height, 0.0)
+        if self._shows(f"{side}_elbow"):
             shade = scaled(outfit.shirt if outfit.sleeves > 1 else outfit.skin, 0.7)
-            self.groups[-1][1].append(mark(f"{side}_forearm", patch, shade))
+            self.groups[-1][1].append(mark(f"{side}_forearm", self._disc(f"{side}_elbow_surface", 0.012), shade))
         wrist, hand = f"{side}_wrist", f"{side}_hand"
         palm = self._tube(hand, wrist, hand, _HAND_RADII, outfit.skin, depth[hand])
         self._add(0.5 * (depth[wrist] + depth[hand]) + 0.026, palm)
@@ -385,15 +373,20 @@ class _Tailor:
     def _leg(self, side: Side) -> None:
         outfit, depth = self.outfit, self.depth
         self._limb(side, _LEG, outfit.trousers, outfit.legs, (0.4, 0.7))
-        knee = f"{side}_knee_surface"
-        if depth[knee] > depth[f"{side}_knee"] and self.height > _SMALLEST_WITH_JOINTS:
-            patch = capsule(self.at[knee], self.at[knee], 0.018 * self.height, 0.0)
-            cloth = outfit.trousers if outfit.legs > 1 else outfit.skin
+        if self._shows(f"{side}_knee"):
+            cloth = scaled(outfit.trousers if outfit.legs > 1 else outfit.skin, 1.3)
             key = max(key for key, _ in self.groups[-2:]) + 0.001
-            self._add(key, [mark(f"{side}_shin", patch, scaled(cloth, 1.3))])
+            self._add(key, [mark(f"{side}_shin", self._disc(f"{side}_knee_surface", 0.018), cloth)])
         toe, heel = f"{side}_toe", f"{side}_heel"
         shoe = self._tube(f"{side}_foot", heel, toe, _FOOT_RADII, outfit.shoes, 0.5 * (depth[toe] + depth[heel]))
         self._add(0.5 * (depth[toe] + depth[f"{side}_ankle"]) + 0.004, shoe)
+
+    def _shows(self, joint: str) -> bool:
+        """Whether the outside of an elbow or a knee is turned to the camera, and large enough to be seen."""
+        return self.depth[f"{joint}_surface"] > self.depth[joint] and self.height > _SMALLEST_WITH_JOINTS
+
+    def _disc(self, point: str, radius: float) -> Points:
+        return capsule(self.at[point], self.at[point], radius * self.height, 0.0)
 
     def _limb(
         self,

@@ -16,26 +16,20 @@ Points = npt.NDArray[np.float64]
 _SIDED = ("upper_arm", "forearm", "hand", "thigh", "shin", "foot", "eye", "ear")
 _WHOLE = ("background", "torso", "pelvis", "neck", "head", "hair", "nose")
 PARTS = (*_WHOLE, *(f"{side}_{part}" for side in SIDES for part in _SIDED))
-PART_NUMBERS = {name: index for index, name in enumerate(PARTS)}
 
 
 class Outline(NamedTuple):
-    """One filled polygon: ``points`` (n, 2) in figure pixels; a surface also marks its part, a decoration does not."""
+    """One filled polygon of a part of the body: ``points`` (n, 2) in figure pixels; a decoration is no surface."""
 
-    part: int
+    part: str
     points: Points
     colour: Colour
-    is_surface: bool
-
-
-def surface(part: str, points: Points, colour: Colour) -> Outline:
-    """A polygon that shows a part of the body."""
-    return Outline(PART_NUMBERS[part], points, colour, is_surface=True)
+    is_surface: bool = True
 
 
 def mark(part: str, points: Points, colour: Colour) -> Outline:
     """A decoration of a part of the body."""
-    return Outline(PART_NUMBERS[part], points, colour, is_surface=False)
+    return Outline(part, points, colour, is_surface=False)
 
 
 _ARC = np.exp(1j * np.linspace(-np.pi / 2, np.pi / 2, 8))

@@ -8,7 +8,8 @@ camera's (x right in the image, y up, z towards the camera), so its left is on t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -168,7 +169,9 @@ def place_joints(body: Proportions, pose: Pose) -> Body:
         points[f"{side}_hip"], points[f"{side}_knee"], points[f"{side}_ankle"] = hip, knee, ankle
         points[f"{side}_heel"] = sole - mirror * toes * 0.22 * body.foot
         points[f"{side}_toe"] = sole + mirror * toes * 0.78 * body.foot
-        points[f"{side}_knee_surface"] = knee + mirror * (instep + _leg_front(leg)) * 0.5 * 0.03 * body.girth
+        points[f"{side}_knee_surface"] = (
+            knee + mirror * (instep + _leg_directions(replace(leg, knee=0.0))[2]) * 0.5 * 0.03 * body.girth
+        )
     return Body(points, torso_axes, head_axes)
 
 
@@ -247,11 +250,6 @@ def _leg_directions(leg: LegAngles) -> tuple[Vector, Vector, Vector]:
     return thigh, np.cos(knee) * thigh + np.sin(knee) * calf, np.sin(knee) * thigh - np.cos(knee) * calf
 
 
-def _leg_front(leg: LegAngles) -> Vector:
-    """Unit normal of the thigh's front as (outwards, up, front)."""
-    return _leg_directions(LegAngles(leg.flexion, leg.abduction, 0.0))[2]
-
-
 def _about(axis: int, degrees: float) -> Vector:
     """Rotation about an axis (0 x, 1 y, 2 z) that carries the next one towards the one after it."""
     first, second = (axis + 1) % 3, (axis + 2) % 3
@@ -262,26 +260,29 @@ def _about(axis: int, degrees: float) -> Vector:
     return rotation
 
 
+Range = tuple[float, float]
+
 # What follows draws the angles of each kind of pose. A sampler returns keyword arguments of Pose.
 _Sampled = dict[str, "ArmAngles | LegAngles | float"]
 
 
+# Weight, elevation, azimuth and elbow of a relaxed arm, and where it folds to.
+_RELAXED_ARMS: tuple[tuple[float, Range, Range, Range, tuple[float, float, float] | None], ...] = (
+    (0.42, (5, 28), (50, 115), (4, 45), (0.0, 0.2, 1.0)),  # hanging
+    (0.12, (35, 50), (88, 110), (85, 105), (-1.0, -0.2, 0.35)),  # hand on the hip
+    (0.10, (15, 40), (15, 50), (85, 115), (-1.0, 0.2, 0.4)),  # across the chest
+    (0.12, (10, 40), (0, 50), (60, 125), None),  # holding something before the body
+    (0.10, (70, 115), (75, 100), (40, 125), (0.1, 1.0, 0.2)),  # waving
+    (0.08, (60, 105), (0, 100), (0, 25), (0.0, 0.2, 1.0)),  # pointing to the side or to the front
+    (0.06, (20, 45), (140, 175), (40, 100), (-1.0, -0.2, 0.2)),  # hand behind the back
+)
+
+
 def _relaxed_arm(rng: np.random.Generator) -> ArmAngles:
-    kind = rng.choice(7, p=(0.42, 0.12, 0.10, 0.12, 0.10, 0.08, 0.06))
+    kind = rng.choice(len(_RELAXED_ARMS), p=[entry[0] for entry in _RELAXED_ARMS])
+    _, elevation, azimuth, elbow, fold = _RELAXED_ARMS[kind]
     u = rng.uniform
-    if kind == 0:  # hanging
-        return ArmAngles(u(5, 28), u(50, 115), u(4, 45))
-    if kind == 1:  # hand on the hip
-        return ArmAngles(u(35, 50), u(88, 110), u(85, 105), (-1.0, -0.2, 0.35))
-    if kind == 2:  # across the chest
-        return ArmAngles(u(15, 40), u(15, 50), u(85, 115), (-1.0, 0.2, 0.4))
-    if kind == 3:  # holding something before the body
-        return ArmAngles(u(10, 40), u(0, 50), u(60, 125), (u(-0.6, 0.3), 0.6, 1.0))
-    if kind == 4:  # waving
-        return ArmAngles(u(70, 115), u(75, 100), u(40, 125), (0.1, 1.0, 0.2))
-    if kind == 5:  # pointing to the side or to the front
-        return ArmAngles(u(60, 105), u(0, 100), u(0, 25))
-    return ArmAngles(u(20, 45), u(140, 175), u(40, 100), (-1.0, -0.2, 0.2))  # hand behind the back
+    return ArmAngles(u(*elevation), u(*azimuth), u(*elbow), fold or (u(-0.6, 0.3), 0.6, 1.0))
 
 
 def _limbs(arms: Sequence[ArmAngles], legs: Sequence[LegAngles], **trunk: float) -> _Sampled:
@@ -295,24 +296,24 @@ def _standing(rng: np.random.Generator) -> _Sampled:
     return _limbs(arms, [LegAngles(u(-6, 12), u(0, 14), u(0, 14)) for _ in SIDES])
 
 
-def _striding(rng: np.random.Generator, least: float, most: float, elbow: tuple[float, float]) -> _Sampled:
+def _striding(
+    rng: np.random.Generator,
+    least: float,
+    most: float,
+    elbow: tuple[float, float],
+    lean: tuple[float, float] | None = None,
+) -> _Sampled:
     u = rng.uniform
     stride = u(least, most)
     front = LegAngles(stride * u(0.8, 1.2), u(0, 5), u(3, 12) + max(0.0, stride - 35) * 1.6)
     back = LegAngles(-stride * u(0.4, 0.8), u(0, 5), u(12, 30) + stride * 0.7, 25)
     front_arm = ArmAngles(stride * u(0.7, 1.2), u(5, 35), u(*elbow))
     back_arm = ArmAngles(stride * u(0.7, 1.2), u(140, 165), u(*elbow))
-    if rng.random() < 0.5:
-        return _limbs((back_arm, front_arm), (front, back))
-    return _limbs((front_arm, back_arm), (back, front))
-
-
-def _walking(rng: np.random.Generator) -> _Sampled:
-    return _striding(rng, 15, 35, (8, 50))
-
-
-def _running(rng: np.random.Generator) -> _Sampled:
-    return _striding(rng, 35, 60, (70, 110)) | {"lean": rng.uniform(5, 22)}
+    arms, legs = [back_arm, front_arm], [front, back]
+    if rng.random() >= 0.5:
+        arms.reverse()
+        legs.reverse()
+    return _limbs(arms, legs, **({} if lean is None else {"lean": u(*lean)}))
 
 
 def _sitting(rng: np.random.Generator) -> _Sampled:
@@ -372,8 +373,8 @@ def _upside_down(rng: np.random.Generator) -> _Sampled:
 
 _POSES: tuple[tuple[str, Callable[[np.random.Generator], _Sampled], float], ...] = (
     ("standing", _standing, 0.28),
-    ("walking", _walking, 0.17),
-    ("running", _running, 0.08),
+    ("walking", partial(_striding, least=15, most=35, elbow=(8, 50)), 0.17),
+    ("running", partial(_striding, least=35, most=60, elbow=(70, 110), lean=(5, 22)), 0.08),
     ("sitting", _sitting, 0.13),
     ("arms raised", _arms_raised, 0.11),
     ("star", _star, 0.06),

@@ -81,7 +81,7 @@ class Canvas:
             points = fixed_point[start:end]
             cv2.fillPoly(self.image, [points], outline.colour, cv2.LINE_AA, _SUBPIXEL_BITS)
             if outline.is_surface:
-                cv2.fillPoly(self.parts, [points], base + outline.part, cv2.LINE_8, _SUBPIXEL_BITS)
+                cv2.fillPoly(self.parts, [points], base + PARTS.index(outline.part), cv2.LINE_8, _SUBPIXEL_BITS)
         return self._layers
 
     def mask(self, layer: int, part: str | None = None) -> npt.NDArray[np.bool_]:
@@ -90,14 +90,14 @@ class Canvas:
             return np.asarray(self.parts == layer * _PARTS_PER_LAYER + PARTS.index(part))
         return np.asarray(self.parts >> _PART_BITS == layer)
 
-    def part_at(self, x: float, y: float) -> tuple[int, int] | None:
-        """Layer and part on top at a point, (0, 0) for background; None outside the image."""
+    def part_at(self, x: float, y: float) -> tuple[int, str] | None:
+        """Layer and part on top at a point, layer 0 for the background; None outside the image."""
         height, width = self.parts.shape
         if not (0 <= x <= width - 1 and 0 <= y <= height - 1):
             return None
         row, column = round(y), round(x)
         layer, part = divmod(int(self.parts[row, column]), _PARTS_PER_LAYER)
-        return layer, part
+        return layer, PARTS[part]
 
 
 def describe_person(canvas: Canvas, layer: int, placed: PlacedFigure, keypoint_names: Sequence[str]) -> Person | None:
@@ -246,7 +246,7 @@ def _paint_crowd(rng: np.random.Generator, canvas: Canvas) -> int:
         offset = np.array([centre + rng.uniform(-spread, spread), ground + rng.normal(0, 0.15 * size)])
         rgb = [(c[0], c[1], c[2]) for c in (*colours, skin)]
         silhouette = build_silhouette(size * rng.uniform(0.8, 1.2), rgb, rng.uniform(0, 0.08))
-        outlines += [Outline(o.part, o.points + offset, o.colour, is_surface=True) for o in silhouette]
+        outlines += [outline._replace(points=outline.points + offset) for outline in silhouette]
     return canvas.paint(outlines)
 
 
