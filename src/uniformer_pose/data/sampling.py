@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         own = np.resize(order, len(self) * self.world_size)[self.rank :: self.world_size]
         resumed_epoch, position = self._resumed_at
         start = position if epoch == resumed_epoch else 0
-        return iter([(index, epoch) for index in own[start:].tolist()])
+        return zip(map(int, own[start:]), repeat(epoch))  # not a list: of ten million people it would take 1 GB
 
 
 def pack_images(
