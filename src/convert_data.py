@@ -20,9 +20,6 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.ranges import Share
 
-CONF = Path(__file__).parents[1] / "conf"
-Format = Literal["yolo_pose", "points_csv", "coco"]
-
 
 @dataclass
 class ConvertDataConfig:
@@ -33,7 +30,6 @@ class ConvertDataConfig:
     images: str | None
     val_images: str | None
     to: str
-    name: str | None
     category: str | int | list[str | int] | None
     skeleton: str | None
     exif: Literal["displayed", "stored"] | None
@@ -46,27 +42,20 @@ def main(config: DictConfig) -> None:
     """Check the settings before any work, then convert."""
     try:
         with report_input_errors():
-            convert_data(*checked_settings(config))
+            convert_data(config)
     except KeyboardInterrupt:
         print(f"interrupted: nothing was written to {config.to}", file=sys.stderr)
         sys.exit(130)
 
 
-def checked_settings(config: DictConfig) -> tuple[Format, dict[str, Any]]:
-    """The format to convert from, and the other settings, plain and of the right types."""
+def convert_data(config: DictConfig) -> None:
+    """Write the dataset that the config asks for, and say what to do next."""
     settings = plain_config(config)
-    source_format = settings.pop("from", "???")
-    if source_format == "???":
-        raise InputError("from is required: give from=yolo_pose|points_csv|coco")
-    check_value("from", source_format, Format)
+    source_format = settings.pop("from")
+    check_value("from", source_format, Literal["yolo_pose", "points_csv", "coco"])
     check_config(settings, ConvertDataConfig)
     if source_format != "coco" and (settings["val_source"] or settings["val_images"]):
         raise InputError("val_source and val_images are for from=coco; leave them out")
-    return source_format, settings
-
-
-def convert_data(source_format: Format, settings: dict[str, Any]) -> None:
-    """Write the dataset that checked, plain settings ask for, and say what to do next."""
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
     from uniformer_pose.data.conversion.dataset_writer import require_free, write_dataset
@@ -78,7 +67,7 @@ def convert_data(source_format: Format, settings: dict[str, Any]) -> None:
 
     places = ("to", "source", "val_source", "images", "val_images")
     paths: dict[str, Any] = {key: Path(settings[key]).expanduser() for key in places if settings[key] is not None}
-    to, name = paths.pop("to"), _config_name(settings["name"] or Path(settings["to"]).resolve().name)
+    name, to = config_name(paths["to"]), paths.pop("to")
     require_free(to, list(paths.values()))
     source, category, skeleton = paths.pop("source"), settings["category"], settings["skeleton"]
     asked = Settings(
@@ -93,21 +82,17 @@ def convert_data(source_format: Format, settings: dict[str, Any]) -> None:
     found = readers[source_format](source, asked, log)
     with progress_bar("images") as on_progress:
         lines = write_dataset(found, to, name, asked, log, made_from=made_from, on_progress=on_progress)
-    lines += log.lines()
-    lines += [f"left out: {len(log.problems)}, listed in {to / 'conversion.json'}"] if log.problems else []
+    print("\n".join([*lines, *log.lines()]))
     for purpose, script in (("check it: ", "src/check_data.py"), ("train:    ", "src/train.py")):
-        lines.append(purpose + shell_command("python", script, "--config-dir", to.absolute() / "conf", data=name))
-    print("\n".join(lines))
+        print(purpose + shell_command("python", script, "--config-dir", to.absolute() / "conf", data=name))
 
 
-def _config_name(name: str) -> str:
-    """A name that can be typed after ``data=``; InputError where the project has a data config of this name."""
-    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
-    if not plain:
-        raise InputError(f"name={name!r}: give letters, digits and underscores")
-    if plain in config_groups(CONF)["data"]:
-        raise InputError(f"name={plain} is that of conf/data/{plain}.yaml; give another one with name=<name>")
-    return plain
+def config_name(to: Path) -> str:
+    """The folder's name as it can be typed after ``data=``; InputError where a data config of the project has it."""
+    name = re.sub(r"\W+", "_", to.resolve().name, flags=re.ASCII).strip("_")
+    if not name or name in config_groups()["data"]:
+        raise InputError(f"to={to}: give a folder with another name: data={name} is taken, or cannot be typed")
+    return name
 
 
 if __name__ == "__main__":

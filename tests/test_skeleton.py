@@ -1,5 +1,6 @@
-import copy
 import json
+from functools import reduce
+from operator import getitem
 
 import numpy as np
 import pytest
@@ -28,8 +29,6 @@ def fields():
 
 def test_coco_has_its_keypoints_in_the_order_of_its_files_with_the_sigmas_of_pycocotools():
     skeleton = load_skeleton("coco_17")
-    assert skeleton.keypoint_names[:5] == ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
-    assert skeleton.keypoint_names[15:] == ("left_ankle", "right_ankle")
     np.testing.assert_allclose(skeleton.oks_sigmas, Params("keypoints").kpt_oks_sigmas, rtol=1e-12)
     assert skeleton.mirror_permutation.tolist() == [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
     assert sorted(skeleton.upper_body + skeleton.lower_body) == sorted(skeleton.keypoint_names)
@@ -39,25 +38,13 @@ def test_coco_has_its_keypoints_in_the_order_of_its_files_with_the_sigmas_of_pyc
 def test_any_other_figure_is_read_from_its_file(fields, tmp_path):
     (tmp_path / "stick.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
     skeleton = load_skeleton(tmp_path / "stick.yaml")
+    assert Skeleton.from_dict(yaml.safe_load(yaml.safe_dump(skeleton.to_dict(), sort_keys=False))) == skeleton
     assert skeleton.num_keypoints == 5
     assert skeleton.mirror_permutation.tolist() == [0, 2, 1, 4, 3]
     assert skeleton.limb_indices.tolist() == [[0, 1], [0, 4]]
     empty = Skeleton.from_dict(fields | {"left_right_pairs": [], "upper_body": [], "lower_body": [], "limbs": []})
     assert empty.limb_indices.shape == (0, 2)
     assert empty.mirror_permutation.tolist() == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("name", ["coco_17", "stick_5"])
-def test_a_skeleton_survives_being_written_and_read(name, fields):
-    skeleton = load_skeleton(name) if name == "coco_17" else Skeleton.from_dict(fields)
-    assert Skeleton.from_dict(yaml.safe_load(yaml.safe_dump(skeleton.to_dict(), sort_keys=False))) == skeleton
-
-
-def set_entry(fields, path, value):
-    node = fields
-    for key in path[:-1]:
-        node = node[key]
-    node[path[-1]] = value
 
 
 @pytest.mark.parametrize(
@@ -75,40 +62,29 @@ def set_entry(fields, path, value):
     ],
 )
 def test_a_skeleton_that_contradicts_itself_is_refused_in_one_line(fields, path, value, expected):
-    spoilt = copy.deepcopy(fields)
-    set_entry(spoilt, path, value)
+    *owner, last = path
+    reduce(getitem, owner, fields)[last] = value
     with pytest.raises(InputError) as raised:
-        Skeleton.from_dict(spoilt, source="stick.yaml")
+        Skeleton.from_dict(fields, source="stick.yaml")
     assert expected in str(raised.value)
     assert "stick" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a: [", "cannot be read as YAML"),
-        ("just words", "Expected `object`, got `str`"),
-        ("", "Expected `object`, got `null`"),
-    ],
-)
+@pytest.mark.parametrize(("text", "expected"), [("a: [", "cannot be read as YAML"), ("words", "Expected `object`")])
 def test_a_file_that_is_no_skeleton_is_refused_by_name(tmp_path, text, expected):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InputError, match=f"mine.yaml: .*{expected}") as raised:
         load_skeleton(tmp_path / "mine.yaml")
     assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("name", ["coco_18", "missing/mine.yaml", ""])
-def test_an_unknown_skeleton_is_told_which_there_are(name):
-    with pytest.raises(InputError, match=f"no skeleton '{name}'; give one of coco_17, or the path of a YAML file"):
-        load_skeleton(name)
+    with pytest.raises(InputError, match="no skeleton 'coco_18'; give one of coco_17, or the path of a YAML file"):
+        load_skeleton("coco_18")
 
 
 def test_a_yaml_file_runs_no_code(tmp_path):
     marker = tmp_path / "marker"
     (tmp_path / "evil.yaml").write_text(f"name: !!python/object/apply:os.system ['touch {marker}']")
-    with pytest.raises(InputError, match="cannot be read as YAML"):
+    with pytest.raises(InputError, match=r"evil\.yaml: cannot be read as YAML"):
         load_skeleton(tmp_path / "evil.yaml")
     assert not marker.exists()
 

@@ -111,13 +111,3 @@ def test_what_is_not_a_number_or_far_away_does_not_stop_a_sheet() -> None:
     nobody = batch(0, 256, 192)
     for sheet in (train(nobody), predict(nobody, nobody["keypoints"])):
         assert sheet.shape == (STRIP, 384, 3)
-
-
-@pytest.mark.parametrize(("height", "width", "shown_height", "shown_width"), [(64, 48, 192, 144), (448, 320, 384, 274)])
-def test_small_crops_are_enlarged_and_large_ones_reduced_with_their_keypoints(
-    height: int, width: int, shown_height: int, shown_width: int
-) -> None:
-    sheet = train(batch(1, height, width))
-    assert sheet.shape == (2 * STRIP + shown_height + GAP, 2 * shown_width + SEAM + 2 * GAP, 3)
-    annotated, _ = pictures(sheet, shown_height, shown_width)
-    assert annotated[shown_height // 4, shown_width // 4].tolist() == [255, 0, 0]

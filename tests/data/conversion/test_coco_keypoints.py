@@ -92,7 +92,7 @@ def test_keypoints_of_a_second_file_and_of_a_given_skeleton_are_matched_by_name(
 
 def test_one_of_several_categories_is_chosen_by_name_or_id(cats: Callable[..., Any]) -> None:
     two = [{"id": 3, "name": "cat", "keypoints": NAMES}, {"id": 5, "name": "dog", "keypoints": ["nose"]}]
-    with pytest.raises(InputError, match=r"category 5 lists 1 keypoints, category 3 has 3; .*category=\[cat\]"):
+    with pytest.raises(InputError, match=r"categories of one kind: category=\[cat\]"):
         cats(categories=two)
     for wanted in ("dog", 5):
         alone = {"category_id": 5, "keypoints": [10, 11, 2]}
@@ -142,9 +142,9 @@ def test_where_no_box_can_be_used_one_is_drawn_and_counted(cats: Callable[..., A
         ({"keypoints": [500, 6, 2] * 3}, {}, "annotation 1: all of its 3 labelled"),
         ({"keypoints": [5, 6, 2] * 3, "bbox": None}, {}, "annotation 1: has no usable box"),
         ({"image_id": 99}, {}, "1 people are in image 99"),
-        ({"image_id": "7"}, {}, "entry 1 of 'annotations' has '7' in 'image_id'"),
+        ({"image_id": "7"}, {}, "entry 1 of 'annotations' cannot be read"),
         ({}, {"file_name": "../../a.jpg"}, "image 7: '../../a.jpg' is not in"),
-        ({}, {"file_name": None}, "entry 1 of 'images' has None in 'file_name'"),
+        ({}, {"file_name": None}, "entry 1 of 'images' cannot be read"),
         ({}, {"id": 8}, "image 8: has the id of an earlier one"),
         ({}, {"file_name": "b.png"}, "b.png is named twice"),
         ({}, {"file_name": "cats.json"}, "no image that can be read"),

@@ -107,8 +107,10 @@ class Log:
             self.problems.append(printable(f"{place}: {error}" if place else str(error)))
 
     def lines(self) -> list[str]:
-        """Notes and repairs, a line each, as a user reads them."""
-        return [f"note: {note}" for note in (*self.notes, *(f"{n} {what}" for what, n in (+self.repairs).items()))]
+        """Notes, repairs and how much is left out, a line each, as a user reads them."""
+        notes = [*self.notes, *(f"{count} {repair}" for repair, count in (+self.repairs).items())]
+        notes += [f"{len(self.problems)} left out, listed in conversion.json"] if self.problems else []
+        return [f"note: {note}" for note in notes]
 
     def refuse(self) -> None:
         """InputError with the first problem, unless there is none or they are to be skipped."""
