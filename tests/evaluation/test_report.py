@@ -55,103 +55,74 @@ def evaluation(tmp_path):
     return Evaluation(metrics, predictions, ground_truth, complete=True)
 
 
+def written(folder, name):
+    return json.loads((folder / name).read_text())
+
+
 def test_a_report_is_tables_and_files_that_it_names(tmp_path, evaluation):
     folder = tmp_path / "run" / "report"
+    seconds = {"loading": 0.5, "network": 1.0, "matching": 0.25, "total": 2.0}
 
-    text = write_report(folder, evaluation, EvaluationProtocol())
+    text = write_report(folder, replace(evaluation, seconds=seconds), EvaluationProtocol())
 
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "error_types.json",
-        "metrics.json",
-        "metrics_by_keypoint.json",
-        "metrics_by_size.json",
-        "predictions.json",
-        "report.md",
-    ]
+    shown = ("error_types.json", "metrics.json", "predictions.json", "report.md")
+    unseen = ("metrics_by_keypoint.json", "metrics_by_size.json", "timing.json")
+    assert {path.name for path in folder.iterdir()} == {*shown, *unseen}
+    assert all(str(folder / name) in text for name in shown)
     lines = text.splitlines()
     assert lines[1].split() == list(METRIC_NAMES)
     assert lines[2].split()[0] == f"{evaluation.metrics['AP']:.4f}"
-    for name in ("metrics.json", "error_types.json", "predictions.json", "report.md"):
-        assert str(folder / name) in text
     assert "(1 poses)" in text
-    metrics = json.loads((folder / "metrics.json").read_text())
+    assert "time                2.0 s for 2 crops (1/s): loading 0.5, network 1.0, matching 0.2" in lines
+    assert written(folder, "timing.json") == {"crops": 2, "seconds": seconds}
+    metrics = written(folder, "metrics.json")
     assert metrics == evaluation.metrics
-    assert metrics["AR"] == pytest.approx(0.5)
-    assert metrics["APL"] == -1  # nobody is large
+    assert (metrics["AR"], metrics["APL"]) == (pytest.approx(0.5), -1)  # nobody is large
 
 
-def test_ap_by_person_size_and_by_keypoint_are_shown_and_written(tmp_path, evaluation):
+def test_ap_and_mistakes_by_person_size_and_by_keypoint_are_shown_and_written(tmp_path, evaluation):
     text = write_report(tmp_path, evaluation, EvaluationProtocol())
 
-    by_size = json.loads((tmp_path / "metrics_by_size.json").read_text())
+    by_size, by_keypoint = written(tmp_path, "metrics_by_size.json"), written(tmp_path, "metrics_by_keypoint.json")
     assert [row["people"] for row in by_size] == [0, 0, 2, 0, 0, 0]  # both have an area of 70 x 70
     assert by_size[2]["AR"] == pytest.approx(0.5)
-    by_keypoint = json.loads((tmp_path / "metrics_by_keypoint.json").read_text())
     assert by_keypoint["nose"]["people"] == 0
     assert by_keypoint["left_eye"]["AR"] == pytest.approx(0.5)
     rows = [line.split() for line in text.splitlines()]
     assert ["64", "to", "128", "px", "2", "0.5050", "0.5050", "0.5050", "0.5000"] in rows
+    assert ["512", "and", "more", "px", "0", "-", "-", "-", "-"] in rows
     assert ["left_eye", "2", "0.5050", "0.5050", "0.5050", "0.5000"] in rows
     assert ["nose", "0", "-", "-", "-", "-"] in rows
+    kinds = written(tmp_path, "error_types.json")
+    assert list(kinds) == [*load_skeleton("coco_17").keypoint_names, "all"]
+    assert (sum(kinds["nose"].values()), sum(kinds["all"].values())) == (0, 32)
+    assert (kinds["left_eye"]["right"], kinds["left_eye"]["not found"]) == (1, 1)
 
 
-def test_the_time_is_shown_in_one_line_and_written_where_it_was_taken(tmp_path, evaluation):
-    seconds = {"loading": 0.5, "network": 1.0, "matching": 0.25, "total": 2.0}
-    timed = write_report(tmp_path / "timed", replace(evaluation, seconds=seconds), EvaluationProtocol())
-    untimed = write_report(tmp_path / "untimed", evaluation, EvaluationProtocol())
+def test_the_report_of_a_part_says_so_and_has_its_tables_in_markdown(tmp_path, evaluation):
+    part = replace(evaluation, complete=False, ground_truth=evaluation.ground_truth.restricted_to([7]))
+    text = write_report(tmp_path, part, EvaluationProtocol(nms_mode="none"))
 
-    line = "time                2.0 s for 2 crops (1/s): loading 0.5, network 1.0, matching 0.2"
-    assert line in timed.splitlines()
-    assert json.loads((tmp_path / "timed" / "timing.json").read_text()) == {"crops": 2, "seconds": seconds}
-    assert "time   " not in untimed
-    assert not (tmp_path / "untimed" / "timing.json").exists()
-
-
-def test_the_report_in_markdown_has_a_table_of_metrics_sizes_and_keypoints(tmp_path, evaluation):
-    part = replace(evaluation, complete=False, ground_truth=replace(evaluation.ground_truth, images_in_file=3))
-    write_report(tmp_path, part, EvaluationProtocol(nms_mode="none"))
-
-    text = (tmp_path / "report.md").read_text()
-    assert text.startswith("Partial evaluation: 2 of 3 images")
-    assert f"| people.json (2 of 3 images) | {evaluation.metrics['AP']:.4f} |" in text
-    assert "| 64 to 128 px | 2 | 0.5050 |" in text
-    assert "| left_eye | 2 | 0.5050 |" in text
-    assert "nms_mode='none'" in text
+    assert text.startswith("Partial evaluation: 1 of 2 images")
+    assert written(tmp_path, "metrics.json") == {**evaluation.metrics, "partial": True, "images": 1, "of": 2}
+    markdown = (tmp_path / "report.md").read_text()
+    assert markdown.startswith("Partial evaluation: 1 of 2 images")
+    assert f"| people.json (1 of 2 images) | {evaluation.metrics['AP']:.4f} |" in markdown
+    assert "| 64 to 128 px | 1 | 1.0000 |" in markdown
+    assert "| left_eye | 1 | 1.0000 |" in markdown
+    assert "nms_mode='none'" in markdown
+    assert "artial" not in write_report(tmp_path, evaluation, EvaluationProtocol())
 
 
 def test_the_predictions_are_those_that_nms_kept_rescored_in_cocos_format(tmp_path, evaluation):
     write_report(tmp_path, evaluation, EvaluationProtocol())
 
-    (pose,) = json.loads((tmp_path / "predictions.json").read_text())
-    assert pose["image_id"] == 7
-    assert pose["category_id"] == 3
-    assert pose["score"] == pytest.approx(0.9 * 0.5)
+    (pose,) = written(tmp_path, "predictions.json")
+    assert (pose["image_id"], pose["category_id"], pose["score"]) == (7, 3, pytest.approx(0.9 * 0.5))
     expected = np.concatenate([evaluation.predictions.keypoints_in_image[0], np.full((17, 1), 0.5)], axis=1)
     np.testing.assert_allclose(np.reshape(pose["keypoints"], (17, 3)), expected)
     write_report(tmp_path, evaluation, EvaluationProtocol(nms_mode="none", score_mode="bbox"))
-    poses = json.loads((tmp_path / "predictions.json").read_text())
-    assert [pose["score"] for pose in poses] == pytest.approx([0.9, 0.5])
-
-
-def test_the_kinds_of_mistakes_are_those_of_the_reported_poses(tmp_path, evaluation):
-    write_report(tmp_path, evaluation, EvaluationProtocol())
-
-    kinds = json.loads((tmp_path / "error_types.json").read_text())
-    assert list(kinds) == [*load_skeleton("coco_17").keypoint_names, "all"]
-    assert sum(kinds["nose"].values()) == 0
-    assert (kinds["left_eye"]["right"], kinds["left_eye"]["not found"]) == (1, 1)
-    assert sum(kinds["all"].values()) == 32
-
-
-def test_report_and_metrics_of_a_part_say_so(tmp_path, evaluation):
-    ground_truth = evaluation.ground_truth.restricted_to([7])
-    part = write_report(tmp_path, replace(evaluation, ground_truth=ground_truth, complete=False), EvaluationProtocol())
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    whole = write_report(tmp_path, evaluation, EvaluationProtocol())
-
-    assert part.startswith("Partial evaluation: 1 of 2 images")
-    assert metrics == {**evaluation.metrics, "partial": True, "images": 1, "of": 2}
-    assert "artial" not in whole
+    assert [pose["score"] for pose in written(tmp_path, "predictions.json")] == pytest.approx([0.9, 0.5])
 
 
 def test_a_report_without_any_prediction_is_written(tmp_path, evaluation):
@@ -161,20 +132,35 @@ def test_a_report_without_any_prediction_is_written(tmp_path, evaluation):
 
     write_report(tmp_path, replace(evaluation, metrics=metrics, predictions=nobody), EvaluationProtocol())
 
-    assert json.loads((tmp_path / "predictions.json").read_text()) == []
-    assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == 0
-    assert json.loads((tmp_path / "error_types.json").read_text())["all"]["not found"] == 32
+    assert written(tmp_path, "predictions.json") == []
+    assert written(tmp_path, "metrics.json")["AP"] == 0
+    assert written(tmp_path, "error_types.json")["all"]["not found"] == 32
 
 
-def submit(folder, evaluation, **settings):
-    arguments = {"image_file": Path("annotations/image_info_test-dev2017.json"), "algorithm": "uniformer_b 384x288"}
-    skeleton = evaluation.ground_truth.skeleton
-    return write_submission(folder, evaluation.predictions, EvaluationProtocol(), skeleton, **(arguments | settings))
-
-
-def test_a_submission_has_names_entries_and_zip_that_cocos_server_asks_for(tmp_path, evaluation):
-    text = submit(tmp_path / "run", evaluation)
-    file = tmp_path / "run" / "person_keypoints_test-dev2017_uniformer-b-384x288_results.json"
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [("uniformer_b 384x288", "uniformer-b-384x288"), ("../../x", "x"), ("", "algorithm"), ("a/b c", "a-b-c")],
+)
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_submission_has_names_entries_and_zip_that_cocos_server_asks_for(
+    tmp_path, evaluation, algorithm, name, complete
+):
+    folder, images = tmp_path / "run" / "x", Path("annotations/image_info_test-dev2017.json")
+    text = write_submission(
+        folder,
+        evaluation.predictions,
+        EvaluationProtocol(),
+        evaluation.ground_truth.skeleton,
+        image_file=images,
+        algorithm=algorithm,
+        complete=complete,
+    )
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["x"]
+    if not complete:
+        assert [path.name for path in folder.iterdir()] == ["predictions_partial.json"]
+        assert text.startswith("Partial evaluation: nothing to upload.")
+        return
+    file = folder / f"person_keypoints_test-dev2017_{name}_results.json"
     assert text.splitlines() == [
         f"predictions         {file} (1 poses)",
         f"to upload           {file.with_suffix('.zip')}",
@@ -185,16 +171,3 @@ def test_a_submission_has_names_entries_and_zip_that_cocos_server_asks_for(tmp_p
     with zipfile.ZipFile(file.with_suffix(".zip")) as zipped:
         assert zipped.namelist() == [file.name]
         assert zipped.read(file.name) == file.read_bytes()
-
-
-def test_a_part_of_the_images_is_nothing_to_upload(tmp_path, evaluation):
-    text = submit(tmp_path / "run", evaluation, complete=False)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["predictions_partial.json"]
-    assert text.startswith("Partial evaluation: nothing to upload.")
-
-
-@pytest.mark.parametrize(("algorithm", "expected"), [("../../x", "x"), ("", "algorithm"), ("a/b c", "a-b-c")])
-def test_the_name_of_the_algorithm_never_leaves_the_folder(tmp_path, evaluation, algorithm, expected):
-    submit(tmp_path / "run" / "x", evaluation, algorithm=algorithm)
-    assert (tmp_path / "run" / "x" / f"person_keypoints_test-dev2017_{expected}_results.json").is_file()
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["x"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from uniformer_pose.evaluation import timing
-from uniformer_pose.evaluation.timing import Stopwatch, format_seconds
+from uniformer_pose.evaluation.timing import Stopwatch
 
 
 def test_parts_of_one_name_add_up_and_the_total_is_the_time_since_the_start():
@@ -86,10 +86,3 @@ def test_a_kernel_is_timed_by_the_time_it_runs_and_not_by_the_time_it_takes_to_q
         queued = time.perf_counter() - start
     seconds = watch.seconds()
     assert queued < seconds["network"] <= seconds["total"]
-
-
-def test_the_line_says_total_rate_and_parts():
-    seconds = {"loading": 1.25, "network": 6.0, "decoding": 0.5, "matching": 0.25, "total": 8.0}
-    assert format_seconds(seconds, 1000) == (
-        "8.0 s for 1000 crops (125/s): loading 1.2, network 6.0, decoding 0.5, matching 0.2"
-    )

@@ -29,6 +29,7 @@ from uniformer_pose.data.coco_json import (
     ImageRecord,
     IntArray,
     boxes_of,
+    garbage_collection_paused,
     image_problem,
     keypoints_of,
     places_of,
@@ -233,7 +234,8 @@ def annotation_parts(
     order = np.argsort(images)  # once: there may be millions
     records, ids, category_ids = typed_annotations(content, file), [], set()
     for _ in range(len(content.annotations) // _AT_ONCE + 1):
-        part = list(islice(records, _AT_ONCE))
+        with garbage_collection_paused():
+            part = list(islice(records, _AT_ONCE))
         category_ids |= {record.category_id for record in part}
         part = [record for record in part if record.category_id in counted]
         keypoints, problems = keypoints_of(part, skeleton)

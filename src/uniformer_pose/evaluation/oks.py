@@ -113,13 +113,14 @@ def pairs_in_blocks(partners: IntArray, *, numbers_per_pair: int) -> Iterator[tu
     So many rows at a time that comparing their pairs takes ``BLOCK_ELEMENTS`` numbers, and at least one.
     """
     ends = np.cumsum(partners)
+    firsts = ends - partners
     pairs = max(1, BLOCK_ELEMENTS // max(1, numbers_per_pair))
     start = 0
     while start < len(partners):
         done = int(ends[start - 1]) if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, done + pairs, side="right")))
         row = np.repeat(np.arange(start, stop), partners[start:stop])
-        yield row, np.arange(len(row)) + done - (ends - partners)[row]
+        yield row, np.arange(len(row)) + done - firsts[row]
         start = stop
 
 
