@@ -26,7 +26,6 @@ class CheckDataConfig:
     splits: list[Literal["train", "val"]]
     read_images: bool
     workers: Count
-    fail_on: Literal["error", "remark"]
     name: RunName
     run_dir: str
     data: PartOfData | None = None
@@ -62,16 +61,16 @@ def check_data(config: dict[str, Any]) -> bool:
     errors, remarks = (sum(split.number_of(severity) for split in splits) for severity in ("error", "remark"))
     report, codec = Path(config["run_dir"]) / "report.json", data["codec"]
     write_json(report, {"errors": errors, "remarks": remarks, **{split.name: split.to_dict() for split in splits}})
-    print("\n".join(line for split in splits for line in split.lines()))
-    print(f"{errors} errors, {remarks} remarks{'' if config['read_images'] else ' (no image was opened)'}")
-    print(f"report    {report}")
+    lines = [line for split in splits for line in split.lines()]
+    lines.append(f"{errors} errors, {remarks} remarks{'' if config['read_images'] else ' (no image was opened)'}")
+    print("\n".join([*lines, f"report    {report}"]))
     spec = CropSpec(codec["height"], codec["width"], data["box_padding"], codec["method"] == "udp")
-    for split in splits if config["read_images"] else ():
-        if split.people is not None:
+    for split in splits:
+        if config["read_images"] and split.people is not None:
             sheet = report.with_name(f"{split.name}.png")
             save_dataset_sheet(sheet, split.people, skeleton, spec, suspects=split.suspects, unusable=split.unusable)
             print(f"pictures  {sheet}")
-    return not errors and not (config["fail_on"] == "remark" and remarks)
+    return not errors
 
 
 if __name__ == "__main__":

@@ -51,7 +51,9 @@ def main(config: DictConfig) -> None:
 def convert_data(config: DictConfig) -> None:
     """Write the dataset that the config asks for, and say what to do next."""
     settings = plain_config(config)
-    source_format = settings.pop("from")
+    source_format = settings.pop("from", "???")
+    if source_format == "???":
+        raise InputError("from is required: give from=yolo_pose|points_csv|coco")
     check_value("from", source_format, Literal["yolo_pose", "points_csv", "coco"])
     check_config(settings, ConvertDataConfig)
     if source_format != "coco" and (settings["val_source"] or settings["val_images"]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from math import ceil
 from pathlib import Path
 
 import cv2
@@ -14,11 +13,10 @@ import numpy.typing as npt
 from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import read_image_of
-from uniformer_pose.pictures.drawing import Array, Image, draw_poses, save_picture
-from uniformer_pose.pictures.sheets import BACKGROUND, POOR, TEXT, arrange, enlarged_points, panel
+from uniformer_pose.pictures.drawing import Image, save_picture
+from uniformer_pose.pictures.sheets import BACKGROUND, POOR, TEXT, annotated, arrange, enlarged, panel
 from uniformer_pose.skeleton import Skeleton
 
-_HEIGHT = 256  # pixels of a panel's two pictures
 _PICTURE_ASPECT = 4 / 3
 _MOST_PEOPLE = 16
 _BOX = (255, 255, 255)
@@ -45,15 +43,34 @@ def save_dataset_sheet(
         image = read_image_of(people, int(people.image_of_instance[index])).pixels
         box, seen, number = people.boxes_xywh[index], people.visibility[index], int(people.instance_ids[index])
         geometry, doubt = spec.around(box), suspects.get(number)
-        corners = np.array([box[:2], box[:2] + box[2:]])
-        points = np.concatenate([people.keypoints_in_image[index].astype(np.float64), corners])
-        picture, scale = _fitted(image, round(_HEIGHT * _PICTURE_ASPECT))
-        crop, crop_scale = _fitted(geometry.crop(image), ceil(spec.width * _HEIGHT / spec.height))
+        points, corners = people.keypoints_in_image[index], np.array([box[:2], box[:2] + box[2:]])
+        crop, crop_scale = enlarged(geometry.crop(image))
+        picture, scale = _fitted(image, len(crop))
         told = doubt.replace("_", " ") if doubt else f"{(seen == 2).sum()} visible, {(seen == 1).sum()} hidden"
-        left = _annotated(picture, scale, points, seen, skeleton)
-        right = _annotated(crop, crop_scale, geometry.to_crop(points), seen, skeleton)
+        left = annotated(_with_box(picture, scale * corners), scale, points, seen, skeleton)
+        crop = _with_box(crop, crop_scale * geometry.to_crop(corners))
+        right = annotated(crop, crop_scale, geometry.to_crop(points), seen, skeleton)
         panels.append(panel(left, right, f"annotation {number}: {told}", POOR if doubt else TEXT))
     save_picture(path, arrange(panels, f"{people.source_file.name}: {len(chosen)} of {len(people)} people"))
+
+
+def _fitted(image: Image, panel_height: int) -> tuple[Image, float]:
+    """The whole image in the upper left of a picture of the sheet, and the factor it was scaled by."""
+    height, width = image.shape[:2]
+    panel_width = round(panel_height * _PICTURE_ASPECT)
+    scale = min(panel_height / height, panel_width / width)
+    size = (min(panel_width, max(1, round(width * scale))), max(1, round(height * scale)))
+    picture: npt.NDArray[np.uint8] = np.full((panel_height, panel_width, 3), BACKGROUND, dtype=np.uint8)
+    picture[: size[1], : size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return picture, scale
+
+
+def _with_box(picture: Image, corners: npt.NDArray[np.float64]) -> Image:
+    canvas = picture.copy()
+    first, second = np.clip(corners.round(), -1e6, 1e6).astype(int).tolist()
+    for colour, thickness in ((_BOX_RIM, 3), (_BOX, 1)):
+        cv2.rectangle(canvas, first, second, colour, thickness, cv2.LINE_AA)
+    return canvas
 
 
 def choose_people(people: PersonInstances, suspects: Mapping[int, str], unusable: Collection[str]) -> list[int]:
@@ -70,23 +87,3 @@ def choose_people(people: PersonInstances, suspects: Mapping[int, str], unusable
     sound = [index for index, kind in kinds.items() if kind is None]
     places = np.linspace(0, len(sound) - 1, min(len(sound), _MOST_PEOPLE - len(chosen))).round().astype(int)
     return chosen + [sound[place] for place in places.tolist()]
-
-
-def _fitted(image: Image, panel_width: int) -> tuple[Image, float]:
-    """The whole image in the upper left of a picture of the sheet, and the factor it was scaled by."""
-    height, width = image.shape[:2]
-    scale = min(_HEIGHT / height, panel_width / width)
-    size = (min(panel_width, max(1, round(width * scale))), max(1, round(height * scale)))
-    picture: npt.NDArray[np.uint8] = np.full((_HEIGHT, max(1, panel_width), 3), BACKGROUND, dtype=np.uint8)
-    picture[: size[1], : size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return picture, scale
-
-
-def _annotated(picture: Image, scale: float, points: npt.NDArray[np.float64], seen: Array, skeleton: Skeleton) -> Image:
-    """A picture that was enlarged by ``scale``, with the keypoints and the two corners of the box (K + 2, 2) on it."""
-    canvas = picture.copy()
-    first, second = np.clip(np.round(scale * points[-2:]), -1e6, 1e6).astype(int).tolist()
-    for colour, thickness in ((_BOX_RIM, 3), (_BOX, 1)):
-        cv2.rectangle(canvas, first, second, colour, thickness, cv2.LINE_AA)
-    keypoints = enlarged_points(points[:-2], scale)[None]
-    return draw_poses(canvas, keypoints, seen[None], skeleton, score_threshold=0, hollow=np.asarray(seen == 1)[None])

@@ -58,7 +58,7 @@ def draw_poses(
     return canvas
 
 
-def stroke_width(points_in_image: Array, *, height: int, width: int) -> int:
+def _stroke_width(points_in_image: Array, *, height: int, width: int) -> int:
     """Width in pixels of the lines for one person, from how much of the image its (N, 2) points span."""
     if not len(points_in_image):
         return 1
@@ -85,7 +85,7 @@ def save_picture(path: str | Path, image: Image) -> None:
 def _draw_person(canvas: Image, points: Array, drawable: Array, hollow: Array, skeleton: Skeleton) -> None:
     """Limbs first, keypoints over them, both on a dark rim that keeps them visible on any background."""
     height, width = canvas.shape[:2]
-    stroke = stroke_width(points[drawable], height=height, width=width)
+    stroke = _stroke_width(points[drawable], height=height, width=width)
     fixed_point = np.round(np.where(drawable[:, None], points, 0) * 2**_SUBPIXEL_BITS).astype(np.int64).tolist()
     limbs = [(a, b) for a, b in skeleton.limb_indices.tolist() if drawable[a] and drawable[b]]
     for rim in (True, False):

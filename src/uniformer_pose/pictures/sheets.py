@@ -44,15 +44,15 @@ def training_sheet(
     """
     panels = []
     for person in range(min(len(crops), max_people)):
-        crop, scale = _enlarged(crops[person])
+        crop, scale = enlarged(crops[person])
         seen = np.asarray(visibility)[person]
-        annotated = _annotated(crop, scale, keypoints_in_crop[person], seen, skeleton)
+        left = annotated(crop, scale, keypoints_in_crop[person], seen, skeleton)
         # Cell i stands at crop pixel i * step, not in the middle of a block of pixels.
         shift = (scale - 1) / 2
         cells_to_sheet = np.array([[cell_size[0] * scale, 0, shift], [0, cell_size[1] * scale, shift]])
         overlaid = lay_heatmaps_over(crop, target_heatmaps[person], skeleton.colours, cells_to_sheet)
         caption = f"{int((seen == 2).sum())} visible, {int((seen == 1).sum())} hidden of {skeleton.num_keypoints}"
-        panels.append(panel(annotated, overlaid, caption))
+        panels.append(panel(left, overlaid, caption))
     return arrange(panels, f"training targets, {len(panels)} of {len(crops)} people", columns)
 
 
@@ -78,9 +78,9 @@ def prediction_sheet(
     """
     panels = []
     for person in range(min(len(crops), max_people)):
-        crop, scale = _enlarged(crops[person])
-        truth = _annotated(crop, scale, true_keypoints_in_crop[person], np.asarray(visibility)[person], skeleton)
-        points = enlarged_points(predicted_keypoints_in_crop[person], scale)
+        crop, scale = enlarged(crops[person])
+        truth = annotated(crop, scale, true_keypoints_in_crop[person], np.asarray(visibility)[person], skeleton)
+        points = _scaled(predicted_keypoints_in_crop[person], scale)
         confidence = np.asarray(keypoint_scores)[person]
         predicted = draw_poses(crop, points[None], confidence[None], skeleton, score_threshold=score_threshold)
         similarity, score = float(oks[person]), float(scores[person])
@@ -91,18 +91,18 @@ def prediction_sheet(
     return arrange(panels, f"ground truth | prediction, {len(panels)} of {len(crops)} people", columns)
 
 
-def enlarged_points(points: Array, scale: float) -> npt.NDArray[np.float64]:
+def _scaled(points: Array, scale: float) -> npt.NDArray[np.float64]:
     """(..., 2) points of a picture that was enlarged by ``scale``; pixel centres stay pixel centres."""
     return (np.asarray(points, dtype=np.float64) + 0.5) * scale - 0.5
 
 
-def _annotated(crop: Image, scale: float, keypoints: Array, seen: Array, skeleton: Skeleton) -> Image:
+def annotated(crop: Image, scale: float, keypoints: Array, seen: Array, skeleton: Skeleton) -> Image:
     """An enlarged crop with keypoints (K, 2) of the original: filled where visible (K,), rings where hidden."""
-    points = enlarged_points(keypoints, scale)[None]
+    points = _scaled(keypoints, scale)[None]
     return draw_poses(crop, points, seen[None], skeleton, score_threshold=0, hollow=np.asarray(seen == 1)[None])
 
 
-def _enlarged(crop: Image) -> tuple[Image, float]:
+def enlarged(crop: Image) -> tuple[Image, float]:
     """A crop at the size of the sheet, and how much larger that is."""
     height, width = crop.shape[:2]
     scale = float(np.clip(height, _LOWEST, _HIGHEST)) / height

@@ -10,7 +10,6 @@ import pytest
 
 from uniformer_pose.data.conversion.points_table import read_points_table
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 BY_PERSON = """image,split,nose_x,nose_y,left_hand_x,left_hand_y,left_hand_visibility,box_x,box_y,box_width,box_height
 a.png,train,10,12,20.5,30,1,5,6,20,30
@@ -49,16 +48,6 @@ def test_without_a_split_some_are_for_validation_and_without_boxes_they_are_draw
     assert converted.keypoints("a.png") == [[[1, 2, 2], [30, 20, 2]]]
     assert converted.people_in("a.png")[0]["bbox"] == pytest.approx([0, 0, 32.9, 22.9])
     assert any("1 of the images, drawn by their names" in note for note in converted.log.notes)
-
-
-def test_columns_in_another_order_than_a_given_skeletons_are_read_by_name(
-    table: Callable[..., Any], skeleton_of_three: Skeleton
-) -> None:
-    text = "image,right-ear_x,right-ear_y,Nose_x,Nose_y,left ear_x,left ear_y\n"
-    text += "a.png,1,2,30,31,20,21\nb.png,1,2,30,31,20,21\n"
-    assert [point[0] for point in table(text, skeleton=skeleton_of_three).keypoints("a.png")[0]] == [30, 20, 1]
-    with pytest.raises(InputError, match="are not the 17"):
-        table(text, skeleton=load_skeleton("coco_17"))
 
 
 def test_an_exif_rotated_picture_needs_the_users_word(

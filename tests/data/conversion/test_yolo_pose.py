@@ -85,17 +85,6 @@ def test_names_and_order_of_keypoints_are_the_descriptions_or_a_given_skeletons(
         yolo(skeleton=load_skeleton("coco_17"))
 
 
-def test_labels_refer_to_the_picture_as_it_is_displayed(
-    horses: Path, yolo: Callable[..., Any], picture: Callable[..., Path]
-) -> None:
-    picture(horses / "images/train/a.png", 40, 80, 6)  # shown as 80 high, 40 wide
-    content = yolo().content()
-    assert content["info"]["image_orientation"] == "displayed"
-    assert [content["images"][0][side] for side in ("height", "width")] == [80, 40]
-    assert content["annotations"][0]["keypoints"][:3] == [20, 20, 2]
-    assert yolo(exif="stored").keypoints("a.png")[0][0] == POINTS[0]
-
-
 def test_several_classes_are_one_unless_some_are_chosen(horses: Path, yolo: Callable[..., Any]) -> None:
     describe(horses, names=["dog", "horse"])
     for labels in ("train/a.txt", "val/c.txt"):
@@ -186,35 +175,14 @@ def test_several_folders_and_files_of_windows_are_read(horses: Path, yolo: Calla
     data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes().replace(b"\n", b"\r\n"))
     converted = yolo()
     assert names(converted) == ["train/a.png", "train/b.png", "val/c.png"]
+    assert label_file(Path("/images/d/images/a.b.jpg")) == Path("/images/d/labels/a.b.txt")
+    assert label_file(Path("/d/pictures/a.jpg")) == Path("/d/pictures/a.txt")
     assert converted.keypoints("train/a.png") == [POINTS]
 
 
-@pytest.mark.parametrize(
-    ("image", "labels"),
-    [
-        ("/d/images/train/a.jpg", "/d/labels/train/a.txt"),
-        ("/images/d/images/a.b.jpg", "/images/d/labels/a.b.txt"),
-        ("/d/train/images/a.jpg", "/d/train/labels/a.txt"),  # as Roboflow has it
-        ("/d/pictures/a.jpg", "/d/pictures/a.txt"),
-    ],
-)
-def test_labels_lie_beside_the_last_folder_called_images(image: str, labels: str) -> None:
-    assert label_file(Path(image)) == Path(labels)
-
-
-@pytest.mark.parametrize(
-    ("numbers", "visibility", "box"),
-    [
-        ("0.5 0.5 0.4 0.6 nan nan 2 0.4 0.5 1 0 0 0", [0, 1, 0], [24, 8, 32, 24]),
-        ("0.5 0.5 0.4 0.6", [0, 0, 0], [24, 8, 32, 24]),
-        ("400 200 32 24 0.5 0.25 2 0.4 0.5 1 0 0 0", [2, 1, 0], [31, 9, 10, 12]),  # drawn around the keypoints
-    ],
-)
-def test_a_line_keeps_what_can_be_used(
-    horses: Path, yolo: Callable[..., Any], numbers: str, visibility: list[int], box: list[float]
-) -> None:
-    (horses / "labels/train/a.txt").write_text(f"0.0 {numbers}\n")
-    (horses / "labels/train/b.txt").write_text(LINE)
-    person = yolo().people_in("a.png")[0]
-    assert [point[2] for point in person["keypoints"]] == visibility
-    assert person["bbox"] == pytest.approx(box)
+def test_a_line_keeps_what_can_be_used(horses: Path, yolo: Callable[..., Any]) -> None:
+    lines = ("0.5 0.5 0.4 0.6", "400 200 32 24 0.5 0.25 2 0.4 0.5 1 nan nan 2")
+    (horses / "labels/train/a.txt").write_text("\n".join(f"0.0 {line}" for line in lines))
+    without_keypoints, without_box = yolo().people_in("a.png")
+    assert (without_keypoints["bbox"], without_keypoints["num_keypoints"]) == ([24, 8, 32, 24], 0)
+    assert (without_box["bbox"], without_box["keypoints"]) == (pytest.approx([31, 9, 10, 12]), POINTS)
