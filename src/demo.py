@@ -10,37 +10,15 @@ import os
 import signal
 import tempfile
 import threading
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import hydra
-from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
-from uniformer_pose.config import Node
-from uniformer_pose.config_parts import Precision
+from uniformer_pose.config_parts import DemoConfig
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
-from uniformer_pose.ranges import Count, Positive, Share
 
-
-@dataclass
-class DemoConfig:
-    """The keys of conf/demo.yaml."""
-
-    detector: Node
-    ckpt_path: str | None
-    host: str
-    port: Annotated[int, Ge(0), Le(65535)]
-    open_browser: bool
-    score_threshold: Share
-    input_size: tuple[Count, Count] | None
-    head_dim: Count | None
-    model_class: str | None
-    device: str | None
-    precision: Precision
-    upload_megabytes: Positive
-    megapixels: Positive
-    examples: Node
+_OF_ESTIMATOR = ("input_size", "head_dim", "model_class", "device", "precision")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="demo")
@@ -62,19 +40,15 @@ def served(config: dict[str, Any]) -> Any:
     from hydra.utils import instantiate
 
     from uniformer_pose.prediction.estimator import PoseEstimator
-    from uniformer_pose.prediction.page import PosePage, launch, newest_demo_checkpoint
+    from uniformer_pose.prediction.page import PosePage, launch
 
-    checkpoint, notes = config["ckpt_path"] or newest_demo_checkpoint(), ""
-    if config["ckpt_path"] is None:
-        notes = " (small, and trained on rendered people only; for photographs give `ckpt_path=` a released model)"
-    names = ("input_size", "head_dim", "model_class", "device", "precision")
-    estimator = PoseEstimator(checkpoint, **{name: config[name] for name in names})
+    estimator = PoseEstimator(config["ckpt_path"], **{name: config[name] for name in _OF_ESTIMATOR})
     os.environ["UNIFORMER_POSE_OFFLINE"] = "1"  # from here on nothing is fetched, whatever a visitor asks for
     page = PosePage(
         estimator,
         most_pixels=round(config["megapixels"] * 1e6),
         make_detector=lambda: instantiate(config["detector"], _convert_="all"),
-    ).blocks(f"Model: {checkpoint}{notes}", instantiate(config["examples"], _convert_="all"), config["score_threshold"])
+    ).blocks(config["ckpt_path"], instantiate(config["examples"], _convert_="all"), config["score_threshold"])
     most_bytes = round(config["upload_megabytes"] * 1e6)
     launch(page, host=config["host"], port=config["port"], most_bytes=most_bytes, open_browser=config["open_browser"])
     return page

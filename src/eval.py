@@ -40,6 +40,7 @@ def evaluate(config: dict[str, Any]) -> float:
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.pictures import Pictures
     from uniformer_pose.training.pose_module import PoseModule
+    from uniformer_pose.training.precision import resolved
     from uniformer_pose.training.trainer import make_trainer
 
     quiet_lightning()
@@ -55,7 +56,7 @@ def evaluate(config: dict[str, Any]) -> float:
         model.network,
         engine=config["engine"],
         device=trainer.strategy.root_device,
-        reduced_precision=trainer.precision != "32-true",
+        precision=resolved(config["precision"], trainer.strategy.root_device.type),
         height=model.codec.height,
         width=model.codec.width,
     )

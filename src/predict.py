@@ -6,47 +6,17 @@ Exit status: 0 all done, 1 some pictures or videos could not be read, 2 unusable
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config import Node
-from uniformer_pose.config_parts import Engine, Precision
+from uniformer_pose.config_parts import PredictConfig
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
-from uniformer_pose.ranges import Count, Share
 
 _OF_ESTIMATOR = ("input_size", "head_dim", "model_class", "device", "precision", "batch_size", "engine")
-_CHANGE_NO_POSE = ("output", "overwrite", "table", "device", "batch_size", "engine")
-
-
-@dataclass
-class PredictConfig:
-    """The keys of conf/predict.yaml."""
-
-    detector: Node
-    source: str | int
-    ckpt_path: str
-    output: str | None
-    boxes: str
-    boxes_category: str | int | list[str | int] | None
-    image_orientation: Literal["stored", "displayed"] | None
-    flip_test: bool
-    draw: bool
-    score_threshold: Share
-    table: Literal["csv", "parquet"] | None
-    overwrite: bool
-    track: bool
-    smooth: bool
-    input_size: tuple[Count, Count] | None
-    head_dim: Count | None
-    model_class: str | None
-    device: str | None
-    precision: Precision
-    batch_size: Count
-    engine: Engine
+_CHANGE_NO_POSE = ("output", "overwrite", "device", "batch_size", "engine")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
@@ -67,9 +37,8 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
     from uniformer_pose.prediction.estimator import PoseEstimator
     from uniformer_pose.prediction.listed_boxes import listed_boxes_for
     from uniformer_pose.prediction.output import PoseOutput
-    from uniformer_pose.prediction.picture_poses import PoseFinder, pose_pictures
+    from uniformer_pose.prediction.pose_files import PoseFinder, pose_pictures, pose_videos
     from uniformer_pose.prediction.sources import find_source
-    from uniformer_pose.prediction.video_poses import pose_videos
 
     source = find_source(str(config["source"]))
     listed = listed_boxes_for(source, config["boxes"], config["boxes_category"])
@@ -91,11 +60,11 @@ def predict(config: dict[str, Any]) -> dict[str, str]:
     find_poses = PoseFinder(estimator, find_boxes, flip_test=config["flip_test"])
     try:
         failed, remarks = pose_pictures(pictures, find_poses, output, orientation=config["image_orientation"])
-        of_videos = pose_videos(videos, find_poses, output, track=config["track"], smooth=config["smooth"])
+        of_videos = pose_videos(videos, find_poses, output, smooth=config["smooth"])
     except KeyboardInterrupt:
         print("interrupted: what is finished stays, and the same command continues")
         sys.exit(130)
-    written = output.write_results(estimator.skeleton, table=config["table"], listed=listed)
+    written = output.write_results(estimator.skeleton, listed)
     print(*find_boxes.remarks(), *remarks, *of_videos[1], *source.remarks(), *written, sep="\n")
     failed |= of_videos[0] | source.refused
     if failed:

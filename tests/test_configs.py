@@ -15,15 +15,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from check_data import CheckDataConfig
-from demo import DemoConfig
 from export import ExportConfig
 from make_synthetic import MakeSyntheticConfig
-from predict import PredictConfig
 from prepare import PrepareConfig
 from programs import composed
 from reproduce import ReproduceConfig
 from uniformer_pose.config import check_config
-from uniformer_pose.config_parts import EvalConfig, TrainConfig
+from uniformer_pose.config_parts import DemoConfig, EvalConfig, PredictConfig, TrainConfig
 from uniformer_pose.entry_point import (
     CONF,
     accept_any_argument,
@@ -48,7 +46,7 @@ ENTRY_POINTS: dict[str, tuple[type, list[str]]] = {
     "train": (TrainConfig, []),
     "eval": (EvalConfig, ["ckpt_path=x.ckpt"]),
     "predict": (PredictConfig, ["ckpt_path=x.ckpt", "source=x.jpg"]),
-    "demo": (DemoConfig, []),
+    "demo": (DemoConfig, ["ckpt_path=x.ckpt"]),
     "export": (ExportConfig, ["ckpt_path=x.ckpt"]),
     "reproduce": (ReproduceConfig, []),
     "check_data": (CheckDataConfig, ["data=coco_256x192"]),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Le
+
 from uniformer_pose.config import Keys, Node
-from uniformer_pose.ranges import Count, Positive, RunName, Seed
+from uniformer_pose.ranges import Count, Positive, RunName, Seed, Share
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -137,3 +139,46 @@ class EvalConfig:
     precision: Precision
     engine: Engine
     float32_matmul_precision: MatmulPrecision
+
+
+@dataclass
+class PosesConfig:
+    """The keys of conf/_poses.yaml, for programs that find people and their poses."""
+
+    detector: Node
+    ckpt_path: str
+    input_size: tuple[Count, Count] | None
+    head_dim: Count | None
+    model_class: str | None
+    device: str | None
+    precision: Precision
+    score_threshold: Share
+
+
+@dataclass
+class PredictConfig(PosesConfig):
+    """The keys of conf/predict.yaml."""
+
+    source: str | int
+    output: str | None
+    boxes: str
+    boxes_category: str | int | list[str | int] | None
+    image_orientation: Literal["stored", "displayed"] | None
+    flip_test: bool
+    draw: bool
+    overwrite: bool
+    smooth: bool
+    batch_size: Count
+    engine: Engine
+
+
+@dataclass
+class DemoConfig(PosesConfig):
+    """The keys of conf/demo.yaml."""
+
+    host: str
+    port: Annotated[int, Ge(0), Le(65535)]
+    open_browser: bool
+    upload_megabytes: Positive
+    megapixels: Positive
+    examples: Node

@@ -19,9 +19,8 @@ import numpy.typing as npt
 from uniformer_pose import PoseEstimator
 from uniformer_pose.prediction.boxes import DetectedBoxes, PersonBoxes
 from uniformer_pose.prediction.output import PoseOutput
-from uniformer_pose.prediction.picture_poses import PoseFinder
+from uniformer_pose.prediction.pose_files import PoseFinder, pose_videos
 from uniformer_pose.prediction.sources import find_source
-from uniformer_pose.prediction.video_poses import pose_videos
 
 Image = npt.NDArray[np.uint8]
 
@@ -58,9 +57,9 @@ def main() -> None:
     estimator = PoseEstimator(checkpoint, device="cpu", announce=len)
     started = time.monotonic()
     out = PoseOutput(Path(output), find_source(source).items, {})
-    finder = PoseFinder(estimator, DetectedBoxes(find_walkers, nms_iou=None), flip_test=True)
-    failed, _ = pose_videos(out.unfinished("video"), finder, out, track=True, smooth=True)
-    out.write_results(estimator.skeleton, table="csv")
+    finder = PoseFinder(estimator, DetectedBoxes(find_walkers, nms_iou=1.0), flip_test=True)
+    failed, _ = pose_videos(out.unfinished("video"), finder, out, smooth=True)
+    out.write_results(estimator.skeleton)
     seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(f"{seconds:.1f} {peak:.0f} {len(failed)}\n")
 

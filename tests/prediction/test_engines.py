@@ -14,14 +14,18 @@ import pytest
 import torch
 from models import small_model
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from uniformer_pose import PoseEstimator
 from uniformer_pose.config_parts import Engine
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.prediction.engines import InferenceNetwork, OpenVinoNetwork, inference_network
+from uniformer_pose.prediction.pose_pipeline import PosePipeline
+from uniformer_pose.training.precision import computes_in_bf16
 
 with_openvino = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('openvino')", reason="an extra")
+with_bf16 = pytest.mark.skipif(not computes_in_bf16("cpu"), reason="this processor has no instructions for bf16")
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "convolution stem and layer scale": {"stem": "convolution", "layer_scale": 0.5, "layer_scale_blocks": "all"},
@@ -51,7 +55,7 @@ def network(**arguments: Any) -> PoseNetwork:
 
 
 def prepared(network: nn.Module, engine: Engine, **settings: Any) -> InferenceNetwork:
-    arguments = {"device": torch.device("cpu"), "reduced_precision": False, "height": 96, "width": 160}
+    arguments = {"device": torch.device("cpu"), "precision": "fp32", "height": 96, "width": 160}
     return inference_network(network, engine=engine, **(arguments | settings))
 
 
@@ -95,10 +99,47 @@ def test_threads_may_share_an_engine() -> None:
         assert all(torch.allclose(again, once, atol=1e-5) for again in heatmaps)
 
 
-@with_openvino
-def test_auto_is_openvino_in_fp32_on_a_processor_and_eager_in_reduced_precision() -> None:
-    assert prepared(network(), "auto").engine == "openvino"
-    assert prepared(network(), "auto", reduced_precision=True).engine == "eager"
+@with_bf16
+@pytest.mark.parametrize("engine", ["eager", pytest.param("openvino", marks=with_openvino)])
+def test_bf16_gives_nearly_the_heatmaps_of_fp32_and_leaves_the_network_as_it_is(engine: Engine) -> None:
+    ours, images = network(), torch.randn(3, 3, 96, 160)
+    with torch.inference_mode():
+        reduced = prepared(ours, engine, precision="bf16")(images).float()
+        expected = ours(images)
+    assert expected.dtype == torch.float32
+    assert 0 < (reduced - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_formats_without_instructions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    for precision in ("bf16", "fp16"):
+        with pytest.raises(InputError, match=f"precision={precision}: .*no fast instructions.*precision=fp32"):
+            prepared(network(), "auto", precision=precision)
+
+
+class Operations(TorchDispatchMode):
+    """Counts them; none may wait for a number of the device's."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function is not torch.ops.aten._local_scalar_dense.default
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@with_bf16
+def test_weights_in_bf16_take_no_more_operations_than_fp32_and_a_pass_reads_nothing_back() -> None:
+    model = small_model()
+    crops = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    counts = {}
+    for precision in ("fp32", "bf16"):
+        network = prepared(model.network, "eager", precision=precision, height=64, width=64)
+        decode = PosePipeline(model, network)
+        with torch.inference_mode(), Operations() as operations:
+            decode(crops, with_flip_test=True)
+        counts[precision] = operations.count
+    assert counts["bf16"] <= counts["fp32"] + 8  # two forward passes: images to bf16, heatmaps to fp32
 
 
 def test_without_openvino_auto_is_eager_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +169,7 @@ def test_where_openvino_fails_auto_is_eager_and_says_why() -> None:
 @pytest.mark.parametrize(
     ("engine", "settings", "message"),
     [
-        ("openvino", {"reduced_precision": True}, "computes in fp32 on the processor"),
+        ("openvino", {"device": torch.device("meta")}, "computes on the processor"),
         ("tensorrt", {}, "engine='tensorrt': choose auto, eager, openvino"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from models import small_model
+from pycocotools.coco import COCO
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.pictures.drawing import save_picture
 from uniformer_pose.prediction.boxes import FullPictures, PersonBoxes
 from uniformer_pose.prediction.estimator import PoseEstimator
 from uniformer_pose.prediction.listed_boxes import read_listed_boxes
-from uniformer_pose.prediction.output import PoseOutput
-from uniformer_pose.prediction.picture_poses import PoseFinder, pose_pictures
+from uniformer_pose.prediction.output import COLUMNS, PoseOutput
+from uniformer_pose.prediction.pose_files import PoseFinder, pose_pictures, pose_videos
 from uniformer_pose.prediction.sources import find_source
-from uniformer_pose.prediction.video_poses import pose_videos
 
 Image = npt.NDArray[np.uint8]
 
@@ -74,8 +75,8 @@ def posed(
     output = PoseOutput(folder, found.items, settings or {"flip_test": False}, **options)
     find_poses = PoseFinder(estimator, finder or FullPictures())
     failed, _ = pose_pictures(output.unfinished("picture"), find_poses, output)
-    failed |= pose_videos(output.unfinished("video"), find_poses, output, track=True, smooth=smooth)[0]
-    output.write_results(estimator.skeleton, table="csv", listed=listed)
+    failed |= pose_videos(output.unfinished("video"), find_poses, output, smooth=smooth)[0]
+    output.write_results(estimator.skeleton, listed)
     return failed
 
 
@@ -97,6 +98,23 @@ def test_the_folders_of_the_source_are_kept(photos: Path, tmp_path: Path, estima
     }
     assert [pose["file_name"] for pose in poses_in(tmp_path / "out")] == names
     assert [pose["image_id"] for pose in poses_in(tmp_path / "out")] == [1, 2, 3, 4, 5]
+
+
+def test_other_tools_read_the_results_and_the_table_has_a_row_per_keypoint(
+    photos: Path, tmp_path: Path, estimator: PoseEstimator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posed(photos, tmp_path / "out", estimator, TwoPeople(), draw=False)
+    poses = poses_in(tmp_path / "out")
+    coco = COCO()
+    coco.dataset = {"images": [{"id": n} for n in range(1, 6)], "annotations": [], "categories": [{"id": 1}]}
+    coco.createIndex()
+    assert len(coco.loadRes(str(tmp_path / "out" / "poses.json")).anns) == len(poses) == 10
+    with (tmp_path / "out" / "poses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert (tuple(rows[0]), len(rows)) == (COLUMNS, 10 * 17)
+    row = rows[17 + 1]
+    assert [row[name] for name in COLUMNS[:6]] == ["a.jpg", "", "", "1", "", "left_eye"]
+    assert float(row["x"]) == pytest.approx(poses[1]["keypoints"][3], abs=1e-3)
 
 
 def test_an_interrupted_run_continues_to_the_same_result(
@@ -123,7 +141,7 @@ def test_other_settings_and_files_of_others_are_refused_unless_everything_shall_
     assert len(poses_in(tmp_path / "out")) == 10
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
-    with pytest.raises(InputError, match="files that are not of such a run; give output="):
+    with pytest.raises(InputError, match="files that no such run wrote; give output="):
         posed(photos, tmp_path / "mine", estimator)
     (tmp_path / "mine" / "settings.json").write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
@@ -176,7 +194,7 @@ def test_pictures_that_share_a_number_are_told_apart_and_a_file_of_boxes_has_the
     box = {"image_id": 77, "bbox": [4, 5, 16, 30], "category_id": 18}
     listing = {"images": [{"id": 77, "file_name": "b/001.jpg"}], "annotations": [box], "categories": [{"id": 18}]}
     (tmp_path / "boxes.json").write_text(json.dumps(listing))
-    listed = read_listed_boxes(tmp_path / "boxes.json")
+    listed = read_listed_boxes(tmp_path / "boxes.json", ["a/1.jpg", "b/001.jpg", "b/2.jpg"])
     posed(tmp_path / "val", tmp_path / "listed", estimator, listed, listed=listed)
     assert ids_of(tmp_path / "listed") == {"b/001.jpg": 77}
     assert poses_in(tmp_path / "listed")[0]["category_id"] == 18

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from uniformer_pose.errors import InputError
 from uniformer_pose.prediction.people import People
 from uniformer_pose.skeleton import load_skeleton
 
@@ -38,32 +35,8 @@ def test_coco_results_hold_keypoints_scores_and_box() -> None:
     assert [result["track_id"] for result in two_people(ids=True).to_coco(1)] == [3, 8]
 
 
-@pytest.mark.parametrize("ids", [False, True])
-def test_people_survive_json_exactly(ids: bool) -> None:
-    people = two_people(ids)
-    again = People.from_dict(json.loads(json.dumps(people.to_dict())), SKELETON)
-    for name in ("keypoints", "scores", "boxes", "box_scores", "areas"):
-        assert np.array_equal(getattr(again, name), getattr(people, name)), name
-    assert (again.ids is None) == (not ids)
-    empty = {name: None if values is None else [] for name, values in people.to_dict().items()}
-    assert People.from_dict(empty, SKELETON).keypoints.shape == (0, 17, 2)
-
-
 def test_plotting_draws_on_a_copy() -> None:
     image = np.zeros((100, 100, 3), dtype=np.uint8)
     assert two_people().plot(image).any()
     assert not image.any()
     assert not two_people().plot(image, score_threshold=1.0).any()
-
-
-def test_supervision_gets_the_same_numbers() -> None:
-    supervision = pytest.importorskip("supervision")
-    converted = two_people().to_supervision()
-    assert isinstance(converted, supervision.KeyPoints)
-    np.testing.assert_allclose(converted.xy, two_people().keypoints, rtol=1e-6)
-
-
-def test_a_package_that_is_not_there_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "fiftyone", None)
-    with pytest.raises(InputError, match="fiftyone is not installed; install it with: pip install fiftyone"):
-        two_people().to_fiftyone(height=100, width=100)

@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from models import small_model
 from PIL import Image
 
-from predict import PredictConfig, predict
+from predict import predict
+from programs import composed
+from uniformer_pose.config_parts import PredictConfig
 from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
 from uniformer_pose.saved_model import saved_record
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 PICTURES = [np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8) for seed in range(3)]
 BOXES = [[4.0, 5.0, 20.0, 30.0], [30.0, 10.0, 25.0, 36.0], [10.0, 2.0, 40.0, 44.0]]
 STORES = {6: np.rot90, 2: np.fliplr, 3: lambda image: np.rot90(image, 2)}
@@ -58,8 +58,7 @@ def run(checkpoint: Path, source: Path, boxes: Any, *arguments: str) -> tuple[li
     file.write_text(json.dumps(boxes))
     output = source.parent / f"out{len(list(source.parent.iterdir()))}"
     given = [f"source={source}", f"ckpt_path={checkpoint}", f"boxes={file}", f"output={output}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("predict", overrides=[*given, "draw=false", "device=cpu", "engine=eager", *arguments])
+    config = composed("predict", *given, "draw=false", "device=cpu", "engine=eager", *arguments)
     failed = predict(checked_config(config, PredictConfig))
     return json.loads((output / "poses.json").read_text()), failed
 

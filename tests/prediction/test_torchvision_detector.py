@@ -115,13 +115,13 @@ def test_people_are_those_of_torchvisions_own_model(
     np.testing.assert_array_equal(found.scores, output["scores"][people].numpy().astype(np.float64))
 
 
-def test_a_picture_is_not_changed_and_may_be_a_view(detector: TorchvisionDetector) -> None:
-    image = pictures((90, 200))[0]
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (33, 20000)])
+def test_pictures_of_odd_sizes_have_a_result_and_may_be_a_view(
+    detector: TorchvisionDetector, size: tuple[int, int]
+) -> None:
+    image = np.zeros((*size, 3), np.uint8)[:, ::-1]
     image.setflags(write=False)
-    mirrored = image[:, ::-1]
-    np.testing.assert_array_equal(
-        detector([mirrored])[0].boxes_xywh, detector([np.ascontiguousarray(mirrored)])[0].boxes_xywh
-    )
+    assert detector([image])[0].boxes_xywh.shape[1] == 4
 
 
 def test_boxes_of_a_very_large_picture_are_in_its_own_pixels(
@@ -131,13 +131,6 @@ def test_boxes_of_a_very_large_picture_are_in_its_own_pixels(
     small = pictures((150, 400))[0]
     large = np.asarray(cv2.resize(small, (1600, 600), interpolation=cv2.INTER_NEAREST))
     np.testing.assert_allclose(detector([large])[0].boxes_xywh, 4 * detector([small])[0].boxes_xywh, atol=1e-3)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 300), (2, 20000), (641, 1), (33, 20000)])
-@pytest.mark.parametrize("architecture", [SMALLEST, FAST])
-def test_pictures_of_odd_sizes_have_a_result(architecture: str, folder: Path, size: tuple[int, int]) -> None:
-    detector = TorchvisionDetector(architecture, weights=weight_file(folder, architecture), device="cpu")
-    assert detector([np.zeros((*size, 3), np.uint8)])[0].boxes_xywh.shape[1] == 4
 
 
 # -- the weights ------------------------------------------------------------------------------------------------------

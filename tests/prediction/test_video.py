@@ -4,7 +4,6 @@ import os
 import resource
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,6 +12,7 @@ import pytest
 from video_files import HEIGHT, WIDTH, cut_off, make_video, number_of, numbered_picture, packets_in
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.prediction import video
 from uniformer_pose.prediction.video import VideoReader
 
 CONTAINERS = ("mp4", "mkv", "ts", "avi")
@@ -40,26 +40,11 @@ def test_frames_come_in_the_order_they_are_shown_with_their_numbers_and_times(vi
     np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(60) / 30, atol=1e-3)
 
 
-def test_colours_survive(videos: Path) -> None:
-    with VideoReader(videos / "video.mp4") as reader:
-        image = next(iter(reader)).image
-    assert image.dtype == np.uint8
-    assert image.flags.c_contiguous
-    assert np.abs(image[4, 4].astype(int) - (230, 20, 20)).max() <= 6  # 4:2:0 and 8 bits of limited range
-    assert np.abs(image[-4, -4].astype(int) - 8).max() <= 3
-
-
-def test_a_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
-    times = np.cumsum([0, 0.01, 0.2, 0.03, 0.5, 0.04, 0.04, 1.0]).tolist()
-    with VideoReader(make_video(tmp_path / "variable.mp4", times=times)) as reader:
+@pytest.mark.parametrize("start", [0.0, 5.0])
+def test_a_variable_frame_rate_keeps_its_times_from_0_on(tmp_path: Path, start: float) -> None:
+    times = np.cumsum([0, 0.01, 0.2, 0.03, 0.5, 0.04, 0.04, 1.0])
+    with VideoReader(make_video(tmp_path / "variable.mp4", times=(start + times).tolist())) as reader:
         np.testing.assert_allclose([frame.seconds for frame in reader], times, atol=1e-5)
-
-
-def test_times_begin_at_0_also_where_the_files_own_clock_does_not(tmp_path: Path) -> None:
-    times = [5.0, 5.1, 5.3]
-    with VideoReader(make_video(tmp_path / "late.mkv", times=times)) as reader:
-        np.testing.assert_allclose([frame.seconds for frame in reader], [0, 0.1, 0.3], atol=1e-3)
-        assert float(reader.start_seconds) == pytest.approx(5.0, abs=1e-3)
 
 
 ONE = 65536
@@ -156,19 +141,6 @@ def test_time_goes_on_where_the_clock_of_a_file_jumps_back(tmp_path: Path) -> No
         seconds = [frame.seconds for frame in reader]
         assert "10 frames were out of order in time" in reader.remarks()[0]
     np.testing.assert_allclose(seconds, np.arange(20) / 30, atol=1e-3)
-
-
-def test_pixels_that_are_not_square_are_said(tmp_path: Path) -> None:
-    path = tmp_path / "wide.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_picture(0), format="rgb24")))
-        container.mux(stream.encode(None))
-    with VideoReader(path) as reader:
-        assert reader.pixel_aspect_ratio == Fraction(4, 3)
-        assert reader.frame_rate == 30
 
 
 def write_sound_only(path: Path) -> None:
@@ -273,9 +245,12 @@ def test_files_with_random_damage_are_read_or_refused_in_one_line(tmp_path: Path
     assert not any("\n" in outcome for outcome in outcomes)
 
 
-def test_frames_with_too_many_pixels_are_refused_before_they_are_decoded(videos: Path) -> None:
-    with pytest.raises(InputError, match=r"frames of 48x64 pixels \(height x width\) are more than the 1000 pixels"):
-        VideoReader(videos / "video.mp4", max_pixels=1000)
+def test_frames_with_too_many_pixels_are_refused_before_they_are_decoded(
+    videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "MAX_PIXELS", 1000)
+    with pytest.raises(InputError, match=r"frames of 48x64 pixels \(height x width\) are more than the 1000 "):
+        VideoReader(videos / "video.mp4")
 
 
 def test_without_pyav_one_line_says_what_to_install() -> None:

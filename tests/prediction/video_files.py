@@ -33,7 +33,6 @@ def make_video(
     codec: str = "libx264",
     display_matrix: Sequence[int] | None = None,
     audio: str | None = None,
-    audio_layout: str = "mono",
     b_frames: int = 2,
     gop_size: int = 10,
     height: int = HEIGHT,
@@ -50,7 +49,7 @@ def make_video(
         video.codec_context.max_b_frames = b_frames
         if display_matrix is not None:
             video.set_display_matrix(display_matrix)
-        sound = None if audio is None else container.add_stream(audio, rate=48_000, layout=audio_layout)
+        sound = None if audio is None else container.add_stream(audio, rate=48_000, layout="mono")
         for number, seconds in enumerate(times):
             frame = av.VideoFrame.from_ndarray(numbered_picture(number, height=height, width=width), format="rgb24")
             frame.time_base = video.codec_context.time_base

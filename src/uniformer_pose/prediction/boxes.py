@@ -14,13 +14,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision.ops import box_convert, nms
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.ranges import Count, NotNegative, Share
+from uniformer_pose.ranges import Count, Share
 
 FloatArray = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
+
+# Pixels: far beyond any picture, and well within what a crop's arithmetic holds.
+_FARTHEST = 1e7
+# Of the part of a box that lies in the picture: what is smaller shows no pose.
+_LEAST_WIDTH, _LEAST_HEIGHT = 4, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,7 @@ class PersonBoxes:
     """The people found in one picture: ``boxes_xywh`` (P, 4) in image pixels, ``scores`` (P,).
 
     Both become float64. A box may reach beyond the picture. Raises InputError unless both have P rows, all numbers are
-    finite, and every width and height is positive.
+    finite and below ten million, and every width and height is positive.
     """
 
     boxes_xywh: FloatArray
@@ -42,7 +46,7 @@ class PersonBoxes:
                 boxes, scores = boxes.reshape(0, 4), scores.reshape(0)
             if boxes.shape != (*scores.shape, 4) or scores.ndim != 1:
                 raise ValueError(f"they are of shape {boxes.shape} with scores of shape {scores.shape}")
-            usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] > 0).all(axis=1)
+            usable = (np.abs(boxes) <= _FARTHEST).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] > 0).all(axis=1)
             if not usable.all():
                 raise ValueError(f"they are {boxes[~usable][:3].tolist()} with scores {scores[~usable][:3].tolist()}")
         except (TypeError, ValueError) as error:
@@ -57,16 +61,18 @@ class PersonBoxes:
         return len(self.scores)
 
     @classmethod
-    def empty(cls) -> PersonBoxes:
-        """Nobody."""
-        return cls(np.empty((0, 4)), np.empty(0))
+    def whole(cls, image: Image) -> PersonBoxes:
+        """One person who fills the picture."""
+        height, width = image.shape[:2]
+        return cls(np.array([[0.0, 0.0, width, height]]), np.ones(1))
 
     @classmethod
     def from_corners(cls, corners_xyxy: torch.Tensor, scores: torch.Tensor) -> PersonBoxes:
         """Boxes from the corners (P, 4) that networks give; those without width or height, mere padding, go."""
-        xywh = box_convert(corners_xyxy.double().cpu(), "xyxy", "xywh").numpy()
-        has_area = (xywh[:, 2:] > 0).all(axis=1) | ~np.isfinite(xywh).all(axis=1)  # those __post_init__ shall tell
-        return cls(xywh[has_area], scores.double().cpu().numpy()[has_area])
+        corners = corners_xyxy.double().cpu().numpy()
+        sizes = corners[:, 2:] - corners[:, :2]
+        kept = ~(sizes <= 0).any(axis=1)  # NaN stays, for __post_init__ to tell
+        return cls(np.hstack([corners[:, :2], sizes])[kept], scores.double().cpu().numpy()[kept])
 
 
 Detector = Callable[[Sequence[Image]], Sequence[PersonBoxes]]
@@ -88,8 +94,7 @@ class FullPictures:
 
     def __call__(self, _names: Sequence[str], images: Sequence[Image]) -> list[PersonBoxes]:
         """One box as large as the picture."""
-        sizes = [image.shape[:2] for image in images]
-        return [PersonBoxes(np.array([[0.0, 0.0, width, height]]), np.ones(1)) for height, width in sizes]
+        return [PersonBoxes.whole(image) for image in images]
 
     def remarks(self) -> list[str]:
         """Nothing."""
@@ -102,9 +107,8 @@ class DetectedBoxes:
     Left out, and counted under the first of these reasons that holds:
 
     - ``low score``: below ``min_score``;
-    - ``outside the picture``: no part of it lies inside;
-    - ``too small``: what of it lies inside is lower than ``min_height`` or narrower than ``min_width`` pixels;
-    - ``overlap``: its intersection over union with a better box that stays is above ``nms_iou`` (None: no such check).
+    - ``outside or too small``: less than 8 pixels in height or 4 in width lie inside the picture;
+    - ``overlap``: its intersection over union with a better box that stays is above ``nms_iou`` (1: no such check).
       Detectors suppress repetitions already; this is for two boxes around one person that some let through, and high
       enough to leave people alone who stand close together;
     - ``too many``: there are ``max_people`` better ones (None: no limit).
@@ -114,18 +118,10 @@ class DetectedBoxes:
     """
 
     def __init__(
-        self,
-        model: Detector,
-        *,
-        min_score: Share = 0.3,
-        nms_iou: Share | None = 0.65,
-        min_height: NotNegative = 8.0,
-        min_width: NotNegative = 4.0,
-        max_people: Count | None = None,
+        self, model: Detector, *, min_score: Share = 0.3, nms_iou: Share = 0.65, max_people: Count | None = None
     ) -> None:
         self.model = model
         self.min_score, self.nms_iou, self.max_people = min_score, nms_iou, max_people
-        self.min_height, self.min_width = min_height, min_width
         self._left_out: Counter[str] = Counter()
         self._kept = 0
 
@@ -146,28 +142,20 @@ class DetectedBoxes:
 
     def _keep(self, found: PersonBoxes, height: int, width: int) -> PersonBoxes:
         """The boxes of a picture that are worth a pose, best first; of equal scores the earlier."""
+        from torchvision.ops import nms  # two seconds of imports, which boxes from a file need not wait for
+
         boxes, scores = found.boxes_xywh, found.scores
-        with np.errstate(over="ignore"):  # the far corner of a box that is finite but absurd
-            corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
         inside = np.clip(corners, 0, [width, height, width, height])
-        visible_width, visible_height = (inside[:, 2:] - inside[:, :2]).T
-        left = np.ones(len(found), dtype=bool)
-        for reason, applies in (
-            ("low score", scores < self.min_score),
-            ("outside the picture", (visible_width <= 0) | (visible_height <= 0)),
-            ("too small", (visible_height < self.min_height) | (visible_width < self.min_width)),
-        ):
-            self._left_out[reason] += int((left & applies).sum())
-            left &= ~applies
-        candidates = np.flatnonzero(left)
-        order = candidates[np.argsort(-scores[candidates], kind="stable")]
-        if self.nms_iou is not None:
-            # Ranks in place of scores, so that equal ones cannot change places.
-            ranks = torch.arange(len(order), 0, -1, dtype=torch.float64)
-            kept = order[nms(torch.from_numpy(corners[order]), ranks, self.nms_iou).numpy()]
-            self._left_out["overlap"] += len(order) - len(kept)
-            order = kept
-        best = order[: self.max_people]
-        self._left_out["too many"] += len(order) - len(best)
+        certain = scores >= self.min_score
+        shown = certain & (inside[:, 2:] - inside[:, :2] >= [_LEAST_WIDTH, _LEAST_HEIGHT]).all(axis=1)
+        order = np.flatnonzero(shown)[np.argsort(-scores[shown], kind="stable")]
+        # Ranks in place of scores, so that equal ones cannot change places.
+        ranks = torch.arange(len(order), 0, -1, dtype=torch.float64)
+        apart = order[nms(torch.from_numpy(corners[order]), ranks, self.nms_iou).numpy()]
+        best = apart[: self.max_people]
+        counts = [len(found), certain.sum(), len(order), len(apart), len(best)]
+        reasons = ("low score", "outside or too small", "overlap", "too many")
+        self._left_out.update(dict(zip(reasons, (-np.diff(counts)).tolist(), strict=True)))
         self._kept += len(best)
         return PersonBoxes(boxes[best], scores[best])

@@ -1,10 +1,11 @@
 """What computes the heatmaps when nothing is trained: PyTorch's modules, or OpenVINO on a processor.
 
-Both give the network's fp32 heatmaps up to rounding. Nothing approximate (int8, pruning) is among them.
+In fp32 both give the network's heatmaps up to rounding. Nothing that needs calibration (int8, pruning) is among them.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 import warnings
@@ -17,13 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uniformer_pose.config_parts import Engine
+from uniformer_pose.config_parts import Engine, Precision
 from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.model.network import PoseNetwork
+from uniformer_pose.training.precision import computes_in_bf16
+
+_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_OPENVINO_NAMES = {"fp32": "f32", "bf16": "bf16"}
 
 
 @dataclass(frozen=True)
 class InferenceNetwork:
-    """Images (B, 3, H, W) on the device -> heatmaps; ``engine`` is its name, ``remark`` why it is not a faster one.
+    """Images (B, 3, H, W) on the device -> heatmaps; ``engine`` is its name, ``remark`` what would be faster.
 
     No ``nn.Module``: set as an attribute of one, its weights stay out of that one's checkpoint. Threads may share it.
     """
@@ -38,43 +44,62 @@ class InferenceNetwork:
 
 
 def inference_network(
-    network: nn.Module, *, engine: Engine, device: torch.device, reduced_precision: bool, height: int, width: int
+    network: nn.Module, *, engine: Engine, device: torch.device, precision: Precision, height: int, width: int
 ) -> InferenceNetwork:
     """The network in eval mode on ``device``, as ``engine`` computes it; later changes of its weights may not count.
 
-    - ``eager``: the modules as they were trained.
-    - ``openvino``: OpenVINO, in fp32 on a processor, for crops of ``height`` x ``width``.
+    - ``eager``: PyTorch's modules; in bf16 and fp16 a copy of the network whose weights are of that format.
+    - ``openvino``: OpenVINO, on a processor in fp32 or bf16, for crops of ``height`` x ``width``.
     - ``auto``: ``openvino`` where it applies and is installed, else ``eager``; a ``remark`` says why not the former.
 
-    ``reduced_precision``: whether autocast to bf16 or fp16 is asked for. Raises InputError for an unknown engine, and
-    for ``openvino`` where it cannot be had.
+    ``precision`` is a resolved one. Raises InputError for an unknown engine, for ``openvino`` where it cannot be had,
+    and on a processor for fp16, and for bf16 unless it has instructions for it: both would be slower than fp32.
     """
     if engine not in get_args(Engine):
         raise InputError(f"engine={engine!r}: choose {', '.join(get_args(Engine))}")
-    applies = device.type == "cpu" and not reduced_precision
-    if engine == "openvino" and not applies:
-        raise InputError("engine=openvino computes in fp32 on the processor; give device=cpu and precision=fp32")
-    remark = None
-    if engine != "eager" and applies:
+    on_cpu, remark = device.type == "cpu", None
+    if on_cpu and not (precision == "fp32" or (precision == "bf16" and computes_in_bf16("cpu"))):
+        raise InputError(f"precision={precision}: this processor has no fast instructions for it; give precision=fp32")
+    if engine == "openvino" and not on_cpu:
+        raise InputError("engine=openvino computes on the processor; give device=cpu")
+    if engine != "eager" and on_cpu:
         try:
-            return InferenceNetwork("openvino", OpenVinoNetwork(network, height=height, width=width))
+            compiled = OpenVinoNetwork(network, height=height, width=width, precision=precision)
+            return InferenceNetwork("openvino", compiled)
         except ImportError:
             remark = "OpenVINO is not installed: pip install uniformer-pose[openvino] is faster on a processor"
         except Exception as error:  # whatever its tracer raises for a network of somebody else's
             remark = f"OpenVINO cannot convert {type(network).__name__} ({one_line(error)})"
         if engine == "openvino":
             raise InputError(f"engine=openvino: {remark}; engine=eager needs nothing")
-    return InferenceNetwork("eager", network.eval().to(device), remark and f"engine: eager; {remark}")
+    return InferenceNetwork("eager", _eager(network, device, precision), remark and f"engine: eager; {remark}")
+
+
+def _eager(network: nn.Module, device: torch.device, precision: Precision) -> Callable[[Tensor], Tensor]:
+    if precision == "fp32":
+        return network.eval().to(device)
+    dtype = _REDUCED[precision]
+    reduced = copy.deepcopy(network).eval().to(device, dtype)
+    # Weights of the format itself: autocast would convert them, and every norm's images, again in each batch. Only for
+    # a network of somebody else's it is on, which may make fp32 tensors of its own.
+    casts = not isinstance(network, PoseNetwork)
+
+    def compute(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=casts):
+            heatmaps: Tensor = reduced(images.to(dtype))
+        return heatmaps
+
+    return compute
 
 
 class OpenVinoNetwork:
     """Images (B, 3, H, W) of one height and width, on the CPU -> heatmaps (B, K, h, w), fp32; any B.
 
-    As many threads as PyTorch has when it is built. Threads may share it: each has its own buffers.
-    Raises ImportError where OpenVINO is not installed, InputError for images of another size.
+    As many threads as PyTorch has when it is built. ``precision`` is fp32 or bf16. Threads may share it: each has its
+    own buffers. Raises ImportError where OpenVINO is not installed, InputError for images of another size.
     """
 
-    def __init__(self, network: nn.Module, *, height: int, width: int) -> None:
+    def __init__(self, network: nn.Module, *, height: int, width: int, precision: Precision = "fp32") -> None:
         # Its converter would report each use to an analytics service; without that module it does not.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
@@ -85,7 +110,7 @@ class OpenVinoNetwork:
             model = openvino.convert_model(network.eval().cpu(), input=[-1, 3, height, width], example_input=example)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
-            "INFERENCE_PRECISION_HINT": "f32",  # it would take bf16 by itself where the processor has it
+            "INFERENCE_PRECISION_HINT": _OPENVINO_NAMES[precision],  # it would take bf16 by itself
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         # In a thread that ends: what compiles leaves its own stack for signals on its thread and takes it away when the

@@ -22,11 +22,12 @@ from uniformer_pose.data.images import eight_bits, read_photo
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.other_network import NetworkClass
+from uniformer_pose.prediction.boxes import PersonBoxes
 from uniformer_pose.prediction.engines import inference_network
 from uniformer_pose.prediction.people import People
 from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import SavedModel
-from uniformer_pose.training.precision import autocast, find_device, resolved
+from uniformer_pose.training.precision import computes_in_bf16, find_device, resolved
 from uniformer_pose.weights.loading import load_model
 
 FloatArray = npt.NDArray[np.float64]
@@ -36,8 +37,6 @@ Boxes = npt.ArrayLike
 
 # Sigma of the released models; it shapes training targets only, and a codec cannot be without one.
 _SIGMA_UP_TO_256, _SIGMA_ABOVE = 2.0, 3.0
-# Pixels: far beyond any picture, and well within what a crop's arithmetic holds.
-_FARTHEST = 1e7
 
 
 class PoseEstimator:
@@ -45,11 +44,10 @@ class PoseEstimator:
 
     ``weights``: a file, an https URL, ``zoo:<name>``, ``hf://owner/repo/file``, or a ``SavedModel``. ``input_size``
     is the crop's (height, width) for files that do not say it; for others it must agree. ``device`` None is the
-    GPU, if any. ``precision`` ``auto`` is bf16 on a GPU that computes in it, else fp32. ``batch_size`` crops go
-    through the network at once. ``model_class`` is for a network that is not of this package (``load_model``).
-    ``engine`` computes the heatmaps (see ``inference_network``); all give the same up to rounding, and ``auto`` is
-    the fastest. ``announce`` is given the line that says what was loaded, and one if ``auto`` found something
-    missing.
+    GPU, if any. ``precision`` ``auto`` is bf16 on a GPU that computes in it, else fp32; bf16 on a processor needs its
+    instructions. ``batch_size`` crops go through the network at once. ``model_class`` is for a network that is not of
+    this package (``load_model``). ``engine`` computes the heatmaps (see ``inference_network``), and ``auto`` is the
+    fastest. ``announce`` is given the line that says what was loaded, and one if something faster is missing.
 
     Calls change nothing, so threads may share one estimator. The same person gives the same keypoints alone, among
     others, or in a video: the crop is the same, and fp32 differs by rounding only.
@@ -77,13 +75,12 @@ class PoseEstimator:
                 weights, codec=_codec(input_size), head_dim=head_dim, model_class=model_class
             )
             announce(str(report))
-        self.codec = self.model.codec
+        self.codec, self.skeleton = self.model.codec, self.model.skeleton
         if input_size is not None and tuple(input_size) != (self.codec.height, self.codec.width):
             raise InputError(
                 f"input_size={tuple(input_size)}: the model was trained at {self.codec.height}x{self.codec.width} "
                 "(height x width); leave input_size out"
             )
-        self.skeleton = self.model.skeleton
         self.batch_size = batch_size
         self.device = find_device(device)
         self.precision = resolved(precision, self.device.type)
@@ -91,13 +88,17 @@ class PoseEstimator:
             self.model.network.eval(),
             engine=engine,
             device=self.device,
-            reduced_precision=self.precision != "fp32",
+            precision=self.precision,
             height=self.codec.height,
             width=self.codec.width,
         )
         self.engine = network.engine
         if network.remark is not None:
             announce(network.remark)
+        elif precision == "auto" and self.engine == "openvino" and computes_in_bf16("cpu"):
+            announce(
+                "precision=bf16 is faster on this processor, and moves keypoints by less than 0.1 pixels on average"
+            )
         self._pipeline = PosePipeline(self.model, network)
         self._pipeline.normalize.to(self.device)
 
@@ -131,30 +132,26 @@ class PoseEstimator:
 
         Raises InputError for a picture or a box that cannot be used, DivergedError where the network gives NaN.
         """
-        given = [None] * len(images) if boxes is None else list(boxes)
-        scores = [None] * len(images) if box_scores is None else list(box_scores)
+        given: Sequence[Boxes | None] = [None] * len(images) if boxes is None else boxes
+        scores: Sequence[Boxes | None] = [None] * len(images) if box_scores is None else box_scores
         for name, entries in (("boxes", given), ("box_scores", scores)):
             if len(entries) != len(images):
                 raise InputError(
                     f"{name} for {len(entries)} pictures, but there are {len(images)}; give one per picture"
                 )
         pictures = [as_pixels(image) for image in images]
-        checked = [
-            _checked_boxes(number, box, score, picture)
-            for number, (box, score, picture) in enumerate(zip(given, scores, pictures, strict=True))
-        ]
-        fitted = [self.model.crop_spec.around(box) for box, _ in checked]
+        found = [_person_boxes(*each) for each in zip(range(len(images)), pictures, given, scores, strict=True)]
+        fitted = [self.model.crop_spec.around(of_picture.boxes_xywh) for of_picture in found]
         keypoints, keypoint_scores = self._poses(pictures, fitted, flip_test)
         people, start = [], 0
-        for (box, score), crops in zip(checked, fitted, strict=True):
-            rows = slice(start, start + len(box))
-            start = rows.stop
+        for of_picture, crops in zip(found, fitted, strict=True):
+            rows = slice(start, start := start + len(of_picture))
             people.append(
                 People(
                     keypoints=crops.to_image(keypoints[rows]),
                     scores=keypoint_scores[rows],
-                    boxes=box,
-                    box_scores=score,
+                    boxes=of_picture.boxes_xywh,
+                    box_scores=of_picture.scores,
                     areas=crops.extent.prod(axis=1),
                     skeleton=self.skeleton,
                 )
@@ -164,27 +161,32 @@ class PoseEstimator:
     def heatmaps(self, image: Picture, box: Boxes | None = None, *, flip_test: bool = False) -> FloatArray:
         """(K, H/4, W/4) heatmaps of one person, to look at: those that the keypoints are read from."""
         picture = as_pixels(image)
-        boxes, _ = _checked_boxes(0, None if box is None else np.reshape(np.asarray(box), (1, 4)), None, picture)
-        crops = self.model.crop_spec.around(boxes).crop(picture)
-        with torch.inference_mode(), autocast(self.precision, self.device):
-            heatmaps = self._pipeline.heatmaps(torch.from_numpy(crops).to(self.device), with_flip_test=flip_test)
+        boxes = _person_boxes(0, picture, None if box is None else np.reshape(np.asarray(box), (1, 4)), None)
+        crops = self.model.crop_spec.around(boxes.boxes_xywh).crop(picture)
+        with torch.inference_mode():
+            heatmaps = self._pipeline.heatmaps(self._on_device(crops), with_flip_test=flip_test)
         return heatmaps[0].double().cpu().numpy()
 
     def _poses(
         self, pictures: Sequence[Image], fitted: Sequence[CropGeometry], flip_test: bool
     ) -> tuple[FloatArray, FloatArray]:
-        """(N, K, 2) keypoints in crop pixels and (N, K) scores of all boxes of all pictures, one after the other."""
+        """(N, K, 2) keypoints in crop pixels and (N, K) scores of all boxes of all pictures, one after the other.
+
+        A GPU is not waited for before the last batch is queued: it computes while the next crops are cut.
+        """
         count = self.skeleton.num_keypoints
-        keypoints, scores = [np.zeros((0, count, 2))], [np.zeros((0, count))]
-        for crops in self._batches(pictures, fitted):
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                decoded = self._pipeline(torch.from_numpy(crops).to(self.device), with_flip_test=flip_test)
-            keypoints.append(decoded[0].double().cpu().numpy())
-            scores.append(decoded[1].double().cpu().numpy())
-        all_keypoints, all_scores = np.concatenate(keypoints), np.concatenate(scores)
-        if not (np.isfinite(all_keypoints).all() and np.isfinite(all_scores).all()):
+        decoded = [(torch.zeros(0, count, 2, device=self.device), torch.zeros(0, count, device=self.device))]
+        with torch.inference_mode():
+            batches = map(self._on_device, self._batches(pictures, fitted))
+            decoded += [self._pipeline(crops, with_flip_test=flip_test) for crops in batches]
+        keypoints, scores = (torch.cat(parts).double().cpu().numpy() for parts in zip(*decoded, strict=True))
+        if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
             raise DivergedError("the network gives NaN or infinity; try precision=fp32, or other weights")
-        return all_keypoints, all_scores
+        return keypoints, scores
+
+    def _on_device(self, crops: npt.NDArray[np.uint8]) -> torch.Tensor:
+        on_host = torch.from_numpy(crops)
+        return on_host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else on_host
 
     def _batches(self, pictures: Sequence[Image], fitted: Sequence[CropGeometry]) -> Iterator[npt.NDArray[np.uint8]]:
         """The crops of all boxes, of which no more than two batches are in memory."""
@@ -208,15 +210,14 @@ def as_pixels(image: Picture) -> Image:
         if upright.mode.startswith("I"):  # of more than 8 bits, which Pillow would cut off at 255
             return np.repeat(eight_bits(np.asarray(upright))[0][..., None], 3, axis=2)
         return np.asarray(upright.convert("RGB"), dtype=np.uint8)
-    shape, kind = getattr(image, "shape", None), getattr(image, "dtype", type(image).__name__)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
         if image.ndim == 2:
             return np.repeat(image[..., None], 3, axis=2)
         if image.ndim == 3 and image.shape[2] == 3:
             return image
     raise InputError(
-        f"a picture of type {kind} and shape {shape}: give RGB uint8 pixels (height, width, 3), grey ones (height, "
-        "width), a PIL image or the path of a file"
+        f"a picture of type {getattr(image, 'dtype', type(image).__name__)} and shape {getattr(image, 'shape', None)}: "
+        "give RGB uint8 pixels (height, width, 3), grey ones (height, width), a PIL image or the path of a file"
     )
 
 
@@ -230,29 +231,9 @@ def _codec(input_size: tuple[int, int] | None) -> HeatmapCodec | None:
     return HeatmapCodec(height, width, sigma=_SIGMA_UP_TO_256 if height <= 256 else _SIGMA_ABOVE)
 
 
-def _checked_boxes(
-    number: int, boxes: Boxes | None, scores: npt.ArrayLike | None, picture: Image
-) -> tuple[FloatArray, FloatArray]:
-    height, width = picture.shape[:2]
+def _person_boxes(number: int, picture: Image, boxes: Boxes | None, scores: npt.ArrayLike | None) -> PersonBoxes:
     try:
-        array = np.array([[0, 0, width, height]] if boxes is None else boxes, dtype=np.float64)
-        array = array.reshape(0, 4) if array.size == 0 else array
-        chosen = np.ones(len(array)) if scores is None else np.array(scores, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"boxes of picture {number}: not numbers ({error}); give (P, 4), xywh in image pixels"
-        ) from None
-    if array.ndim != 2 or array.shape[1] != 4 or chosen.shape != array.shape[:1]:
-        raise InputError(
-            f"boxes of picture {number} have shape {array.shape}, their scores {chosen.shape}; give boxes (P, 4), xywh "
-            "in image pixels, and scores (P,)"
-        )
-    wrong = ~(np.isfinite(array).all(axis=1) & np.isfinite(chosen) & (array[:, 2:] > 0).all(axis=1))
-    wrong |= (np.abs(array) > _FARTHEST).any(axis=1)
-    if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
-        raise InputError(
-            f"box {first} of picture {number} is {array[first].tolist()} with score {chosen[first]}: x, y, width and "
-            f"height must be finite and below {_FARTHEST:g} pixels, width and height above 0"
-        )
-    return array, chosen
+        given = PersonBoxes.whole(picture).boxes_xywh if boxes is None else np.asarray(boxes, dtype=np.float64)
+        return PersonBoxes(given, np.ones(len(given)) if scores is None else np.asarray(scores))
+    except (TypeError, ValueError) as error:  # InputError is a ValueError
+        raise InputError(f"picture {number}: {error}") from None

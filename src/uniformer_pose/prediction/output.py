@@ -1,14 +1,15 @@
 """The output folder of a run of poses: what is finished, what was drawn, and the results of all.
 
 settings.json       what the poses depend on; a run with the same settings continues
-poses/              the poses of each picture and video, one line a frame; a file is there when its item is finished
+poses/              the poses of each picture and video as COCO results, one line a frame; there when it is finished
 drawn/              the pictures and videos with skeletons, in the folders of the source
 poses.json          COCO results of all pictures and frames
-poses.csv           one row per keypoint (or poses.parquet)
+poses.csv           one row per keypoint
 """
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections import Counter
@@ -26,12 +27,13 @@ from uniformer_pose.files import write_json, write_whole
 from uniformer_pose.prediction.listed_boxes import ListedBoxes
 from uniformer_pose.prediction.people import People
 from uniformer_pose.prediction.sources import SourceItem, number_in_name
-from uniformer_pose.prediction.writers import TABLES, PosedPicture, write_coco_results
 from uniformer_pose.skeleton import Skeleton
 
 Image = npt.NDArray[np.uint8]
 
+COLUMNS = ("file", "frame", "seconds", "person", "track", "keypoint", "x", "y", "score", "pose_score")
 _KEPT_ENDINGS = {"picture": (".jpg", ".jpeg", ".png"), "video": (".mp4",)}
+_ADVICE = "give output=<another folder>"
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,12 @@ class PoseOutput:
         drawings = (folder / "drawn").resolve()
         for item in items:
             if item.path.resolve().is_relative_to(drawings):
-                raise InputError(f"{item.path}: the source lies in the output folder; give output=<another folder>")
+                raise InputError(f"{item.path}: the source lies in the output folder; {_ADVICE}")
         self._begin(json.loads(json.dumps(settings)), overwrite)
 
     def unfinished(self, kind: str) -> list[SourceItem]:
         """The pictures, or videos, that have no poses yet."""
-        return [item for item in self.items if item.kind == kind and not self.poses_of(item).exists()]
-
-    def poses_of(self, item: SourceItem) -> Path:
-        """The file with the poses of an item."""
-        return self.folder / "poses" / f"{item.name}.jsonl"
+        return [item for item in self.items if item.kind == kind and not self._poses_of(item).exists()]
 
     def drawing_of(self, item: SourceItem) -> Path:
         """The file of an item with skeletons."""
@@ -87,30 +85,54 @@ class PoseOutput:
         """The image with skeletons."""
         return people.plot(image, score_threshold=self.score_threshold)
 
-    def write_results(self, skeleton: Skeleton, *, table: str | None, listed: ListedBoxes | None = None) -> list[str]:
-        """Write ``poses.json`` and the table of all finished items; returns lines that say what was written.
+    def write_poses(self, item: SourceItem, frames: Iterable[PosedFrame]) -> None:
+        """Write the poses of a picture or video, one line a frame, as they come; behind the last it is finished."""
+        path = self._poses_of(item)
+        with write_whole(path, advice=_ADVICE) as part, part.open("w", encoding="utf-8") as lines:
+            for posed in frames:
+                place = {} if posed.frame is None else {"frame": posed.frame, "seconds": posed.seconds}
+                lines.write(json.dumps([pose | place for pose in posed.people.to_coco(0)], allow_nan=False) + "\n")
+
+    def write_results(self, skeleton: Skeleton, listed: ListedBoxes | None = None) -> list[str]:
+        """Write ``poses.json`` and ``poses.csv`` of all finished items; returns lines that say what was written.
 
         Pictures have the image id that ``listed`` gives them; others whose name is a number have that, as in COCO. The
         rest, and the frames of videos, have the numbers from 1 on that are left. A single category of ``listed`` is
-        that of the results.
+        that of the results. Beside COCO's entries, which its tools read, each pose has ``file_name``, and of videos
+        ``frame`` and ``seconds``.
         """
-        names = [item.name for item in self.items if item.kind == "picture" and self.poses_of(item).exists()]
-        ids, doubles = _image_ids(names, {} if listed is None else listed.numbers(names))
+        names = [item.name for item in self.items if item.kind == "picture" and self._poses_of(item).exists()]
+        ids, doubles = _image_ids(names, {} if listed is None else listed.ids)
         categories = [] if listed is None else list(listed.categories)
         category_id = categories[0] if len(categories) == 1 else DEFAULT_PERSON_CATEGORY
-        results = self.folder / "poses.json"
-        count = write_coco_results(results, self._posed(skeleton, ids, doubles), category_id)
-        lines = [f"poses               {results} ({count} people)"]
+        results, table = self.folder / "poses.json", self.folder / "poses.csv"
+        count = 0
+        with (
+            write_whole(results, advice=_ADVICE) as json_part,
+            write_whole(table, advice=_ADVICE) as csv_part,
+            json_part.open("w", encoding="utf-8") as file,
+            csv_part.open("w", encoding="utf-8", newline="") as csv_file,
+        ):
+            rows = csv.writer(csv_file)
+            rows.writerow(COLUMNS)
+            file.write("[")
+            for name, image_id, poses in self._posed(ids, doubles):
+                own = {"image_id": image_id, "category_id": category_id, "file_name": name}
+                for person, pose in enumerate(poses):
+                    rows.writerows(_rows(name, person, pose, skeleton))
+                    file.write(("," if count else "") + "\n" + json.dumps(pose | own))
+                    count += 1
+            file.write("\n]\n")
+        lines = [f"poses               {results} ({count} people)", f"table               {table}"]
         if doubles:
             lines.append(
                 f"image ids           {len(doubles)} pictures, first {doubles[0]}, share the number in their name with "
                 "another, and have a number of their own instead"
             )
-        if table is not None:
-            path = self.folder / f"poses.{table}"
-            TABLES[table](path, self._posed(skeleton, ids, doubles))
-            lines.append(f"table               {path}")
         return lines + ([f"drawn               {self.folder / 'drawn'}"] if self.draw else [])
+
+    def _poses_of(self, item: SourceItem) -> Path:
+        return self.folder / "poses" / f"{item.name}.jsonl"
 
     def _begin(self, settings: dict[str, Any], overwrite: bool) -> None:
         file = self.folder / "settings.json"
@@ -124,38 +146,21 @@ class PoseOutput:
                 _refuse_other_settings(self.folder, before, settings if finished else before)
             elif self.folder.exists() and any(self.folder.iterdir()):
                 raise InputError(
-                    f"{self.folder}: holds files that are not of such a run; give output=<another folder>, or "
-                    "overwrite=true to write there"
+                    f"{self.folder}: holds files that no such run wrote; {_ADVICE}, or overwrite=true to write there"
                 )
         except (OSError, json.JSONDecodeError) as error:
-            raise InputError(f"{self.folder}: cannot be read ({error}); give output=<another folder>") from error
-        write_json(file, settings, advice="give output=<another folder>")
+            raise InputError(f"{self.folder}: cannot be read ({error}); {_ADVICE}") from error
+        write_json(file, settings, advice=_ADVICE)
 
-    def _posed(self, skeleton: Skeleton, ids: Mapping[str, int], doubles: Sequence[str]) -> Iterator[PosedPicture]:
-        """Everything that is finished; what has no id gets one that is neither another's nor in another's name."""
+    def _posed(self, ids: Mapping[str, int], doubles: Sequence[str]) -> Iterator[tuple[str, int, list[Any]]]:
+        """Name, image id and poses of each picture and frame; an id that is made up is in nobody's name."""
         taken = {*ids.values(), *map(number_in_name, doubles)}
         left = (number for number in itertools.count(1) if number not in taken)
         for item in self.items:
-            if self.poses_of(item).exists():
-                for posed in read_poses(self.poses_of(item), skeleton):
-                    number = ids[item.name] if item.name in ids else next(left)
-                    yield PosedPicture(item.name, number, posed.people, posed.frame, posed.seconds)
-
-
-def write_poses(path: Path, frames: Iterable[PosedFrame]) -> None:
-    """Write the poses of a picture or video, one line a frame, as they come; the file appears behind the last."""
-    with write_whole(path, advice="give output=<another folder>") as part, part.open("w", encoding="utf-8") as lines:
-        for posed in frames:
-            content = {"frame": posed.frame, "seconds": posed.seconds, "people": posed.people.to_dict()}
-            lines.write(json.dumps(content) + "\n")
-
-
-def read_poses(path: Path, skeleton: Skeleton) -> Iterator[PosedFrame]:
-    """What ``write_poses`` wrote."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            content = json.loads(line)
-            yield PosedFrame(People.from_dict(content["people"], skeleton), content["frame"], content["seconds"])
+            if self._poses_of(item).exists():
+                with self._poses_of(item).open(encoding="utf-8") as lines:
+                    for line in lines:
+                        yield item.name, ids[item.name] if item.name in ids else next(left), json.loads(line)
 
 
 def _refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -163,8 +168,8 @@ def _refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping
     if differing:
         changes = (f"{key} was {before.get(key)} and is {now.get(key)}" for key in differing)
         raise InputError(
-            f"{folder}: holds poses of a run with other settings ({', '.join(changes)}); give output=<another folder>, "
-            "or overwrite=true to pose everything again"
+            f"{folder}: holds poses of a run with other settings ({', '.join(changes)}); {_ADVICE}, or overwrite=true "
+            "to pose everything again"
         )
 
 
@@ -175,3 +180,11 @@ def _image_ids(names: Sequence[str], numbers: Mapping[str, int]) -> tuple[dict[s
     times = Counter([*ids.values(), *in_names.values()])
     doubles = [name for name, number in in_names.items() if times[number] > 1]
     return ids | {name: number for name, number in in_names.items() if times[number] == 1}, doubles
+
+
+def _rows(name: str, person: int, pose: Mapping[str, Any], skeleton: Skeleton) -> Iterator[list[Any]]:
+    """Rows of ``COLUMNS``, one per keypoint, in image pixels; what does not apply is empty."""
+    place = [name, pose.get("frame"), pose.get("seconds"), person, pose.get("track_id")]
+    triplets = zip(*[iter(pose["keypoints"])] * 3, strict=True)
+    for keypoint, (x, y, score) in zip(skeleton.keypoint_names, triplets, strict=True):
+        yield [*place, keypoint, round(x, 3), round(y, 3), round(score, 6), round(pose["score"], 6)]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from uniformer_pose.data.images import read_photo
 from uniformer_pose.errors import DivergedError, InputError, one_line
 from uniformer_pose.pictures.heatmap import lay_heatmaps_over
-from uniformer_pose.prediction.boxes import BoxFinder, FullPictures, PersonBoxes
+from uniformer_pose.prediction.boxes import BoxFinder, PersonBoxes
 from uniformer_pose.prediction.estimator import PoseEstimator
 from uniformer_pose.prediction.sources import number_in_name
 from uniformer_pose.synthetic.dataset import render_image
@@ -44,9 +44,8 @@ Boxed = dict[str, Any]
 
 MOST_BOXES = 100
 ALL_KEYPOINTS = "all keypoints"
-_DEMO_RUNS = Path("runs/demo")
 _THIS_MACHINE = ["localhost", "127.0.0.1"]
-_HOW = "Drop, paste or open a picture, draw a box around each person, and estimate the poses."
+_HOW = "Drop, paste or open a picture, and draw a box around each person; without boxes it is one person all over."
 
 
 class PosePage:
@@ -78,20 +77,13 @@ class PosePage:
 
     def found(self, boxed: Boxed | None) -> Boxed:
         """The picture with the boxes of the people that the detector finds, and their scores."""
+        pixels, boxed = self.picture(boxed), boxed or {}
         try:
             detector = self.make_detector()
         except Exception as error:  # of which visitors need not know where it looked
             print(f"no person detector: {one_line(error)}", file=sys.stderr)
             raise InputError("there is no person detector here; draw a box around each person") from error
-        return self._with_boxes(boxed, detector)
-
-    def whole(self, boxed: Boxed | None) -> Boxed:
-        """The picture with one box over all of it."""
-        return self._with_boxes(boxed, FullPictures())
-
-    def _with_boxes(self, boxed: Boxed | None, find: BoxFinder) -> Boxed:
-        pixels, boxed = self.picture(boxed), boxed or {}
-        found = find([Path(boxed["image"]).name], [pixels])[0]
+        found = detector([Path(boxed["image"]).name], [pixels])[0]
         if not len(found):
             raise InputError("no person found; draw a box around each")
         return boxed | {"boxes": _corners(found)}
@@ -99,23 +91,16 @@ class PosePage:
     def people(self, boxed: Boxed | None) -> tuple[Image, PersonBoxes]:
         """The pixels, and the boxes with their scores."""
         pixels = self.picture(boxed)
-        height, width = pixels.shape[:2]
         given = (boxed or {})["boxes"]
-        if not 1 <= len(given) <= MOST_BOXES:
-            raise InputError(
-                f"{len(given)} boxes: draw 1 to {MOST_BOXES}, each around a person, or let people be found"
-            )
-        corners = np.array([[box[name] for name in ("xmin", "ymin", "xmax", "ymax")] for box in given], dtype=float)
-        for number, (left, top, right, bottom) in enumerate(corners.tolist(), 1):
-            if not (left < min(right, width) and top < min(bottom, height) and right > 0 and bottom > 0):
-                raise InputError(
-                    f"box {number}, from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), is empty or outside the "
-                    f"picture of {width} x {height} pixels (width x height); move it"
-                )
+        if not given:
+            return pixels, PersonBoxes.whole(pixels)
+        if len(given) > MOST_BOXES:
+            raise InputError(f"{len(given)} boxes: draw at most {MOST_BOXES}")
         try:
             scores = [float(box.get("label") or 1) for box in given]
         except ValueError as error:
             raise InputError(f"the label of a box is its score, a number ({error})") from None
+        corners = np.array([[box[name] for name in ("xmin", "ymin", "xmax", "ymax")] for box in given], dtype=float)
         return pixels, PersonBoxes(np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]), np.array(scores))
 
     def poses(self, boxed: Boxed | None, flip_test: bool, score_threshold: float) -> tuple[Image, str]:
@@ -132,30 +117,25 @@ class PosePage:
         pixels, boxes = self.people(boxed)
         skeleton, laid = self.estimator.skeleton, pixels
         shown = [i for i, name in enumerate(skeleton.keypoint_names) if keypoint in (name, ALL_KEYPOINTS)]
-        for box, cells_to_image in zip(boxes.boxes_xywh, self._cells_to_image(boxes), strict=True):
-            heatmaps = self.estimator.heatmaps(pixels, box, flip_test=flip_test)[shown]
-            peaks = np.maximum(heatmaps.max(axis=(1, 2), keepdims=True), 1e-6)
-            laid = lay_heatmaps_over(laid, heatmaps / peaks, np.array(skeleton.colours)[shown], cells_to_image)
-        return laid
-
-    def _cells_to_image(self, boxes: PersonBoxes) -> npt.NDArray[np.float64]:
-        """(P, 2, 3) affine maps from heatmap cells to image pixels."""
         crops = self.estimator.model.crop_spec.around(boxes.boxes_xywh)
         wide, tall = self.estimator.codec.cell_size
         corners = np.broadcast_to([[0, 0], [wide, 0], [0, tall]], (len(boxes), 3, 2))
-        origin, right, below = crops.to_image(corners).swapaxes(0, 1)
-        return np.stack([right - origin, below - origin, origin], axis=2)
+        for box, (origin, right, below) in zip(boxes.boxes_xywh, crops.to_image(corners), strict=True):
+            heatmaps = self.estimator.heatmaps(pixels, box, flip_test=flip_test)[shown]
+            peaks = np.maximum(heatmaps.max(axis=(1, 2), keepdims=True), 1e-6)
+            cells_to_image = np.stack([right - origin, below - origin, origin], axis=1)
+            laid = lay_heatmaps_over(laid, heatmaps / peaks, np.array(skeleton.colours)[shown], cells_to_image)
+        return laid
 
-    def blocks(self, notes: str, examples: SyntheticSettings, score_threshold: float) -> Any:
+    def blocks(self, model: str, examples: SyntheticSettings, score_threshold: float) -> Any:
         """The page, to be launched."""
         with gr.Blocks(title="UniFormer Pose", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-            gr.Markdown(f"# UniFormer Pose\n{_HOW}\n\n{notes}")
+            gr.Markdown(f"# UniFormer Pose\n{_HOW}\n\nModel: {model}")
             with gr.Row():
                 with gr.Column(scale=3):
                     boxed = _annotator()
                     with gr.Row():
-                        find, whole = gr.Button("Find people"), gr.Button("Whole picture")
-                        estimate = gr.Button("Estimate poses", variant="primary")
+                        find, estimate = gr.Button("Find people"), gr.Button("Estimate poses", variant="primary")
                     with gr.Row():
                         threshold = gr.Slider(0, 1, score_threshold, step=0.05, label="Draw keypoints that score above")
                         flip_test = gr.Checkbox(label="Flip test")
@@ -174,26 +154,12 @@ class PosePage:
             opened.then(**emptied)
             opened.failure(lambda: None, None, boxed)
             boxed.clear(**emptied)
-            ready = [chosen.load_input_event]
-            for button, boxes_of in ((find, self.found), (whole, self.whole)):
-                ready.append(button.click(_told(boxes_of), boxed, boxed))
-            for event in ready:
+            for event in (chosen.load_input_event, find.click(_told(self.found), boxed, boxed)):
                 event.success(**with_poses).success(**with_heatmaps)
             gr.on([estimate.click, flip_test.input], **with_poses, api_name="poses").success(**with_heatmaps)
             threshold.release(**with_poses)
             keypoint.input(**with_heatmaps, api_name="heatmaps")
         return page
-
-
-def newest_demo_checkpoint() -> str:
-    """The best checkpoint of the last ``make demo``; InputError if there is none."""
-    found = [(path.stat().st_mtime_ns, str(path)) for path in _DEMO_RUNS.glob("*/checkpoints/best.ckpt")]
-    if not found:
-        raise InputError(
-            f"no model: there is no {_DEMO_RUNS}/*/checkpoints/best.ckpt yet; run `make demo` first (about 5 minutes), "
-            "or give ckpt_path=<a file>"
-        )
-    return max(found)[1]
 
 
 def launch(page: Any, *, host: str, port: int, most_bytes: int, open_browser: bool) -> None:
@@ -262,8 +228,6 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments)
         except (InputError, DivergedError) as error:
             raise gr.Error(str(error), print_exception=False) from error
-        except MemoryError:
-            raise gr.Error("not enough memory for this picture; make it smaller", print_exception=False) from None
 
     return call
 

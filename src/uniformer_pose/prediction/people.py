@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
-from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import pose_scores
 from uniformer_pose.pictures.drawing import draw_poses
 from uniformer_pose.skeleton import Skeleton
-
-if TYPE_CHECKING:
-    import fiftyone
-    import supervision
 
 FloatArray = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]
@@ -67,47 +61,3 @@ class People:
         rows = zip(triplets.tolist(), self.pose_scores.tolist(), self.boxes.tolist(), tracks, strict=True)
         picture = {"image_id": image_id, "category_id": category_id}
         return [picture | {"keypoints": flat, "score": score, "bbox": box} | track for flat, score, box, track in rows]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists without the skeleton; ``from_dict`` gives the same people back."""
-        names = ("keypoints", "scores", "boxes", "box_scores", "areas", "ids")
-        return {name: None if (array := getattr(self, name)) is None else array.tolist() for name in names}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any], skeleton: Skeleton) -> People:
-        """The people of ``to_dict``."""
-        arrays = {name: np.asarray(values, dtype=np.float64) for name, values in content.items() if name != "ids"}
-        count, num_keypoints = len(arrays["box_scores"]), skeleton.num_keypoints
-        arrays["keypoints"] = arrays["keypoints"].reshape(count, num_keypoints, 2)
-        arrays["scores"] = arrays["scores"].reshape(count, num_keypoints)
-        arrays["boxes"] = arrays["boxes"].reshape(count, 4)
-        ids = None if content["ids"] is None else np.asarray(content["ids"], dtype=np.int64)
-        return cls(**arrays, skeleton=skeleton, ids=ids)
-
-    def to_supervision(self) -> supervision.KeyPoints:
-        """The same as roboflow's ``supervision.KeyPoints`` (an extra package)."""
-        sv = _extra("supervision")
-        return sv.KeyPoints(
-            xy=self.keypoints.astype(np.float32),
-            keypoint_confidence=self.scores.astype(np.float32),
-            detection_confidence=self.pose_scores.astype(np.float32),
-            class_id=np.zeros(len(self), dtype=int),
-        )
-
-    def to_fiftyone(self, *, height: int, width: int) -> fiftyone.Keypoints:
-        """The same as FiftyOne's ``Keypoints`` (an extra package), whose points are parts of the picture's size."""
-        fo = _extra("fiftyone")
-        parts = self.keypoints / [width, height]
-        return fo.Keypoints(
-            keypoints=[
-                fo.Keypoint(label="person", points=[tuple(point) for point in points], confidence=scores)
-                for points, scores in zip(parts.tolist(), self.scores.tolist(), strict=True)
-            ]
-        )
-
-
-def _extra(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise InputError(f"the package {package} is not installed; install it with: pip install {package}") from error

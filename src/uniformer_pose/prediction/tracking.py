@@ -35,6 +35,10 @@ _LONGEST_STRAYING = 0.2
 # Weight of the newest speed in the mean speed of a person.
 _NEWEST_SPEED = 0.5
 
+_LEAST_SIMILARITY = 0.1
+_LEAST_KEYPOINT_SCORE = 0.2
+_MEMORY_SECONDS = 1.0
+
 
 @dataclass
 class _Track:
@@ -52,24 +56,14 @@ class _Track:
 class Tracker:
     """Numbers people from 1, the same person the same in every frame; one tracker per video.
 
-    ``sigmas`` (K,) are the skeleton's OKS sigmas. A pair is possible where the similarity (0 to 1) is at
-    least ``min_similarity``; keypoints count whose score is above ``min_keypoint_score`` both times, and only the boxes
-    where there are none. Who has not been found for ``memory_seconds`` is forgotten, and comes back as somebody new.
+    ``sigmas`` (K,) are the skeleton's OKS sigmas. A pair is possible where the similarity (0 to 1) is at least 0.1;
+    keypoints count whose score is above 0.2 both times, and only the boxes where there are none. Who has not been found
+    for a second is forgotten, and comes back as somebody new.
     """
 
-    def __init__(
-        self,
-        sigmas: Array,
-        *,
-        min_similarity: float = 0.1,
-        min_keypoint_score: float = 0.2,
-        memory_seconds: float = 1.0,
-    ) -> None:
+    def __init__(self, sigmas: Array) -> None:
         self.sigmas = np.asarray(sigmas, dtype=np.float64)
-        self.min_similarity, self.min_keypoint_score = min_similarity, min_keypoint_score
-        self.memory_seconds = memory_seconds
         self._next_number = 1
-        self._seconds = -np.inf
         self._tracks: list[_Track] = []
 
     def update(
@@ -80,10 +74,7 @@ class Tracker:
         Keypoints (P, K, 2) and boxes (P, 4) are in image pixels, areas (P,) in those squared, scores (P, K). A frame
         without people must be told too. ``seconds`` is the frame's time, above the last one's.
         """
-        if seconds <= self._seconds:
-            raise ValueError(f"a frame at {seconds} s cannot follow one at {self._seconds} s")
-        self._seconds = seconds
-        known = [track for track in self._tracks if seconds - track.seconds <= self.memory_seconds]
+        known = [track for track in self._tracks if seconds - track.seconds <= _MEMORY_SECONDS]
         nobody = np.zeros(2)
         found = [
             _Track(0, keypoints.copy(), scores_of.copy(), box.copy(), float(area), nobody, seconds)
@@ -91,7 +82,7 @@ class Tracker:
         ]
         before_of: dict[int, _Track] = {}
         if known and found:
-            rows, columns = _best_pairs(self._similarities(known, found, seconds), self.min_similarity)
+            rows, columns = _best_pairs(self._similarities(known, found, seconds))
             before_of = {column: known[row] for row, column in zip(rows.tolist(), columns.tolist(), strict=True)}
         for index, track in enumerate(found):
             if (before := before_of.get(index)) is not None:
@@ -107,7 +98,8 @@ class Tracker:
         ages = np.array([seconds - track.seconds for track in known])
         shifts = np.stack([track.velocity for track in known]) * ages[:, None]
         expected = np.stack([track.keypoints for track in known]) + shifts[:, None]
-        counted = np.stack([self._seen(t) for t in known])[:, None] & np.stack([self._seen(t) for t in found])[None]
+        scores, found_scores = (np.stack([track.scores for track in tracks]) for tracks in (known, found))
+        counted = np.minimum(scores[:, None], found_scores[None]) > _LEAST_KEYPOINT_SCORE
         factors = _LEAST_AREA_FACTOR + _AREA_FACTOR_PER_SECOND * np.minimum(ages, _LONGEST_STRAYING)
         known_areas, found_areas = (np.array([track.area for track in tracks]) for tracks in (known, found))
         areas = factors[:, None] * (known_areas[:, None] + found_areas[None]) / 2
@@ -118,12 +110,10 @@ class Tracker:
         iou = _pairwise_iou(boxes, np.stack([track.box for track in found]))
         return np.where(counted.any(axis=-1), _WEIGHT_OF_OKS * oks + (1 - _WEIGHT_OF_OKS) * iou, iou)
 
-    def _seen(self, track: _Track) -> npt.NDArray[np.bool_]:
-        return np.asarray(np.isfinite(track.keypoints).all(axis=-1) & (track.scores > self.min_keypoint_score))
-
-    def _velocity(self, before: _Track, now: _Track) -> Array:
+    @staticmethod
+    def _velocity(before: _Track, now: _Track) -> Array:
         """(2,) mean speed of the keypoints seen both times, of the box's centre where none is."""
-        seen = self._seen(before) & self._seen(now)
+        seen = np.minimum(before.scores, now.scores) > _LEAST_KEYPOINT_SCORE
         if seen.any():
             step = (now.keypoints[seen] - before.keypoints[seen]).sum(axis=0) / seen.sum()
         else:
@@ -132,9 +122,9 @@ class Tracker:
         return np.asarray(_NEWEST_SPEED * newest + (1 - _NEWEST_SPEED) * before.velocity)
 
 
-def _best_pairs(similarities: Array, least: float) -> tuple[IntArray, IntArray]:
-    """Rows and columns of pairs that have the greatest sum; each used once, none less similar than ``least``."""
-    possible = similarities >= least
+def _best_pairs(similarities: Array) -> tuple[IntArray, IntArray]:
+    """Rows and columns of pairs that have the greatest sum; each used once, none of too little similarity."""
+    possible = similarities >= _LEAST_SIMILARITY
     rows, columns = linear_sum_assignment(np.where(possible, similarities, 0.0), maximize=True)
     kept = possible[rows, columns]
     return rows[kept], columns[kept]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,8 +16,6 @@ from uniformer_pose.errors import InputError
 
 try:
     import av
-    from av.audio.stream import AudioStream
-    from av.packet import Packet
     from av.sidedata.sidedata import Type as SideDataType
     from av.stream import Disposition
     from av.video.frame import VideoFrame
@@ -57,37 +54,32 @@ class VideoReader:
     """The frames of a video file in the order in which they are shown; to go through once, and a context manager.
 
     ``height`` and ``width`` are those of its images, with the rotation and mirroring of the file applied. Pixels count
-    as square (``pixel_aspect_ratio`` says where they are not). ``start_seconds`` is the time of frame 0 on the file's
-    own clock, which sound and picture share. ``frame_rate`` is the mean one; ``num_frames`` what the header promises,
-    or None. Times strictly increase: a frame that has none, or one not after its predecessor's, follows at the mean
-    rate. Frames of another size than the first are scaled to it. What cannot be decoded is left out; ``remarks()`` says
-    so. HDR is not tone-mapped. Memory does not grow with the length. ``with_sound`` collects the packets of the first
-    sound beside the frames, to be taken from ``sound_packets``.
+    as square (``pixel_aspect_ratio`` says where they are not). ``frame_rate`` is the mean one; ``num_frames`` what the
+    header promises, or None. Times begin at 0 and strictly increase: a frame that has none, or one not after its
+    predecessor's, follows at the mean rate. Frames of another size than the first are scaled to it. What cannot be
+    decoded is left out; ``remarks()`` says so. HDR is not tone-mapped. Memory does not grow with the length.
 
-    Raises InputError for what is not there, an address, no video that can be decoded, and more than ``max_pixels``
+    Raises InputError for what is not there, an address, no video that can be decoded, and more than ``MAX_PIXELS``
     pixels in a frame.
     """
 
-    def __init__(self, path: str | Path, *, max_pixels: int = MAX_PIXELS, with_sound: bool = False) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.name = str(path)
-        self.sound_packets: deque[Packet[Any]] = deque()
         self.broken_places = self._retimed = self._rescaled = self._count = 0
         self.ended_early = False
         self._trouble = ""
         self._container = _open(self.name)
         try:
             self._stream = self._video_stream()
-            sounds = self._container.streams.audio
-            self.sound: AudioStream | None = sounds[0] if with_sound and sounds else None
-            self._refuse_size(self._stream.height, self._stream.width, max_pixels)
+            self._refuse_size(self._stream.height, self._stream.width)
             self._stream.codec_context.thread_type = "AUTO"
-            self._stream.codec_context.options = {"max_pixels": str(max_pixels)}
+            self._stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             self._pictures = self._decoded()
             first = next(self._pictures, None)
             if first is None:
                 raise InputError(f"{path}: no frame of it can be decoded{self._trouble}; convert or fetch it again")
             self._waiting: VideoFrame | None = first
-            self._refuse_size(first.height, first.width, max_pixels)
+            self._refuse_size(first.height, first.width)
             self._describe(first)
         except BaseException:
             self.close()
@@ -136,11 +128,11 @@ class VideoReader:
         stream: VideoStream = streams[0]
         return stream
 
-    def _refuse_size(self, height: int, width: int, most: int) -> None:
-        if height * width > most:
+    def _refuse_size(self, height: int, width: int) -> None:
+        if height * width > MAX_PIXELS:
             raise InputError(
-                f"{self.name}: frames of {height}x{width} pixels (height x width) are more than the {most} pixels "
-                "allowed; scale the video down"
+                f"{self.name}: frames of {height}x{width} pixels (height x width) are more than the {MAX_PIXELS} "
+                "pixels allowed; scale the video down"
             )
 
     def _describe(self, first: VideoFrame) -> None:
@@ -156,8 +148,6 @@ class VideoReader:
             of_stream = stream.duration * as_fraction(stream.time_base)
             self._promised_seconds = float(min(of_stream, of_file or of_stream))
         self._first_stamp = self._stamp(first)
-        start = stream.start_time if self._is_avi else self._first_stamp
-        self.start_seconds = (start or 0) * as_fraction(first.time_base)
         self._turn = _display_matrix(first)
         self._stored_size = self.height, self.width = first.height, first.width
         ratio = as_fraction(stream.sample_aspect_ratio)
@@ -171,13 +161,9 @@ class VideoReader:
         errors_together = 0
         while errors_together < _MOST_ERRORS_TOGETHER:
             try:
-                for packet in self._container.demux(*filter(None, [self._stream, self.sound])):
-                    if packet.stream is not self._stream:
-                        self.sound_packets.extend([] if packet.pts is None else [packet])
-                        continue
-                    for picture in packet.decode():
-                        errors_together = 0
-                        yield picture
+                for picture in self._container.decode(self._stream):
+                    errors_together = 0
+                    yield picture
                 return
             except av.error.EOFError:  # told twice that nothing follows
                 return

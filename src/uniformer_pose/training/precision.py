@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +11,6 @@ from uniformer_pose.errors import InputError
 
 LightningPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _LIGHTNINGS: dict[Precision, LightningPrecision] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-_REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
@@ -37,16 +35,17 @@ def resolved(precision: Precision, device_type: str) -> Precision:
         raise InputError(f"precision={precision!r}: choose {', '.join(get_args(Precision))}")
     if precision != "auto":
         return precision
-    on_gpu = device_type == "cuda" and torch.cuda.is_available()
-    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device_type == "cuda" and computes_in_bf16("cuda") else "fp32"
+
+
+def computes_in_bf16(device_type: str) -> bool:
+    """Whether this machine's ``cpu`` or ``cuda`` device has instructions for bf16, without which it is slow there."""
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16") or has.get("bf16"))  # the last one is ARM's
 
 
 def lightning_precision(precision: Precision, accelerator: str) -> LightningPrecision:
     """Lightning's name of a precision on one of its accelerators."""
     return _LIGHTNINGS[resolved(precision, "cuda" if accelerator in ("auto", "gpu", "cuda") else accelerator)]
-
-
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Within, the network computes in a resolved precision."""
-    reduced = _REDUCED.get(precision)
-    return nullcontext() if reduced is None else torch.autocast(device.type, reduced)

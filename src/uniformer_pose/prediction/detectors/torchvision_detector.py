@@ -80,7 +80,7 @@ class TorchvisionDetector:
         shrunk = _within_longest_side(image)
         # Once its long side fits into the network, less than a pixel of the other is left: nothing to be seen.
         if min(shrunk.shape[:2]) * self._longest_side < max(shrunk.shape[:2]):
-            return PersonBoxes.empty()
+            return PersonBoxes(np.empty((0, 4)), np.empty(0))
         pixels = torch.from_numpy(np.require(shrunk, requirements=["C", "W"])).to(self.device)
         (output,) = self._network([pixels.permute(2, 0, 1).float().div_(255)])
         people = output["labels"] == self._person
