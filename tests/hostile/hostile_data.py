@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import itertools
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -75,18 +77,18 @@ def listed_boxes(chance: random.Random, folder: Path) -> Attempt:
     file, what = _broken_file(kind, chance, folder, "boxes.json")
 
     def run() -> None:
-        content = json.loads(file.read_bytes())
-        entries = content if isinstance(content, list) else content["annotations"]
-        listed = [image["file_name"] for image in content["images"]] if isinstance(content, dict) else []
-        said = [str(entry.get("image_id")) for entry in entries if isinstance(entry, dict)]
-        names = list(dict.fromkeys([*map(str, listed), *said, "a.png", "../x", "9" * 30 + ".png"]))
-        boxes = read_listed_boxes(file, names)
+        names = ["a.png", "../x", "9" * 30 + ".png"]
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            content = json.loads(file.read_bytes())
+            entries = content if isinstance(content, list) else content["annotations"]
+            names += [str(image["file_name"]) for image in content["images"]] if isinstance(content, dict) else []
+            names += [str(entry["image_id"]) for entry in entries]
+        boxes = read_listed_boxes(file, list(dict.fromkeys(names)))
         line = boxes.remarks()[0]
         counted = sum(map(int, re.findall(r"(?:: |, )(\d+) ", line)))
         assert counted == len(entries), f"{counted} of {len(entries)} entries accounted for"
         assert all(np.isfinite(people.boxes_xywh).all() for people in boxes(names, []))
         assert line.isprintable()
-        assert all(len(boxes.size_of(name)) == 2 for name in names)
 
     return Attempt(what, (file.name,), run)
 
@@ -217,13 +219,13 @@ def _converted(read: Callable[[Path, Settings, Log], Source], file: Path, what: 
 
 def videos(chance: random.Random, folder: Path) -> Attempt:
     """A broken video, read to its end."""
-    from uniformer_pose.prediction.video import VideoReader
+    from uniformer_pose.prediction import video
 
     data, what = broken_bytes(_video_file(), chance)
     file = _written(folder / "video.mp4", data)
 
     def run() -> None:
-        with VideoReader(file, max_pixels=10_000) as reader:
+        with mock.patch.object(video, "MAX_PIXELS", 10_000), video.VideoReader(file) as reader:
             last = -1.0
             for frame in reader:
                 assert frame.image.shape == (reader.height, reader.width, 3)

@@ -143,7 +143,8 @@ class PoseOutput:
                     poses.unlink()
             elif file.exists():
                 before = json.loads(file.read_text(encoding="utf-8"))
-                _refuse_other_settings(self.folder, before, settings if finished else before)
+                if finished:
+                    self._refuse_others(before, settings)
             elif self.folder.exists() and any(self.folder.iterdir()):
                 raise InputError(
                     f"{self.folder}: holds files that no such run wrote; {_ADVICE}, or overwrite=true to write there"
@@ -151,6 +152,15 @@ class PoseOutput:
         except (OSError, json.JSONDecodeError) as error:
             raise InputError(f"{self.folder}: cannot be read ({error}); {_ADVICE}") from error
         write_json(file, settings, advice=_ADVICE)
+
+    def _refuse_others(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if differing:
+            changes = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in differing)
+            raise InputError(
+                f"{self.folder}: holds poses of a run with other settings ({changes}); {_ADVICE}, or overwrite=true to "
+                "pose everything again"
+            )
 
     def _posed(self, ids: Mapping[str, int], doubles: Sequence[str]) -> Iterator[tuple[str, int, list[Any]]]:
         """Name, image id and poses of each picture and frame; an id that is made up is in nobody's name."""
@@ -161,16 +171,6 @@ class PoseOutput:
                 with self._poses_of(item).open(encoding="utf-8") as lines:
                     for line in lines:
                         yield item.name, ids[item.name] if item.name in ids else next(left), json.loads(line)
-
-
-def _refuse_other_settings(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if differing:
-        changes = (f"{key} was {before.get(key)} and is {now.get(key)}" for key in differing)
-        raise InputError(
-            f"{folder}: holds poses of a run with other settings ({', '.join(changes)}); {_ADVICE}, or overwrite=true "
-            "to pose everything again"
-        )
 
 
 def _image_ids(names: Sequence[str], numbers: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:

@@ -34,8 +34,6 @@ _UNSPECIFIED_MATRIX = 2
 # files and addresses, and single pictures.
 _FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,gif,ivf,mxf,nut,wtv,dv,yuv4mpegpipe"
 _OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
-# From PyAV 19 on this is how it reads tags that are not UTF-8, and the argument is gone.
-_TAGS: dict[str, Any] = {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 _MOST_ERRORS_TOGETHER = 1000  # without a frame between them, after which the rest of a file is given up
 _UNKNOWN_FRAME_RATE = Fraction(30)
@@ -139,19 +137,18 @@ class VideoReader:
         """Everything that is known before the second frame."""
         stream = self._stream
         self._is_avi = self._container.format.name == "avi"
-        self.frame_rate = as_fraction(stream.average_rate) or as_fraction(stream.guessed_rate) or _UNKNOWN_FRAME_RATE
+        self.frame_rate: Fraction = stream.average_rate or stream.guessed_rate or _UNKNOWN_FRAME_RATE
         self.num_frames: int | None = stream.frames or None
         self._promised_seconds = _seconds_of_tag(stream.metadata.get("DURATION", ""))
         if stream.duration:
             # Of the stream, because the sound may be longer; of the file, because an edit list may cut the stream.
             of_file = Fraction(self._container.duration or 0, av.time_base)
-            of_stream = stream.duration * as_fraction(stream.time_base)
+            of_stream = stream.duration * (stream.time_base or Fraction(0))
             self._promised_seconds = float(min(of_stream, of_file or of_stream))
         self._first_stamp = self._stamp(first)
         self._turn = _display_matrix(first)
         self._stored_size = self.height, self.width = first.height, first.width
-        ratio = as_fraction(stream.sample_aspect_ratio)
-        self.pixel_aspect_ratio = ratio if ratio > 0 else Fraction(1)
+        self.pixel_aspect_ratio: Fraction = stream.sample_aspect_ratio or Fraction(1)
         if self._turn[0] == 0:
             self.height, self.width = self.width, self.height
             self.pixel_aspect_ratio = 1 / self.pixel_aspect_ratio
@@ -177,7 +174,7 @@ class VideoReader:
         stamp = self._stamp(picture)
         if stamp is None or self._first_stamp is None:
             return None
-        return float((stamp - self._first_stamp) * as_fraction(picture.time_base))
+        return float((stamp - self._first_stamp) * (picture.time_base or Fraction(0)))
 
     def _stamp(self, picture: VideoFrame) -> int | None:
         """When the picture is shown, in the stream's ticks."""
@@ -204,7 +201,7 @@ def _open(path: str) -> Any:
         raise InputError(f"{path}: no such file; give the path of a video")
     try:
         # "file:" keeps FFmpeg from reading a name such as "concat:a" as an address.
-        return av.open(f"file:{Path(path).absolute()}", "r", options=_OPEN_OPTIONS, **_TAGS)
+        return av.open(f"file:{Path(path).absolute()}", "r", options=_OPEN_OPTIONS, metadata_errors="surrogateescape")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: no video that can be read ({reason(error)}); convert or fetch it again") from error
 
@@ -213,11 +210,6 @@ def reason(error: BaseException) -> str:
     """What an error of FFmpeg or of the operating system says, in one line without the path."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
-
-
-def as_fraction(value: Any) -> Fraction:
-    """A rational number of PyAV; 0 for one that it does not know, which is None before PyAV 19, and 0/1 since."""
-    return Fraction(value.numerator, value.denominator) if value else Fraction(0)
 
 
 def _display_matrix(picture: VideoFrame) -> tuple[int, int, int, int]:

@@ -66,7 +66,7 @@ class TorchvisionDetector:
         categories = published.meta["categories"]
         self.device = find_device(device)
         self._person = categories.index("person")
-        file = _weight_file(architecture, published.url, weights)
+        file = read_weight_file(weights) if weights is not None else _weight_file(architecture, published.url)
         self._network = _network(architecture, len(categories), file, published.url).to(self.device)
         transform: Any = self._network.transform
         self._longest_side = max(transform.fixed_size) if transform.fixed_size else transform.max_size
@@ -90,12 +90,10 @@ class TorchvisionDetector:
         return PersonBoxes.from_corners(corners * corners.new_tensor(stretch), output["scores"][people])
 
 
-def _weight_file(architecture: str, url: str, weights: str | None) -> FileContents:
+def _weight_file(architecture: str, url: str) -> FileContents:
     try:
-        return read_weight_file(weights or download(url))
+        return read_weight_file(download(url))
     except InputError as error:
-        if weights is not None:
-            raise
         raise InputError(
             f"no weights for the person detector {architecture}: {error} (detector.model.weights=<file>), or do "
             "without a detector: boxes=full, or boxes=<detections.json>"
@@ -104,7 +102,7 @@ def _weight_file(architecture: str, url: str, weights: str | None) -> FileConten
 
 def _network(architecture: str, num_classes: int, file: FileContents, url: str) -> nn.Module:
     """The network with its weights, as torchvision's own builder makes it when that fetches them itself."""
-    state: dict[str, Tensor] = file.contents.get("model", file.contents)  # of torchvision's training script: "model"
+    state: dict[str, Tensor] = file.contents
     network: nn.Module = get_model(architecture, weights=None, weights_backbone=None, num_classes=num_classes)
     # The builder makes the backbone's norms trainable where it is given no weights. Trained files hold frozen ones: the
     # same numbers without a count of batches.
@@ -121,10 +119,8 @@ def _network(architecture: str, num_classes: int, file: FileContents, url: str) 
             f"{file.path}: not the weights of a {architecture} with {num_classes} classes ({first} ...); give "
             "the file that belongs to detector.model.architecture"
         ) from error
-    heads: Any = getattr(network, "roi_heads", None)
-    if heads is not None:
-        heads.mask_roi_pool = heads.keypoint_roi_pool = None  # whoever has none of these skips what follows them
-    last: Any = network if heads is None else heads
+    last: Any = getattr(network, "roi_heads", network)
+    last.mask_roi_pool = last.keypoint_roi_pool = None  # whoever has none of these skips what follows them
     last.score_thresh, last.detections_per_img = _SCORE_FLOOR, _MOST_BOXES
     return network.eval().requires_grad_(False)
 
