@@ -22,20 +22,16 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-import torch
 from PIL import Image as PillowImage
 
 from demo import served
 from programs import composed
+from small_models import small_model
 from uniformer_pose.config_parts import DemoConfig
 from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
-from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
-from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.prediction.boxes import FullPictures
 from uniformer_pose.prediction.estimator import PoseEstimator
-from uniformer_pose.saved_model import SavedModel
-from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.weights.export import save_pretrained
 
 gradio_page = pytest.importorskip("uniformer_pose.prediction.page", reason="the extra `page` is not installed")
@@ -46,31 +42,11 @@ BOX = {"xmin": 10, "ymin": 20, "xmax": 90, "ymax": 110, "label": ""}
 XYWH = [10.0, 20.0, 80.0, 90.0]
 
 
-def random_model() -> SavedModel:
-    """Its scores are near 1, so everything is drawn, at places that mean nothing but differ from person to person."""
-    torch.manual_seed(0)
-    network = PoseNetwork(17, depths=[1, 1, 1, 1], embed_dims=[8, 8, 16, 16], head_dim=8, deconv_channels=[8, 8, 8])
-    last = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
-    with torch.no_grad():
-        network.train()(torch.randn(4, 3, 128, 96))  # for BatchNorm's statistics
-        last.weight.mul_(30.0)
-        assert last.bias is not None
-        last.bias.fill_(0.9)
-    return SavedModel(
-        network.eval(),
-        HeatmapCodec(128, 96, sigma=2.0, method="udp"),
-        load_skeleton("coco_17"),
-        (123.675, 116.28, 103.53),
-        (58.395, 57.12, 57.375),
-        1.25,
-        {},
-        {},
-    )
-
-
 @pytest.fixture(scope="module")
 def estimator() -> PoseEstimator:
-    return PoseEstimator(random_model(), device="cpu", precision="fp32", engine="eager")
+    return PoseEstimator(
+        small_model(method="udp", height=128, width=96), device="cpu", precision="fp32", engine="eager"
+    )
 
 
 @pytest.fixture
@@ -120,7 +96,7 @@ def test_the_heatmap_of_a_keypoint_stands_where_its_skeleton_has_it(
         laid = page.heatmaps(boxed, False, names[keypoint]).astype(float)
         opacity = np.abs(laid - PHOTO).sum(axis=2) / np.abs(np.array(paint) - PHOTO).sum(axis=2).clip(1)
         x, y = np.round(people.keypoints[0, keypoint]).astype(int)
-        assert opacity[y - 2 : y + 3, x - 2 : x + 3].max() == pytest.approx(0.7, abs=0.05)
+        assert opacity[y - 2 : y + 3, x - 2 : x + 3].max() == pytest.approx(0.7, abs=0.1)
     assert inside.any()
 
 
@@ -179,7 +155,7 @@ def checked(*arguments: str) -> dict[str, Any]:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a page that takes 0.3 MB and a million pixels."""
     folder = tmp_path_factory.mktemp("page")
-    save_pretrained(random_model(), folder / "model")
+    save_pretrained(small_model(method="udp", height=128, width=96), folder / "model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         patch.setenv("UNIFORMER_POSE_OFFLINE", "0")
@@ -271,7 +247,7 @@ def test_a_visitor_draws_a_box_sees_poses_and_downloads_results_and_nothing_is_a
 
 
 def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
-    save_pretrained(random_model(), tmp_path / "model")
+    save_pretrained(small_model(method="udp", height=128, width=96), tmp_path / "model")
     process = subprocess.Popen(
         [sys.executable, str(PROJECT / "src" / "demo.py"), "ckpt_path=model", "port=0", "examples.num_val_images=1"],
         cwd=tmp_path,

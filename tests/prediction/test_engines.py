@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from models import small_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from small_models import small_model
 from uniformer_pose import PoseEstimator
 from uniformer_pose.config_parts import Engine
 from uniformer_pose.errors import InputError

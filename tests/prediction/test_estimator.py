@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import small_model
 from PIL import Image
 
+from small_models import small_model
 from uniformer_pose import PoseEstimator
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.model.network import PoseNetwork

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from models import small_model
 from pycocotools.coco import COCO
 
+from small_models import small_model
 from uniformer_pose.errors import InputError
 from uniformer_pose.pictures.drawing import save_picture
 from uniformer_pose.prediction.boxes import FullPictures, PersonBoxes

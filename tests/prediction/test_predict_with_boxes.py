@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from models import small_model
 from PIL import Image
 
 from predict import predict
 from programs import composed
+from small_models import small_model
 from uniformer_pose.config_parts import PredictConfig
 from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
