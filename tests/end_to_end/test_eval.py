@@ -34,7 +34,7 @@ def test_the_checkpoint_alone_gives_the_numbers_of_its_training(trained_run: Pat
 
 
 def evaluate_here(*arguments: str) -> float:
-    """What src/eval.py does with a command line, in this process: torch need not be imported anew."""
+    """What src/eval.py does with a command line, in this process: torch need not be imported again."""
     return evaluate(checked_config(composed("eval", *arguments, "trainer=cpu"), EvalConfig))
 
 

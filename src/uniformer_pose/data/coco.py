@@ -65,6 +65,7 @@ def read_ground_truth(
     skeleton: Skeleton,
     *,
     categories: Sequence[str | int] | None = None,
+    content: AnnotationFile[Any] | None = None,
 ) -> PersonInstances:
     """The annotated people of a COCO keypoint file: no crowd, a box with area, a labelled keypoint.
 
@@ -73,22 +74,11 @@ def read_ground_truth(
     needed; nor are ``area``, ``segmentation`` and ``iscrowd`` (absent means no crowd).
 
     ``categories``: names or ids of those whose annotations are people; None leaves it to ``counted_categories``.
-    Raises InputError on a file that is structurally wrong (see the module's text), and where it has annotations but
-    none of a category that counts.
+    ``content``: what the file holds, where it has been read. Raises InputError on a file that is structurally wrong
+    (see the module's text), and where it has annotations but none of a category that counts.
     """
     file = Path(annotation_file)
-    return ground_truth_of(read_annotation_file(file), file, image_folder, skeleton, categories=categories)
-
-
-def ground_truth_of(
-    content: AnnotationFile[Any],
-    file: Path,
-    image_folder: str | Path,
-    skeleton: Skeleton,
-    *,
-    categories: Sequence[str | int] | None = None,
-) -> PersonInstances:
-    """The people of ``read_ground_truth`` from what the file holds; ``file`` names it in messages."""
+    content = content or read_annotation_file(file)
     folder, images = existing_folder(image_folder), images_of(content.images, file)
     counted = categories_of(content, file, skeleton, categories)
     left_out: Counter[str] = Counter()
@@ -354,7 +344,7 @@ def implausible_areas(areas: FloatArray, boxes_xywh: FloatArray) -> list[tuple[B
 
     In COCO half of the people fill 0.4 to 0.6 of their box, and hardly one less than 0.05 or more than 0.98. Where half
     of a file's people are below 0.2, areas and boxes do not belong together, and all of these count. ``areas`` (n,) and
-    ``boxes_xywh`` (n, 4) are in pixels; NaN is passed over. Each entry: who (n,), and what it does to AP, in words.
+    ``boxes_xywh`` (n, 4) are in pixels; NaN is skipped. Each entry: who (n,), and what it does to AP, in words.
     """
     shares = areas / np.maximum(_box_areas(boxes_xywh), 1e-6)  # a box without area is smaller than any segment
     known = np.isfinite(shares)

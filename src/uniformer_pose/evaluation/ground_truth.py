@@ -74,8 +74,9 @@ class CocoGroundTruth:
         *,
         categories: Sequence[str | int] | None = None,
         area: AreaSource = "annotated",
+        content: AnnotationFile[Any] | None = None,
     ) -> CocoGroundTruth:
-        """Ground truth from a COCO keypoint JSON.
+        """Ground truth from a COCO keypoint JSON; ``content`` is what the file holds, where it has been read.
 
         ``skeleton`` (``coco_17`` by default) says how many keypoints a person has and their OKS sigmas; ``categories``
         which annotations are scored, all of them as one class (``counted_categories``); what COCO and AP-10K state for
@@ -86,19 +87,7 @@ class CocoGroundTruth:
         fit their boxes, and of counts that contradict the keypoints.
         """
         file = Path(annotation_file)
-        return cls.of(read_annotation_file(file), file, skeleton, categories=categories, area=area)
-
-    @classmethod
-    def of(
-        cls,
-        content: AnnotationFile[Any],
-        file: Path,
-        skeleton: Skeleton | None = None,
-        *,
-        categories: Sequence[str | int] | None = None,
-        area: AreaSource = "annotated",
-    ) -> CocoGroundTruth:
-        """Ground truth of ``load`` from what the file holds; ``file`` names it in messages."""
+        content = content or read_annotation_file(file)
         skeleton = skeleton or load_skeleton("coco_17")
         counted = categories_of(content, file, skeleton, categories)
         found = annotations_of(content, file, skeleton, counted)
@@ -130,7 +119,7 @@ class CocoGroundTruth:
             warnings.warn(
                 f"{self.file}: num_keypoints contradicts the keypoints' v in {len(doubtful)} annotations, first "
                 f"{doubtful[0]}; people with num_keypoints 0 are not scored, so leave it out or correct it",
-                stacklevel=4,
+                stacklevel=3,
             )
         if self.area == "box":
             return
@@ -142,7 +131,7 @@ class CocoGroundTruth:
                 f"{self.file}: {int(who.sum())} of {len(scored)} people have an implausible area, first "
                 f"annotation {self.ids[first]} with {self.areas[first]:g} in a box of {width:g} x {height:g}: "
                 f"{effect}; correct area, or set data.area=box",
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def require_images(self, image_ids: npt.NDArray[np.int64]) -> None:

@@ -20,8 +20,7 @@ from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 
-_OF_BOXES = ("instance_index", "centers_in_image", "extents_in_image", "keypoints_in_crop", "scores")
-_OF_IMAGES = ("unreadable_images",)
+_KEPT = ("instance_index", "centers_in_image", "extents_in_image", "keypoints_in_crop", "scores", "unreadable_images")
 
 
 class PoseMetric(Metric):
@@ -47,13 +46,13 @@ class PoseMetric(Metric):
         self.people, self.crop_spec, self.protocol, self.is_part = people, crop_spec, protocol, is_part
         self.ground_truth = ground_truth
         self.predictions: PosePredictions
-        for name in (*_OF_BOXES, *_OF_IMAGES):
+        for name in _KEPT:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, batch: Mapping[str, Tensor], keypoints_in_crop: Tensor, scores: Tensor) -> None:
         """Keep the poses of a batch of ``EvaluationImages``, on their device until the pass is over."""
         poses = {**batch, "keypoints_in_crop": keypoints_in_crop, "scores": scores}
-        for name in (*_OF_BOXES, *_OF_IMAGES):
+        for name in _KEPT:
             getattr(self, name).append(poses[name])
 
     def compute(self) -> dict[str, float]:
@@ -69,7 +68,12 @@ class PoseMetric(Metric):
         """The poses in image pixels, each box once; an error if one is missing or not finite."""
         people = self.people
         unreadable = np.unique(self._values("unreadable_images"))
-        self._warn_of(unreadable)
+        if len(unreadable):
+            names = [str(people.file_names[index]) for index in unreadable]
+            rank_zero_warn(
+                f"{len(names)} evaluation images could not be read, their people count as missed: "
+                f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+            )
         index, first = np.unique(self._values("instance_index"), return_index=True)
         missing = len(people) - int(people.boxes_per_image[unreadable].sum()) - len(index)
         if missing and not self.is_part:
@@ -93,14 +97,6 @@ class PoseMetric(Metric):
             keypoints_in_image=keypoints,
             keypoint_scores=scores,
         )
-
-    def _warn_of(self, unreadable: npt.NDArray[np.int64]) -> None:
-        if len(unreadable):
-            names = [str(self.people.file_names[index]) for index in unreadable]
-            rank_zero_warn(
-                f"{len(names)} evaluation images could not be read, their people count as missed: "
-                f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-            )
 
     def _values(self, name: str) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = dim_zero_cat(getattr(self, name)).cpu().numpy()

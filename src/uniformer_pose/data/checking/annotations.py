@@ -23,9 +23,9 @@ from uniformer_pose.data.coco import (
     PersonInstances,
     annotations_of,
     categories_of,
-    ground_truth_of,
     images_of,
     implausible_areas,
+    read_ground_truth,
 )
 from uniformer_pose.data.coco_json import (
     AnnotationFile,
@@ -149,11 +149,11 @@ def _as_read(
 ) -> PersonInstances | None:
     """What training reads. No error must be overlooked for which it or evaluation stops: they have the last word."""
     try:
-        people = ground_truth_of(sound, split.annotations, split.images, skeleton, categories=categories)
+        people = read_ground_truth(split.annotations, split.images, skeleton, categories=categories, content=sound)
         if split.name == "val" and (area == "box" or all(a.area is not None for a in sound.annotations or [])):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what they say is counted below
-                CocoGroundTruth.of(sound, split.annotations, skeleton, categories=categories, area=area)
+                CocoGroundTruth.load(split.annotations, skeleton, categories=categories, area=area, content=sound)
     except InputError as error:
         split.add("entry_invalid", without_file(error, split.annotations))
         return None
