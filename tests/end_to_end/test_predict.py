@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,6 @@ import pytest
 import torch
 
 from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.pictures.drawing import save_picture
 from weights_by_name import weights_by_name
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -91,38 +86,6 @@ def test_a_folder_with_a_broken_picture_is_done_but_for_that_one(
     again = run_script("predict.py", command, tmp_path)
     assert again.returncode == 0, again.stderr
     assert "0 of 3 to do" in again.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_a_run_that_was_killed_continues(trained_run: Path, run_script: Any, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    for number in range(160):
-        save_picture(photos / f"{number}.jpg", np.random.default_rng(number).integers(0, 256, (80, 80, 3), np.uint8))
-    checkpoint = trained_run / "checkpoints" / "best.ckpt"
-    command = [f"source={photos}", f"ckpt_path={checkpoint}", "boxes=full", "device=cpu", "batch_size=1"]
-    output = tmp_path / "runs" / "predict" / "photos"
-    for kill in (signal.SIGKILL, signal.SIGINT):
-        running = subprocess.Popen(
-            [sys.executable, str(PROJECT / "src" / "predict.py"), *command],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            # Whoever runs the tests in the background hands down a SIGINT that is ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-        begun = len(list(output.glob("poses/*")))
-        while len(list(output.glob("poses/*"))) < begun + 20:
-            assert running.poll() is None
-            time.sleep(0.02)
-        running.send_signal(kill)
-        assert running.wait(60) == (-signal.SIGKILL if kill == signal.SIGKILL else 130)
-    finished = run_script("predict.py", command, tmp_path)
-    assert finished.returncode == 0, finished.stderr
-    straight = run_script("predict.py", [*command, f"output={tmp_path / 'straight'}"], tmp_path)
-    assert straight.returncode == 0
-    ours, theirs = (json.loads((p / "poses.json").read_text()) for p in (output, tmp_path / "straight"))
-    assert len(ours) == 160
-    assert ours == theirs
 
 
 @pytest.mark.parametrize(

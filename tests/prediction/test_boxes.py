@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.prediction.boxes import DetectedBoxes, FullPictures, PersonBoxes
@@ -48,15 +46,6 @@ def test_boxes_that_cannot_be_are_one_line(boxes: Any, scores: Any, said: str) -
     assert str(caught.value).isprintable()
 
 
-def test_boxes_are_copied_and_empty_lists_are_nobody() -> None:
-    source = np.array([[1, 2, 3, 4]])
-    boxes = PersonBoxes(source, np.array([0.5], dtype=np.float32))  # type: ignore[arg-type]
-    source[:] = 0
-    assert boxes.boxes_xywh.tolist() == [[1, 2, 3, 4]]
-    nobody = PersonBoxes([], [])  # type: ignore[arg-type]
-    assert (nobody.boxes_xywh.shape, nobody.scores.shape, len(nobody)) == ((0, 4), (0,), 0)
-
-
 def test_corners_become_sizes_padding_goes_and_what_is_not_finite_is_told() -> None:
     corners = torch.tensor([[10, 20, 40, 80], [0, 0, 0, 0], [5, 5, 4, 9]])
     boxes = PersonBoxes.from_corners(corners, torch.tensor([0.9, 0.5, 0.4]))
@@ -90,27 +79,6 @@ def test_boxes_worth_a_pose_stay_best_first_and_unchanged(
     boxes, remark = kept(people(*rows), **thresholds)
     assert boxes == [list(map(float, rows[index][:4])) for index in left]
     assert remark == (f" (left out: {said})" if said else "")
-
-
-@given(
-    rows=st.lists(
-        st.tuples(
-            st.floats(-400, 400), st.floats(-400, 400), st.floats(0.1, 500), st.floats(0.1, 500), st.floats(0, 1)
-        ),
-        max_size=12,
-    ),
-    iou=st.floats(0.05, 1),
-)
-def test_what_stays_was_found_falls_in_score_and_does_not_overlap(rows: list[tuple[float, ...]], iou: float) -> None:
-    found = people(*rows)
-    (left,) = DetectedBoxes(lambda _: [found], nms_iou=iou)(["a"], [PICTURE])
-    assert (np.diff(left.scores) <= 0).all()
-    assert {tuple(box) for box in left.boxes_xywh} <= {tuple(box) for box in found.boxes_xywh}
-    for index, first in enumerate(left.boxes_xywh):
-        for second in left.boxes_xywh[index + 1 :]:
-            sides = np.minimum(first[:2] + first[2:], second[:2] + second[2:]) - np.maximum(first[:2], second[:2])
-            shared = max(sides[0], 0) * max(sides[1], 0)
-            assert shared / (first[2] * first[3] + second[2] * second[3] - shared) <= iou + 1e-9
 
 
 def test_any_callable_is_a_detector_and_one_that_answers_otherwise_is_one_line() -> None:

@@ -82,23 +82,6 @@ def test_near_and_far_people_and_all_directions_are_smoothed_alike(seed: int, zo
     np.testing.assert_allclose(found, smoothed(points) @ turn.T + 17.0, rtol=1e-9, atol=1e-6)
 
 
-@given(seed=seeds)
-@settings(max_examples=10, deadline=None)
-def test_people_do_not_influence_each_other_nor_does_their_order(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    points = np.cumsum(rng.normal(0, 5, (12, 4, 3, 2)), axis=0)
-    areas = rng.uniform(1e3, 1e5, 4)
-    together = KeypointSmoother()
-    alone = {person: KeypointSmoother() for person in range(4)}
-    for frame in range(12):
-        people = rng.permutation(4)[: rng.integers(1, 5)]
-        found = together.smooth(people + 10, points[frame, people], areas[people], seconds=frame / RATE)
-        for row, person in enumerate(people.tolist()):
-            one = [person]
-            expected = alone[person].smooth(ONE, points[frame, one], areas[one], seconds=frame / RATE)
-            np.testing.assert_array_equal(found[row], expected[0])
-
-
 def test_who_was_away_longer_than_half_a_second_starts_anew_and_is_forgotten() -> None:
     points = np.array([[[0.0, 0.0]], [[1.0, 0.0]], [[90.0, 0.0]], [[91.0, 0.0]]])
     found = smoothed(points, times=np.array([0, 0.1, 0.7, 0.8]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import yaml
-from hydra.utils import get_class
 from torchvision.models import detection as torchvision_detection
 from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models._api import WeightsEnum
@@ -170,14 +167,3 @@ def test_a_wrong_argument_is_one_line(arguments: dict[str, Any], said: str, fold
     with pytest.raises(InputError, match=said) as caught:
         TorchvisionDetector(**{"architecture": SMALLEST, "weights": weight_file(folder, SMALLEST), **arguments})
     assert str(caught.value).isprintable()
-
-
-# -- the configs ------------------------------------------------------------------------------------------------------
-
-
-def test_the_config_names_every_argument_with_the_defaults() -> None:
-    boxes = yaml.safe_load((CONF / "_left_out.yaml").read_text())
-    model = yaml.safe_load((CONF / "torchvision.yaml").read_text())["model"]
-    for node, given in ((boxes, {"model"}), (model, set())):
-        parameters = inspect.signature(get_class(node.pop("_target_"))).parameters
-        assert {name: parameter.default for name, parameter in parameters.items() if name not in given} == node

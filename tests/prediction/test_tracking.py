@@ -126,15 +126,3 @@ def test_many_people_keep_their_numbers() -> None:
     changed = (numbers[1:] != numbers[:-1]).any(axis=0).sum()
     assert numbers.max() <= 102
     assert changed <= 2  # they overlap by half
-
-
-def test_what_is_given_is_not_changed_and_not_kept() -> None:
-    found = People([(300, 100)], [0], noise=0).at(0)
-    copies = [array.copy() for array in found]
-    tracker = Tracker(SIGMAS)
-    ids = tracker.update(*found, seconds=0)
-    for array, copy in zip(found, copies, strict=True):
-        np.testing.assert_array_equal(array, copy)
-        array[:] = -1000.0
-    ids[:] = 77
-    assert tracker.update(*copies, seconds=1 / 30).tolist() == [1]

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -115,12 +114,3 @@ def test_without_the_library_one_line_says_what_to_install() -> None:
     script = f"import sys; sys.modules['transformers'] = None\nfrom {module} import *\nTransformersDetector('a')"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "InputError: detector=transformers needs it: pip install 'uniformer-pose[detector]'" in done.stderr
-
-
-def test_the_config_names_every_argument() -> None:
-    import yaml
-
-    from uniformer_pose.config import find_signature
-
-    conf: Any = yaml.safe_load((Path(__file__).parents[2] / "conf" / "detector" / "transformers.yaml").read_text())
-    assert conf["model"].keys() - {"_target_"} == find_signature(conf["model"]["_target_"]).arguments.keys()

@@ -20,10 +20,10 @@ CONTAINERS = ("mp4", "mkv", "ts", "avi")
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the same 60 frames in each container."""
+    """A folder with the same 60 frames, and a sound, in each container."""
     folder = tmp_path_factory.mktemp("videos")
     for container in CONTAINERS:
-        make_video(folder / f"video.{container}", 60)
+        make_video(folder / f"video.{container}", 60, audio="libmp3lame")
     return folder
 
 
@@ -110,12 +110,6 @@ def test_a_video_that_ends_early_gives_what_is_there_and_says_so(tmp_path: Path,
         assert f"the video ends early, after {len(frames)}" in reader.remarks()[-1]
     assert 40 < len(frames) < 120
     assert [number_of(frame.image) for frame in frames[:20]] == [number % 16 for number in range(20)]
-
-
-def test_an_mp4_that_was_cut_before_its_index_is_one_line(tmp_path: Path) -> None:
-    path = cut_off(make_video(tmp_path / "cut.mp4", 60), at=0.6)
-    with pytest.raises(InputError, match=r"cut\.mp4: no video that can be read \(Invalid data"):
-        VideoReader(path)
 
 
 def test_frames_that_change_their_size_are_scaled_to_the_first(tmp_path: Path) -> None:
@@ -223,26 +217,6 @@ def test_a_codec_that_nobody_knows_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz9"))
     with pytest.raises(InputError, match=r"odd\.mp4: the video has a codec that FFmpeg does not know"):
         VideoReader(path)
-
-
-def test_files_with_random_damage_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
-    sound = make_video(tmp_path / "sound.mp4", 10, audio="aac", options={"movflags": "faststart"}).read_bytes()
-    random = np.random.default_rng(0)
-    outcomes = []
-    for _ in range(80):
-        data = np.frombuffer(sound, np.uint8).copy()
-        places = random.integers(0, len(data), random.choice([1, 5, 50, 500]))
-        data[places] = random.integers(0, 256, len(places), dtype=np.uint8)
-        (tmp_path / "damaged.mp4").write_bytes(data[: random.integers(len(data) // 2, 2 * len(data))].tobytes())
-        try:
-            with VideoReader(tmp_path / "damaged.mp4") as reader:
-                assert all(frame.image.shape == (reader.height, reader.width, 3) for frame in reader)
-            outcomes.append("read")
-        except InputError as error:
-            outcomes.append(str(error))
-    assert outcomes.count("read") > 10
-    assert len(set(outcomes)) > 2
-    assert not any("\n" in outcome for outcome in outcomes)
 
 
 def test_frames_with_too_many_pixels_are_refused_before_they_are_decoded(
