@@ -81,16 +81,18 @@ def read_ground_truth(
     content = content or read_annotation_file(file)
     folder, images = existing_folder(image_folder), images_of(content.images, file)
     counted = categories_of(content, file, skeleton, categories)
+    num_read, orientation = len(content.annotations or []), stated_orientation(content.info, file)
     left_out: Counter[str] = Counter()
     parts = [_people_of(part, images.sizes_wh, left_out) for part in annotation_parts(content, file, skeleton, counted)]
+    del content  # a large file's text goes before its arrays are copied
     return _sorted_by_image(
         folder,
         images,
         parts,
-        counts=_counts(len(content.annotations or []), parts, left_out),
+        counts=_counts(num_read, parts, left_out),
         categories=counted,
         source_file=file,
-        image_orientation=stated_orientation(content.info, file),
+        image_orientation=orientation,
     )
 
 
