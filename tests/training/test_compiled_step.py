@@ -17,7 +17,7 @@ from tiny_setup import TinySetup
 from torch._dynamo.utils import counters
 
 from uniformer_pose.training.compiled_step import CompiledStep, compiled_where_asked
-from uniformer_pose.training.loss import loss_and_accuracy
+from uniformer_pose.training.loss import loss_and_heatmaps
 
 CPU = torch.device("cpu")
 
@@ -91,11 +91,11 @@ def test_inductor_s_kernels_are_kept_below_the_cache_folder_and_taken_from_there
         loss.backward()
         return loss.item(), float(torch.nn.utils.get_total_norm(p.grad for p in module.network.parameters()))
 
-    expected = loss_and_gradient(loss_and_accuracy)
+    expected = loss_and_gradient(loss_and_heatmaps)
     for _ in ("cold", "warm"):
         torch._dynamo.reset()
         counters.clear()
-        assert loss_and_gradient(CompiledStep(loss_and_accuracy)) == pytest.approx(expected, rel=1e-4)
+        assert loss_and_gradient(CompiledStep(loss_and_heatmaps)) == pytest.approx(expected, rel=1e-4)
     assert counters["aot_autograd"]["autograd_cache_hit"] == 1
     assert any((tmp_path / "cache" / "compiled").rglob("*.so"))
 

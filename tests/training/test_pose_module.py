@@ -92,11 +92,6 @@ def test_milestones_come_with_their_epoch(tiny, settings, rates):
     assert log.rates == pytest.approx(rates)
 
 
-def test_a_training_too_short_for_its_milestones_is_told(tiny):
-    with pytest.warns(UserWarning, match=r"ends at epoch 1, before the learning rate first drops, at epoch 5"):
-        tiny.trainer(limit_val_batches=0).fit(tiny.module(milestones=(5, 7)), datamodule=tiny.data())
-
-
 def test_people_who_stood_in_for_unreadable_ones_are_reported(tiny):
     (tiny.folder / "images" / "100.png").write_bytes(b"no picture")
 

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated, Any
 
 import lightning.pytorch as pl
-import torch
 from annotated_types import Ge, Lt
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class AveragedWeights(WeightAveraging):
-    """Exponential moving average of the model, updated after every optimizer step.
+    """Exponential moving average of the model, updated after every optimizer step by one operation.
 
     Averaged are floating parameters and buffers; BatchNorm's statistics are, since those of today's weights lead the
-    averaged weights by as many steps as the average spans. Whole numbers (counters, indices) are copied: between two
-    of them there is nothing. ``decay`` is approached: after n updates it is (1 + n) / (10 + n) at most, so that the
-    average spans a ninth of the steps taken, and a short training is not averaged with its random beginning.
+    averaged weights by as many steps as the average spans. Whole numbers (counters, indices) are shared with the model:
+    between two of them there is nothing. ``decay`` is approached: after n updates it is (1 + n) / (10 + n) at most, so
+    that the average spans a ninth of the steps taken, and a short training is not averaged with its random beginning.
     """
 
     def __init__(self, decay: Annotated[float, Ge(0), Lt(1)] = 0.9998) -> None:
-        super().__init__(use_buffers=True, multi_avg_fn=self._average)
+        super().__init__()
         self.decay = decay
+        self._updates = 0  # a number of the host's: Lightning's is read from the device at every step
+        self._averages: list[Tensor] = []
+        self._current: list[Tensor] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin an average of its own for each training."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and self._average_model is not None:
-            self._latest_update_step = 0
-            # Read at every step: on a GPU each reading would wait for it.
-            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+        if stage == "fit":
+            self._latest_update_step = self._updates = 0
 
-    @torch.no_grad()
-    def _average(self, averages: Any, current: Any, _num_averaged: Tensor | int) -> None:
-        """One update of tensors of one kind, in place."""
-        if not averages[0].is_floating_point():
-            torch._foreach_copy_(averages, current)
+    def on_train_start(self, _trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Pair the averages with what they follow."""
+        average: Any = self._average_model
+        self._averages, self._current = [], []
+        for averaged, current in zip(_tensors(average.module), _tensors(pl_module), strict=True):
+            if current.is_floating_point():
+                self._averages.append(averaged.detach())
+                self._current.append(current.detach())
+            else:
+                averaged.data = current.data
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Follow the weights, if the batch ended with a step."""
+        if trainer.global_step <= self._latest_update_step:
             return
-        updates = int(self._average_model.n_averaged)  # type: ignore[union-attr]
-        decay = min(self.decay, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(averages, current, 1 - decay)
+        self._latest_update_step = trainer.global_step
+        decay = min(self.decay, (1 + self._updates) / (10 + self._updates)) if self._updates else 0.0
+        get_ema_multi_avg_fn(decay)(self._averages, self._current, self._updates)  # type: ignore[no-untyped-call]
+        self._updates += 1
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The averages as the model, and what continues them."""
+        if self._average_model is not None:
+            self._average_model.n_averaged.fill_(self._updates)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with averages that a training has left."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self._updates = int(checkpoint.get("averaging_state", {}).get("n_averaged", 0))
+
+
+def _tensors(module: nn.Module) -> chain[Tensor]:
+    return chain(module.parameters(), module.buffers())

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from uniformer_pose.data.tensors import CropNormalization
-from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 
 
@@ -20,7 +19,7 @@ def keypoint_mse(heatmaps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return (squared * weights[:, :, None, None]).mean()
 
 
-def loss_and_accuracy(
+def loss_and_heatmaps(
     network: torch.nn.Module,
     normalize: CropNormalization,
     codec: HeatmapCodec,
@@ -28,13 +27,10 @@ def loss_and_accuracy(
     keypoints_in_crop: Tensor,
     visibility: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Loss, to differentiate, and PCK of a batch, as scalars on its device; nothing here waits for the device.
+    """Loss of a batch, a scalar to differentiate, and its heatmaps (B, K, h, w), to look at; waits for no device.
 
     ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K).
     """
     targets, weights = codec.encode(keypoints_in_crop, visibility)
     heatmaps = network(normalize(crops))
-    loss = keypoint_mse(heatmaps, targets, weights)
-    with torch.no_grad():
-        accuracy = pck(heatmaps, targets, weights)
-    return loss, accuracy
+    return keypoint_mse(heatmaps, targets, weights), heatmaps.detach()

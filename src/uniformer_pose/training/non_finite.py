@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from uniformer_pose.errors import DivergedError
+from uniformer_pose.training.progress import is_logged
 
 _PEOPLE_SHOWN = 8
 _ADVICE = (
@@ -22,60 +23,70 @@ _ADVICE = (
 
 
 class _Step(NamedTuple):
-    """One optimizer step: who is in its batches (several where gradients are accumulated), and were losses finite."""
+    """One optimizer step: who is in its batches (several where gradients are accumulated), and their losses."""
 
     epoch: int
     number: int
     people: list[Tensor]
-    finite_losses: list[Tensor]
+    losses: list[Tensor]
 
 
 class StopOnNonFinite(Callback):
     """Ends the training with DivergedError, naming step, image files and annotations, before the optimizer's update.
 
-    All processes end at the same step. On a GPU nothing waits: an optimizer that is fused there is told on the device
-    to leave the update out, and the host reads of it one step later; any other optimizer costs one synchronisation a
-    step. With fp16 the loss scaler leaves out such steps by itself, as part of finding its scale: they end the training
-    only once that has fallen below 1.
+    A loss that is not finite is made to spoil its gradients, and DDP adds up those of all processes: so the gradients
+    tell all of them the same, without another exchange, and all end at the same step. Nothing waits for a GPU: a fused
+    optimizer is told on the device to leave the update out, and the host reads of it one step later; any other costs
+    one synchronisation a step. With fp16 the loss scaler leaves out such steps by itself, as part of finding its
+    scale: they end the training only once that has fallen below 1.
     """
 
     def __init__(self) -> None:
         self._people: list[Tensor] = []
-        self._finite_losses: list[Tensor] = []
+        self._losses: list[Tensor] = []
         self._open: tuple[_Step, Tensor, torch.cuda.Event | None] | None = None
 
     def on_train_start(self, *_: Any) -> None:
         """Forget an earlier training."""
-        self._people, self._finite_losses, self._open = [], [], None
+        self._people, self._losses, self._open = [], [], None
 
     def on_train_batch_start(self, _trainer: pl.Trainer, _module: pl.LightningModule, batch: Any, _index: int) -> None:
         """Remember who is in the batch."""
         self._people.append(batch["instance_index"])
 
     def on_before_backward(self, _trainer: pl.Trainer, _module: pl.LightningModule, loss: Tensor) -> None:
-        """An infinite loss may have finite gradients."""
-        self._finite_losses.append(torch.isfinite(loss.detach()))
+        """An infinite loss may have finite gradients; from here on it has not, and a finite one has its own."""
+        value = loss.detach()
+        self._losses.append(value)
+        loss.register_hook(lambda gradient: gradient + 0 * value)  # type: ignore[no-untyped-call]
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, _module: pl.LightningModule, optimizer: Optimizer) -> None:
         """Judge the step whose gradients are complete, before they are clipped and used."""
-        step = _Step(trainer.current_epoch, trainer.global_step, self._people, self._finite_losses)
-        self._people, self._finite_losses = [], []
-        if _scaler(trainer) is not None:
-            _require_scale(trainer, step)
+        step = _Step(trainer.current_epoch, trainer.global_step, self._people, self._losses)
+        self._people, self._losses = [], []
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            if is_logged(trainer, step.number) and scaler.get_scale() < 1:
+                raise DivergedError(
+                    f"fp16: gradients are not finite at any loss scale, in epoch {step.epoch} at step {step.number}, "
+                    f"with {_people_of(step, trainer)}; the weights are those before; try precision=bf16 or fp32"
+                )
             return
-        bad = _is_bad(step, [weight.grad for group in optimizer.param_groups for weight in group["params"]])
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(bad, op=torch.distributed.ReduceOp.MAX)
+        bad = gradients_not_finite([weight.grad for group in optimizer.param_groups for weight in group["params"]])
         self._settle(trainer)
         self._open = (step, *_to_host(bad))
-        if _knows_on_device(optimizer, bad):
+        if all(group.get("fused") for group in optimizer.param_groups):
             # How torch's GradScaler tells a fused optimizer to leave a step out.
             optimizer.found_inf = bad  # type: ignore[attr-defined]
         else:
             self._settle(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """The last step of the epoch is known before anything is saved of it."""
+        """The last step is known before the training ends."""
+        self._settle(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any) -> None:
+        """No checkpoint counts a step that was left out."""
         self._settle(trainer)
 
     def _settle(self, trainer: pl.Trainer) -> None:
@@ -85,7 +96,7 @@ class StopOnNonFinite(Callback):
         self._open = None
         if copied is not None:
             copied.synchronize()
-        if bool(bad):
+        if bad.numpy():
             raise DivergedError(
                 f"the loss or a gradient became NaN or infinite in epoch {step.epoch} at step {step.number}, with "
                 f"{_people_of(step, trainer)}; the weights are those before it; {_ADVICE}"
@@ -93,41 +104,24 @@ class StopOnNonFinite(Callback):
 
 
 def gradients_not_finite(gradients: Sequence[Tensor | None]) -> Tensor:
-    """1.0 if any gradient holds NaN or an infinity, else 0.0, as a tensor on their device; waits for nothing."""
-    present = [gradient for gradient in gradients if gradient is not None]
-    if not present:
-        return torch.zeros(())
-    # The extremes rather than the length: squares of finite numbers may be infinite. Both ways let NaN through.
-    if present[0].is_cuda:  # few kernels for all of them
-        extremes = [norm.float() for norm in torch._foreach_norm(present, float("inf"))]
-    else:  # seven times as fast there
-        extremes = [extreme.float() for gradient in present for extreme in torch.aminmax(gradient)]
-    return 1.0 - torch.isfinite(torch.stack(extremes)).all().float()
+    """1.0 if their total length is NaN or infinite, else 0.0, as a tensor on their device; waits for nothing.
 
-
-def _is_bad(step: _Step, gradients: Sequence[Tensor | None]) -> Tensor:
-    bad = gradients_not_finite(gradients)
-    for finite in step.finite_losses:
-        bad = torch.maximum(bad, 1.0 - finite.to(bad))
-    return bad
-
-
-def _knows_on_device(optimizer: Optimizer, bad: Tensor) -> bool:
-    return bad.is_cuda and all(group.get("fused") for group in optimizer.param_groups)
+    That is so where one of their numbers is, or where their squares exceed fp32: Adam would never move such a weight
+    again.
+    """
+    length = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+    return (length < torch.inf).logical_not().float()  # NaN is not less
 
 
 def _to_host(bad: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """The flag on the host, once the event has happened."""
-    if not bad.is_cuda:
-        return bad, None
-    host = torch.empty((), pin_memory=True).copy_(bad, non_blocking=True)
-    return host, torch.cuda.current_stream(bad.device).record_event()
+    on_host = bad.to("cpu", non_blocking=True)  # into pinned memory
+    return on_host, torch.cuda.current_stream(bad.device).record_event() if bad.is_cuda else None
 
 
 def _people_of(step: _Step, trainer: pl.Trainer) -> str:
     """The people of the batches whose loss was not finite, on whichever process; of all, where only gradients were."""
-    losses = [bool(finite) for finite in step.finite_losses]
-    mine = [people for people, finite in zip(step.people, losses, strict=True) if not finite]
+    mine = [people for people, loss in zip(step.people, step.losses, strict=True) if not loss.isfinite()]
     gathered: list[Any] = [list(_names(mine, trainer))]
     if trainer.world_size > 1:
         gathered *= trainer.world_size
@@ -141,19 +135,3 @@ def _names(batches: Sequence[Tensor], trainer: pl.Trainer) -> Iterator[str]:
     people = trainer.datamodule.train_people  # type: ignore[attr-defined]
     for index in (int(index) for batch in batches for index in batch):
         yield f"{people.file_names[people.image_of_instance[index]]} (annotation {people.instance_ids[index]})"
-
-
-def _scaler(trainer: pl.Trainer) -> torch.amp.GradScaler | None:
-    return getattr(trainer.precision_plugin, "scaler", None)
-
-
-def _require_scale(trainer: pl.Trainer, step: _Step) -> None:
-    """With fp16, as often as anything is logged: the loss scale must not have fallen below 1."""
-    scaler = _scaler(trainer)
-    if scaler is None or step.number % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-        return
-    if scaler.get_scale() < 1:
-        raise DivergedError(
-            f"fp16: gradients are not finite at any loss scale, in epoch {step.epoch} at step {step.number}, with "
-            f"{_people_of(step, trainer)}; the weights are those before; try precision=bf16 or fp32"
-        )

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.training.resume.settings import is_numeric
@@ -58,6 +58,17 @@ class Optimization:
     def learning_rate(self, global_batch: int) -> float:
         """The rate of a global batch, when no schedule changes it."""
         return self.lr_per_256 * global_batch / 256
+
+    def make(self, network: nn.Module, rate: float, *, fused: bool = True) -> Optimizer:
+        """The optimizer of a network, with one kernel for all parameters (``fused``) where it has such.
+
+        One that is given with ``fused`` or ``foreach`` stays so. A fused optimizer unscales fp16 gradients itself, so
+        they cannot be clipped before it.
+        """
+        given = self.optimizer.keywords if isinstance(self.optimizer, partial) else {}
+        known = inspect.signature(self.optimizer).parameters
+        chosen = fused and "fused" in known and not given.keys() & {"fused", "foreach", "differentiable"}
+        return self.optimizer(self.parameters(network), lr=rate, **({"fused": True} if chosen else {}))
 
     def parameters(self, network: nn.Module) -> list[Any]:
         """The network's trainable parameters, or groups of them, as the optimizer takes them."""
@@ -118,26 +129,3 @@ def _schedulers(config: Mapping[str, Any], interval: str) -> dict[str, MakeSched
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"scheduler.{interval}.{name}: {one_line(error)}") from error
     return found
-
-
-def first_drop(schedulers: Sequence[Mapping[str, Any]]) -> int | None:
-    """The first epoch at which the rate drops, of a schedule that lists epochs."""
-    lists = [config["scheduler"].milestones for config in schedulers if isinstance(config["scheduler"], MultiStepLR)]
-    return min((epoch for milestones in lists for epoch in milestones), default=None)
-
-
-def fused_where_possible(
-    optimizer: Callable[..., Optimizer], parameters: Sequence[nn.Parameter], *, clipping_scaled_gradients: bool
-) -> Callable[..., Optimizer]:
-    """The optimizer with one kernel for all parameters, where it has such (``fused``), or as it was.
-
-    Only on GPUs, where launching a kernel per parameter costs; a given ``fused`` is left alone. A fused optimizer
-    unscales fp16 gradients itself, so they cannot be clipped before it: ``clipping_scaled_gradients`` forbids it.
-    """
-    given = optimizer.keywords if isinstance(optimizer, partial) else {}
-    chosen = given.keys() & {"fused", "foreach", "differentiable"}
-    takes_it = "fused" in inspect.signature(optimizer).parameters
-    on_gpu = bool(parameters) and all(p.is_cuda and p.is_floating_point() for p in parameters)
-    if chosen or not takes_it or not on_gpu or clipping_scaled_gradients:
-        return optimizer
-    return partial(optimizer, fused=True)

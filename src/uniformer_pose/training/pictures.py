@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -41,17 +42,17 @@ class Pictures(Callback):
         if self._first_batch_seen or not trainer.is_global_zero or (self.folder / "training_crops.png").exists():
             return
         self._first_batch_seen = True
-        if not isinstance(pl_module, PoseModule):
-            raise TypeError(f"Pictures works with PoseModule, not {type(pl_module).__name__}")
-        shown = {name: values[: self.num_people] for name, values in batch.items()}
-        targets, _weights = pl_module.codec.encode(shown["keypoints_in_crop"], shown["visibility"])
+        model = cast("PoseModule", pl_module).model
+        names = ("crops", "keypoints_in_crop", "visibility")
+        crops, keypoints, visibility = (batch[name][: self.num_people].cpu() for name in names)
+        targets, _weights = model.codec.encode(keypoints, visibility)
         sheet = training_sheet(
-            shown["crops"].cpu().numpy(),
-            shown["keypoints_in_crop"].cpu().numpy(),
-            shown["visibility"].cpu().numpy(),
-            targets.cpu().numpy(),
-            pl_module.model.skeleton,
-            cell_size=pl_module.codec.cell_size,
+            crops.numpy(),
+            keypoints.numpy(),
+            visibility.numpy(),
+            targets.numpy(),
+            model.skeleton,
+            cell_size=model.codec.cell_size,
             max_people=self.num_people,
         )
         self._keep(trainer, "training_crops", "training_crops", sheet)
@@ -89,37 +90,31 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
     truth, poses, skeleton = evaluation.ground_truth, evaluation.predictions, module.model.skeleton
     has_area = (truth.boxes_xywh[:, 2:] > 0).all(axis=1)
     shown = np.flatnonzero(truth.is_scored & has_area & np.isin(truth.image_ids, poses.image_ids))
-    shown = shown[np.linspace(0, len(shown) - 1, min(num_people, len(shown))).astype(int)] if len(shown) else shown
+    shown = np.take(shown, np.linspace(0, len(shown) - 1, min(num_people, len(shown))).astype(int))
     index_of_image = {image_id: index for index, image_id in enumerate(people.image_ids.tolist())}
     crops, true_keypoints, predicted, scores, similarities = [], [], [], [], []
     for person in shown.tolist():
-        candidates = np.flatnonzero(poses.image_ids == truth.image_ids[person])
+        there, labelled = truth.keypoints_in_image[person], truth.visibility[person] > 0
+        candidates = poses.take(np.flatnonzero(poses.image_ids == truth.image_ids[person]))
         per_keypoint = keypoint_similarities(
-            poses.keypoints_in_image[candidates],
-            truth.keypoints_in_image[person],
-            truth.areas[[person]],
-            skeleton.oks_sigmas,
+            candidates.keypoints_in_image, there, truth.areas[[person]], skeleton.oks_sigmas
         )
-        oks = per_keypoint[:, truth.visibility[person] > 0].mean(axis=1)
-        best = candidates[int(oks.argmax())]
-        image_index = index_of_image[int(truth.image_ids[person])]
-        image = read_image_of(people, image_index).pixels
+        oks = per_keypoint[:, labelled].mean(axis=1)
         geometry = module.model.crop_spec.around(truth.boxes_xywh[person])
-        crops.append(geometry.crop(image))
-        true_keypoints.append(geometry.to_crop(truth.keypoints_in_image[person]))
-        predicted.append(geometry.to_crop(poses.keypoints_in_image[best]))
-        scores.append(poses.keypoint_scores[best])
+        crops.append(geometry.crop(read_image_of(people, index_of_image[int(truth.image_ids[person])]).pixels))
+        true_keypoints.append(geometry.to_crop(there))
+        predicted.append(geometry.to_crop(candidates.keypoints_in_image[oks.argmax()]))
+        scores.append(candidates.keypoint_scores[oks.argmax()])
         similarities.append(float(oks.max()))
-    height, width, num_keypoints = module.codec.height, module.codec.width, skeleton.num_keypoints
     return prediction_sheet(
-        np.array(crops, dtype=np.uint8).reshape(-1, height, width, 3),
-        np.array(true_keypoints).reshape(-1, num_keypoints, 2),
+        np.array(crops, dtype=np.uint8),
+        np.array(true_keypoints),
         truth.visibility[shown],
-        np.array(predicted).reshape(-1, num_keypoints, 2),
-        np.array(scores).reshape(-1, num_keypoints),
+        np.array(predicted),
+        np.array(scores),
         skeleton,
         oks=similarities,
-        scores=[float(np.mean(person_scores)) for person_scores in scores],
+        scores=[float(np.mean(of_person)) for of_person in scores],
         score_threshold=module.protocol.keypoint_score_threshold,
         max_people=num_people,
     )

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from timm.utils import distribute_bn
 from torch import Tensor
 
 from uniformer_pose.data.datamodule import PersonCrops
@@ -17,12 +18,14 @@ from uniformer_pose.evaluation.pose_metric import PoseMetric
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
+from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.compiled_step import CompileStep, compiled_where_asked
-from uniformer_pose.training.loss import loss_and_accuracy
+from uniformer_pose.training.loss import loss_and_heatmaps
 from uniformer_pose.training.non_finite import StopOnNonFinite
-from uniformer_pose.training.optimization import Optimization, first_drop, fused_where_possible
+from uniformer_pose.training.optimization import Optimization
+from uniformer_pose.training.progress import is_logged
 from uniformer_pose.training.resume.random_state import seed_by_process
 from uniformer_pose.weights.contract import not_finite
 
@@ -53,11 +56,10 @@ class PoseModule(pl.LightningModule):
         self.normalize = self.pipeline.normalize  # here too, so that it moves with this module
         self.protocol, self.is_scored = protocol, is_scored
         self.optimization = optimization
-        self.compile_step, self._compute = compile_step, loss_and_accuracy
+        self.compile_step, self._compute = compile_step, loss_and_heatmaps
         self.metric: PoseMetric
         self.evaluation: Evaluation | None = None
         self._watch = Stopwatch()
-        # No buffer: DDP would overwrite each process's with that of the first, at every step.
         self._replaced: Tensor | None = None
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
@@ -74,44 +76,40 @@ class PoseModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Forget what an earlier training of this object left."""
         self._replaced = None
-        self._compute = compiled_where_asked(loss_and_accuracy, self.compile_step, self.device)
+        self._compute = compiled_where_asked(loss_and_heatmaps, self.compile_step, self.device)
         seed_by_process(self.trainer.global_rank)
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
-        """The loss of one batch; nothing here waits for the device."""
-        loss, accuracy = self._compute(
-            self.network, self.normalize, self.codec, batch["crops"], batch["keypoints_in_crop"], batch["visibility"]
+        """The loss of one batch; nothing here waits for the device, nor is computed for a number that nobody reads."""
+        keypoints_in_crop, visibility = batch["keypoints_in_crop"], batch["visibility"]
+        loss, heatmaps = self._compute(
+            self.network, self.normalize, self.codec, batch["crops"], keypoints_in_crop, visibility
         )
-        with torch.no_grad():
+        if self.data.on_bad_image == "skip":
             replaced = batch["replaced"].sum(dtype=torch.int64)
             self._replaced = replaced if self._replaced is None else self._replaced + replaced
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/pck", accuracy, prog_bar=True)
+        if is_logged(self.trainer, self.trainer.global_step + 1):
+            self.log("train/loss", loss)
+            with torch.no_grad():
+                self.log("train/pck", pck(heatmaps, *self.codec.encode(keypoints_in_crop, visibility)))
+            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def on_train_start(self) -> None:
         """Train with what the configuration says, whatever a checkpoint brought, and say with what."""
-        if self.optimization is None:
-            raise RuntimeError("this module was built for evaluation: give it an optimization")
-        trainer, optimizer = self.trainer, self.trainer.optimizers[0]
-        rate = self.optimization.learning_rate(self._global_batch)
+        optimization, trainer, optimizer = self._optimization, self.trainer, self.trainer.optimizers[0]
+        rate, step = optimization.learning_rate(self._global_batch), trainer.global_step
         if trainer.ckpt_path:
             epoch = self.data.resumed_at[0] or trainer.current_epoch
-            self.optimization.take_up(
-                self.network, optimizer, trainer.lr_scheduler_configs, rate=rate, epoch=epoch, step=trainer.global_step
+            optimization.take_up(
+                self.network, optimizer, trainer.lr_scheduler_configs, rate=rate, epoch=epoch, step=step
             )
-        step, now = trainer.global_step, optimizer.param_groups[0]["lr"]
         crops, processes, accumulated = self.data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
         rank_zero_info(
-            f"learning rate {rate:.3g} = {self.optimization.lr_per_256:g} x {self._global_batch} / 256 "
+            f"learning rate {rate:.3g} = {optimization.lr_per_256:g} x {self._global_batch} / 256 "
             f"({crops} crops x {processes} devices x {accumulated} accumulated)"
-            + (f", by its schedule {now:.3g} at step {step}" if step else "")
+            + (f", by its schedule {optimizer.param_groups[0]['lr']:.3g} at step {step}" if step else "")
         )
-
-    def on_train_batch_start(self, _batch: dict[str, Tensor], _batch_index: int) -> None:
-        """Log the learning rate of the step to come, if Lightning is going to log that step."""
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self) -> None:
         """People who could not be read are not kept silent."""
@@ -127,20 +125,24 @@ class PoseModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer at the scaled learning rate, and its schedule."""
+        clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
+        rate = self._optimization.learning_rate(self._global_batch)
+        optimizer = self._optimization.make(self.network, rate, fused=not clips_scaled)
+        return [optimizer], self._optimization.schedulers(optimizer)
+
+    def configure_gradient_clipping(
+        self, _optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """As Lightning does it, which refuses it beside a fused optimizer in bf16, where nothing is scaled."""
+        clip = torch.nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else torch.nn.utils.clip_grad_norm_
+        if gradient_clip_val:
+            clip(self.network.parameters(), gradient_clip_val)
+
+    @property
+    def _optimization(self) -> Optimization:
         if self.optimization is None:
             raise RuntimeError("this module was built for evaluation: give it an optimization")
-        make = fused_where_possible(
-            self.optimization.optimizer,
-            [parameter for parameter in self.network.parameters() if parameter.requires_grad],
-            clipping_scaled_gradients=self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val),
-        )
-        rate = self.optimization.learning_rate(self._global_batch)
-        optimizer = make(self.optimization.parameters(self.network), lr=rate)
-        schedulers = self.optimization.schedulers(optimizer)
-        drop, last = first_drop(schedulers), self.trainer.max_epochs
-        if drop is not None and last is not None and 0 < last <= drop:
-            rank_zero_warn(f"training ends at epoch {last}, before the learning rate first drops, at epoch {drop}")
-        return [optimizer], schedulers
+        return self.optimization
 
     @property
     def _global_batch(self) -> int:
@@ -155,6 +157,8 @@ class PoseModule(pl.LightningModule):
         if people is None:
             raise RuntimeError("no evaluation people were read")
         truth = self.data.ground_truth if self.is_scored else None
+        if self.trainer.world_size > 1:  # trainer=ddp leaves each process its own until now
+            distribute_bn(self.network, self.trainer.world_size)
         self.evaluation, self._watch = None, Stopwatch()
         self.metric = PoseMetric(people, self.model.crop_spec, self.protocol, truth, is_part=self._is_limited)
 

@@ -9,20 +9,54 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
+_SHOWN = ("train/loss", "train/pck")
+
+
+def is_logged(trainer: pl.Trainer, step: int) -> bool:
+    """Whether numbers are read after this optimizer step, or the epoch's last; at no other does anything wait for them.
+
+    Steps count from 1. What is logged with ``prog_bar=True`` in a training step is read at every one: do not.
+    """
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return bool(every and step % every == 0) or trainer.is_last_batch or trainer.should_stop
+
 
 def progress_callback() -> ProgressBar:
     """Bars when standard error is a terminal, else a line now and then."""
-    return RichProgressBar(leave=True) if sys.stderr.isatty() else LineProgress()
+    return Bars(leave=True) if sys.stderr.isatty() else LineProgress()
 
 
-class LineProgress(ProgressBar):
+class _LastLogged(ProgressBar):
+    """Shows the numbers of the last logged step."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._logged_step, self._logged = -1, dict[str, Any]()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        step = trainer.global_step
+        if step != self._logged_step and is_logged(trainer, step):
+            values = {name: trainer.callback_metrics.get(name) for name in _SHOWN}
+            self._logged_step = step
+            self._logged = {name: float(value) for name, value in values.items() if value is not None}
+        super().on_train_batch_end(trainer, *arguments)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return self._logged | super().get_metrics(trainer, pl_module)
+
+
+class Bars(_LastLogged, RichProgressBar):
+    """Lightning's rich bars."""
+
+
+class LineProgress(_LastLogged):
     """One line every ``seconds``, and one at the end of each epoch and evaluation: what a log file can hold."""
 
     def __init__(self, seconds: float = 15.0) -> None:
         super().__init__()
         self.seconds = seconds
         self._enabled = True
-        self._since = self._evaluating_since = self._last_line = 0.0
+        self._began = self._last_line = 0.0
         self._first_batch: int | None = None  # of this run in this epoch; an epoch resumed half-way does not begin at 0
 
     def disable(self) -> None:
@@ -34,38 +68,39 @@ class LineProgress(ProgressBar):
 
     def on_train_batch_start(self, _trainer: Any, _module: Any, _batch: Any, batch_idx: int) -> None:  # noqa: D102
         if self._first_batch is None:
-            self._first_batch, self._since = batch_idx, time.monotonic()
-            self._last_line = self._since
+            self._first_batch, self._began = batch_idx, time.monotonic()
+            self._last_line = self._began
 
-    def on_train_batch_end(  # noqa: D102
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, _outputs: Any, _batch: Any, batch_idx: int
-    ) -> None:
-        done, total = batch_idx + 1, self.total_train_batches
-        if done == total or time.monotonic() - self._last_line >= self.seconds:
-            seconds = time.monotonic() - self._since
-            per_batch = seconds / (done - (self._first_batch or 0))
-            rest = f"{per_batch * (total - done):.0f} s left" if done < total else "done"
-            where = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  batch {done}/{total}"
-            self._print(f"{where}  {seconds:.0f} s, {rest}  {self._numbers(trainer, pl_module)}")
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:  # noqa: D102
+        super().on_train_batch_end(trainer, *arguments)
+        module, _outputs, _batch, batch_idx = arguments
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self._batch_done(epoch, batch_idx + 1, self.total_train_batches, self.get_metrics(trainer, module))
 
     def on_validation_start(self, *_: Any) -> None:  # noqa: D102
-        self._evaluating_since = self._last_line = time.monotonic()
+        self._first_batch, self._began = 0, time.monotonic()
+        self._last_line = self._began
 
     def on_validation_batch_end(  # noqa: D102
         self, trainer: pl.Trainer, _module: Any, _outputs: Any, _batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        if time.monotonic() - self._last_line >= self.seconds:
-            self._print(f"evaluation  batch {batch_idx + 1}/{sum(trainer.num_val_batches):.0f}")
+        done, total = batch_idx + 1, sum(trainer.num_val_batches)
+        if done < total:  # after the last one it is scored
+            self._batch_done("evaluation", done, total, {})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: D102
-        seconds = time.monotonic() - self._evaluating_since
-        self._print(f"evaluation done in {seconds:.0f} s  {self._numbers(trainer, pl_module)}")
+        self._print(time.monotonic(), "evaluation", "done", self.get_metrics(trainer, pl_module))
 
-    def _numbers(self, trainer: pl.Trainer, module: pl.LightningModule) -> str:
-        metrics = self.get_metrics(trainer, module)
-        return "  ".join(f"{name}={value:.4g}" for name, value in metrics.items() if isinstance(value, float))
+    def _batch_done(self, what: str, done: int, total: float, numbers: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if done == total or now - self._last_line >= self.seconds:
+            per_batch = (now - self._began) / (done - (self._first_batch or 0))
+            left = f"{per_batch * (total - done):.0f} s left" if done < total else "done"
+            self._print(now, f"{what}  batch {done}/{total:.0f}", left, numbers)
 
-    def _print(self, line: str) -> None:
-        self._last_line = time.monotonic()
+    def _print(self, now: float, what: str, state: str, numbers: dict[str, Any]) -> None:
+        self._last_line = now
         if self._enabled:
+            shown = "".join(f"  {name}={value:.4g}" for name, value in numbers.items() if isinstance(value, float))
+            line = f"{what}  {now - self._began:.0f} s, {state}{shown}"
             print(line, file=sys.stderr, flush=True)  # a log file is to have it at once

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -17,78 +16,59 @@ _FEWEST_BATCHES = 10
 _WAITING_THAT_MATTERS = 0.1
 
 
-class _Mark(NamedTuple):
-    """One end of a step, by the processor's clock and, on a GPU, by the GPU's."""
-
-    seconds: float
-    event: torch.cuda.Event | None
-
-    def until(self, later: _Mark) -> float:
-        """Seconds in which the device had nothing to do: where it still had work queued, waiting cost nothing."""
-        seconds = later.seconds - self.seconds
-        if self.event is None or later.event is None:
-            return seconds
-        return max(0.0, min(seconds, float(self.event.elapsed_time(later.event)) / 1000))
-
-
 class ThroughputVerdict(Callback):
     """Says once whether a training waits for data, after ``after_batches`` batches or at its end.
 
-    The first quarter does not count: workers start, kernels are chosen, a compiler may run. Neither do gaps with an
-    evaluation, a checkpoint or an epoch's end in them. Nothing here waits for a GPU before the verdict.
+    The first quarter does not count: workers start, kernels are chosen, a compiler may run. Neither does a batch with
+    an evaluation, a checkpoint or an epoch's end before it. By the processor's clock: it runs at most a step ahead of a
+    GPU (``StopOnNonFinite``), so where the GPU is the bottleneck, the next batch is there when it is asked for.
     """
 
     def __init__(self, after_batches: Count = 300) -> None:
         self.after_batches = after_batches
-        self.waiting_share: float | None = None
-        """Of the time between the measured batches, 0 to 1; None before the verdict."""
-        self._batches: list[tuple[int, _Mark, bool]] = []  # its images, its start, whether it follows directly
-        self._ends: list[_Mark] = []
-        self._follows = False
+        self._told = False
+        self._batches: list[tuple[int, float, float]] = []  # images, seconds waited for them, and of their step
+        self._began = 0.0
+        self._ended: float | None = None  # the step before, if nothing came between
 
-    def on_train_batch_start(self, _trainer: pl.Trainer, module: pl.LightningModule, batch: Any, _index: int) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         """The batch is there: the wait is over."""
-        if self.waiting_share is None:
-            self._batches.append((len(batch["crops"]), _mark(module.device), self._follows))
+        self._began = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        """The step is queued; from here the loop waits for the next batch."""
-        if self.waiting_share is None and self._batches:
-            self._ends.append(_mark(module.device))
-            self._follows = True
-            if len(self._ends) >= self.after_batches:
-                self._judge(trainer)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, _module: pl.LightningModule, _outputs: Any, batch: Any, _index: int
+    ) -> None:
+        """The step is done or queued; from here the loop waits for the next batch."""
+        now = time.perf_counter()
+        if self._ended is not None:
+            self._batches.append((len(batch["crops"]), self._began - self._ended, now - self._began))
+        self._ended = now
+        if len(self._batches) >= self.after_batches:
+            self._judge(trainer)
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        """The next gap belongs to the change of epochs."""
-        self._follows = False
+        """The next wait belongs to the change of epochs."""
+        self._ended = None
 
     def on_validation_start(self, *_: Any) -> None:
-        """The next gap belongs to the evaluation."""
-        self._follows = False
+        """The next wait belongs to the evaluation."""
+        self._ended = None
 
     def on_save_checkpoint(self, *_: Any) -> None:
-        """The next gap belongs to the disk."""
-        self._follows = False
+        """The next wait belongs to the disk."""
+        self._ended = None
 
     def on_train_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """A short training gets its verdict here."""
-        if self.waiting_share is None and len(self._ends) >= _FEWEST_BATCHES:
+        if len(self._batches) >= _FEWEST_BATCHES:
             self._judge(trainer)
 
     def _judge(self, trainer: pl.Trainer) -> None:
-        first = len(self._ends) // 4
-        batches, ends = self._batches[first : len(self._ends)], self._ends[first:]
-        if ends[-1].event is not None:
-            ends[-1].event.synchronize()
-        gaps = [end.until(start) for end, (_, start, follows) in zip(ends, batches[1:], strict=False) if follows]
-        # Gaps that do not count would have cost what the others do.
-        waiting = sum(gaps) / max(1, len(gaps)) * len(batches)
-        busy = sum(start.until(end) for (_, start, _), end in zip(batches, ends, strict=True))
-        self.waiting_share = waiting / (waiting + busy)
-        rate = sum(images for images, *_ in batches) / (waiting + busy)
-        self._batches, self._ends = [], []
-        rank_zero_info(verdict(rate, self.waiting_share, trainer))
+        images, waited, busy = (sum(column) for column in zip(*self._batches[len(self._batches) // 4 :], strict=True))
+        self._batches = []
+        if not self._told:
+            rank_zero_info(verdict(images / (waited + busy), waited / (waited + busy), trainer))
+        self._told = True
 
 
 def verdict(rate: float, waiting_share: float, trainer: pl.Trainer) -> str:
@@ -103,11 +83,3 @@ def verdict(rate: float, waiting_share: float, trainer: pl.Trainer) -> str:
     return (
         f"{line}: the loader is the bottleneck; {' or '.join(filter(None, [more, prepared])) or 'give it more cores'}"
     )
-
-
-def _mark(device: torch.device) -> _Mark:
-    event = None
-    if device.type == "cuda":
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(device))
-    return _Mark(time.perf_counter(), event)

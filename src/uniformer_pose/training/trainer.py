@@ -53,12 +53,9 @@ def make_trainer(
             **set_by_program,
         )
     except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
-        shown = ", ".join(f"trainer.{name}={settings[name]}" for name in _OF_HARDWARE if _is_plain(settings.get(name)))
+        given = {name: settings[name] for name in _OF_HARDWARE if isinstance(settings.get(name), str | int | list)}
+        shown = ", ".join(f"trainer.{name}={value}" for name, value in given.items())
         advice = "" if settings.get("accelerator") == "cpu" else "; trainer=auto takes what this machine has"
         raise InputError(f"{shown}: {' '.join(str(error).split())}{advice}") from error
     refuse_unlaunchable_sweep(trainer)
     return trainer
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | list)
