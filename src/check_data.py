@@ -1,6 +1,6 @@
 """Says what is wrong with a dataset before anyone trains on it: data config -> report, contact sheets.
 
-Exit status: 0 clean, 1 defects found, 2 unusable input, 130 interrupted.
+Exit status: 0 no errors, 1 errors found, 2 unusable input, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def test_an_exif_rotated_picture_needs_the_users_word(
         (",train,1,2,2,,,,,,,", "points.csv:4: has 12 fields, the header 12, of which one is the image"),
         ("../c.png,train,1,2,2,,,,1,2,3,4", "points.csv:4: '../c.png' is not in"),
         ("b.png,test,1,2,2,,,,1,2,30,40", "puts b.png into split 'test'; an image is of train or of val"),
+        ("b.png,,1,2,2,,,,1,2,30,40", "puts b.png into split ''; an image is of train or of val"),
         ("b.png,train,1,2,2,,,,1,2,30,40", "puts b.png into split 'val'; an image is of train or of val"),
     ],
 )

@@ -68,7 +68,7 @@ def read_points_table(source: Path, settings: Settings, log: Log) -> Source:
             box = np.array([plain_number(cells.get(side)) for side in _BOX])
             points = np.array([_point(cells[x], cells[y], cells.get(seen, "")) for x, y, seen in columns.values()])
             somebody = points[:, 2].any() or np.isfinite(box).all()  # else who is not in this picture
-            found = people[cells["image"], cells.get("split", "").lower() or "train"]
+            found = people[cells["image"], cells.get("split", "train").lower()]
             found += [SourcePerson(box, points, place)] if somebody else []
     if not people:
         because = f"; {log.problems[0]}" if log.problems else ""
