@@ -47,7 +47,7 @@ class ListedBoxes:
 
     boxes: Mapping[str, PersonBoxes]
     ids: Mapping[str, int]
-    sizes: Mapping[str, tuple[int | None, int | None]]
+    sizes: Mapping[str, tuple[int, int]]
     categories: Mapping[int, str]
     orientation: ImageOrientation | None
     assumed: ImageOrientation
@@ -100,11 +100,12 @@ def read_listed_boxes(
     if unlisted := [name for name in names if name not in keys]:
         lines.append(f"{path} does not list {len(unlisted)} pictures, first {unlisted[0]}")
     records = {str(image.file_name): image for image in images.values()}
-    numbers = {name: records[key].id if key in records else number_in_name(key) for name, key in keys.items()}
+    said = {name: records[key] for name, key in keys.items() if key in records}
+    numbers = {name: said[name].id if name in said else number_in_name(key) for name, key in keys.items()}
     return ListedBoxes(
         boxes={name: _boxes(of_picture[key]) for name, key in keys.items()},
         ids={name: number for name, number in numbers.items() if number is not None},
-        sizes={name: (records[key].height, records[key].width) for name, key in keys.items() if key in records},
+        sizes={name: (image.height, image.width) for name, image in said.items() if image.height and image.width},
         categories=counted,
         orientation=stated_orientation(annotations.get("info"), path),
         assumed="displayed" if is_list else "stored",
