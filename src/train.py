@@ -10,14 +10,15 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from uniformer_pose.config_parts import TrainConfig
-from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run
+from uniformer_pose.entry_point import checked_config, one_of_each, quiet_lightning, report_input_errors, run
 from uniformer_pose.overrides import shell_command
-from uniformer_pose.run import folder_of_first_process, is_first_process, only_training_in, register_run_folder
+from uniformer_pose.run import folder_of_first_process, is_first_process, library_versions, only_training_in, record_run
 from uniformer_pose.start_up import import_training_libraries
-from uniformer_pose.training.resume.settings import FinishedTraining, finished_as_asked, write_finished
+from uniformer_pose.training.resume.settings import finished_as_asked, write_finished
 
 if TYPE_CHECKING:
     from uniformer_pose.data.datamodule import PersonCrops
+    from uniformer_pose.saved_model import SavedModel
     from uniformer_pose.training.pose_module import PoseModule
 
 
@@ -37,10 +38,10 @@ def train(config: dict[str, Any]) -> float:
             return _train(config, run_dir)
     if is_first_process():
         print(
-            f"{run_dir}: finished (trainer.max_epochs={finished.max_epochs}), AP {finished.average_precision:.4f}; for "
-            "a new run give name=<another> or run_id=<another>, to train longer a larger trainer.max_epochs"
+            f"{run_dir}: finished, AP {finished:.4f}; for a new run give name=<another> or run_id=<another>, to train "
+            "longer a larger trainer.max_epochs"
         )
-    return finished.average_precision
+    return finished
 
 
 def _train(config: dict[str, Any], run_dir: Path) -> float:
@@ -50,15 +51,14 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_info
 
-    from uniformer_pose.entry_point import one_of_each
-    from uniformer_pose.run import record_run
+    from uniformer_pose.training.optimization import Optimization
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
     from uniformer_pose.training.resume.checkpoint_files import DurableCheckpoints
-    from uniformer_pose.training.resume.start import checkpoint_to_resume, share_start
+    from uniformer_pose.training.resume.start import checkpoint_to_resume
     from uniformer_pose.training.trainer import make_trainer
 
     quiet_lightning()
-    checkpoint = checkpoint_to_resume(config, run_dir) if is_first_process() else None
+    checkpoint = checkpoint_to_resume(config, run_dir)
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     callbacks, files = one_of_each(config["callbacks"]), DurableCheckpoints()
@@ -72,12 +72,15 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     data = instantiate(config["data"], _partial_=True, _convert_="all")(
         seed=config["seed"], **one_of_each(config["augmentation"] or {})
     )
-    module = _module(config, data, checkpoint)
+    module = instantiate(config["training"], _partial_=True, _convert_="all")(
+        model=_model(config, data, checkpoint),
+        protocol=instantiate(config["evaluation"]),
+        optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),
+    )
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
     rank_zero_info(f"run directory: {run_dir}")
 
-    share_start(trainer, checkpoint)
     with explained_out_of_memory():
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         # The callback's word, not a look at the disk: all processes must agree.
@@ -90,19 +93,16 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         _report(run_dir, module, best or getattr(callbacks.get("last_checkpoint"), "best_model_path", ""))
     files.require_all_written()
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        write_finished(run_dir, FinishedTraining(trainer.max_epochs or -1, average_precision, config))
+        write_finished(run_dir, config, average_precision)
     return average_precision
 
 
-def _module(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -> PoseModule:
-    """The network with its weights, and how it is trained; what is wrong with the data ends the run here."""
-    from hydra.utils import instantiate
+def _model(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -> SavedModel:
+    """The network with its weights and what goes with it; what is wrong with the data ends the run here."""
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.model.network_size import network_size
-    from uniformer_pose.run import library_versions
     from uniformer_pose.saved_model import SavedModel
-    from uniformer_pose.training.optimization import Optimization
     from uniformer_pose.weights.start import starting_network
 
     network, other, weights = starting_network(config["model"], data.skeleton, data.codec, resumed_from=checkpoint)
@@ -110,12 +110,7 @@ def _module(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) 
     rank_zero_info(f"network: {network_size(network, data.codec.height, data.codec.width)}")
     data.setup("fit")
     how = (data.codec, data.skeleton, data.mean, data.std, data.box_padding)
-    module: PoseModule = instantiate(config["training"], _partial_=True, _convert_="all")(
-        model=SavedModel(network, *how, config, library_versions(), other),
-        protocol=instantiate(config["evaluation"]),
-        optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),
-    )
-    return module
+    return SavedModel(network, *how, config, library_versions(), other)
 
 
 def _report(run_dir: Path, module: PoseModule, checkpoint: str) -> None:
@@ -130,8 +125,6 @@ def _report(run_dir: Path, module: PoseModule, checkpoint: str) -> None:
         print(f"checkpoint          {checkpoint}")
         print(f"to evaluate it      {shell_command('python', 'src/eval.py', ckpt_path=checkpoint, **model_class)}")
 
-
-register_run_folder()
 
 if __name__ == "__main__":
     run(main)

@@ -36,65 +36,59 @@ def run_with_checkpoint(folder: str, time: int) -> None:
     os.utime(path, (time, time))
 
 
-def folder(*, run_id: str | int | None = None, resume: str | None = "auto", **environment: str) -> str:
-    return run_folder("train", run_id=run_id, resume=resume, now="now", environment=environment).as_posix()
+ARRAY = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
 
 
-def test_a_run_is_called_after_the_time_unless_it_is_given_a_name() -> None:
-    assert folder(resume=None) == "runs/train/now"
-    assert folder(resume=None, run_id="a") == "runs/train/a"
-    assert folder(resume=None, SLURM_JOB_ID="7") == "runs/train/now"
-
-
-def test_resuming_means_the_run_whose_checkpoints_are_newest() -> None:
-    assert folder() == "runs/train/now"
-    run_with_checkpoint("runs/train/b", 100)
-    run_with_checkpoint("runs/train/a", 200)
+@pytest.mark.parametrize(
+    ("run_id", "resume", "environment", "folder"),
+    [
+        (None, None, {}, "now"),
+        ("a", None, {}, "a"),
+        (None, None, {"SLURM_JOB_ID": "7"}, "now"),
+        (None, "auto", {}, "newest"),
+        (None, "auto", {"SLURM_JOB_ID": "7"}, "slurm_7"),  # which a requeued job comes back to
+        (None, "auto", ARRAY, "slurm_7_3"),
+        (5, "auto", {"SLURM_JOB_ID": "7"}, "5"),
+        ("../x", None, {}, "__x"),
+        ("/x", None, {}, "_x"),
+        ("..", None, {}, "_"),
+    ],
+)
+def test_a_run_is_called_after_the_time_its_id_its_job_or_is_the_newest_and_stays_in_the_folder_of_runs(
+    run_id: str | int | None, resume: str | None, environment: dict[str, str], folder: str, monkeypatch
+) -> None:
+    run_with_checkpoint("runs/train/older", 100)
+    run_with_checkpoint("runs/train/newest", 200)
     Path("runs/train/c/checkpoints").mkdir(parents=True)  # ended before anything was saved
     run_with_checkpoint("runs/train/x_sweep/0", 300)
-    assert folder() == "runs/train/a"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert run_folder("train", run_id, resume, now="now") == f"runs/train/{folder}"
 
 
-def test_a_requeued_slurm_job_comes_back_to_its_folder_and_another_job_does_not() -> None:
-    run_with_checkpoint("runs/train/b", 100)
-    assert folder(SLURM_JOB_ID="7") == folder(SLURM_JOB_ID="7", SLURM_RESTART_COUNT="1") == "runs/train/slurm_7"
-    array = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
-    assert folder(**array) == "runs/train/slurm_7_3"
-    assert folder(run_id=5, SLURM_JOB_ID="7") == "runs/train/5"
+def test_without_checkpoints_resuming_is_a_new_run() -> None:
+    assert run_folder("train", None, "auto", now="now") == "runs/train/now"
 
 
-@pytest.mark.parametrize("run_id", ["../x", "/x", ".."])
-def test_a_run_id_never_leads_out_of_the_folder_of_runs(run_id: str) -> None:
-    path = Path(folder(run_id=run_id, resume=None))
-    assert path.parent == Path("runs/train")
-    assert path.name not in ("..", ".")
-
-
-def test_other_processes_look_where_the_first_one_writes() -> None:
+def test_other_processes_look_where_the_first_one_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"name": "train", "run_id": None, "resume": "auto", "run_dir": "own"}
     run_with_checkpoint("runs/train/b", 100)
-    arguments = ["train.py", "hydra.run.dir=mine", "hydra.run.dir=."]
-    assert folder_of_first_process(config, arguments, {"RANK": "0"}) == Path("own")
-    assert folder_of_first_process(config, arguments, {"RANK": "1"}) == Path("mine")
-    assert folder_of_first_process(config, ["hydra.run.dir=."], {"RANK": "1"}) == Path("runs/train/b")
-    assert is_first_process({"RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": ""})
-    assert not is_first_process({"RANK": "8", "LOCAL_RANK": "0"})
-    assert not is_first_process({"LOCAL_RANK": "1"})
+    monkeypatch.setattr(sys, "argv", ["train.py", "hydra.run.dir=mine", "hydra.run.dir=."])
+    assert folder_of_first_process(config) == Path("own")
+    assert is_first_process()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not is_first_process()
+    monkeypatch.setenv("RANK", "1")
+    assert folder_of_first_process(config) == Path("mine")
+    monkeypatch.setattr(sys, "argv", ["hydra.run.dir=."])
+    assert folder_of_first_process(config) == Path("runs/train/b")
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
-    script = """
-import sys
-from pathlib import Path
-from uniformer_pose.run import only_training_in
-with only_training_in(Path(sys.argv[1])):
-    print("in")
-"""
-    command = [sys.executable, "-c", script, str(tmp_path)]
+    script = "import pathlib, uniformer_pose.run as run\nwith run.only_training_in(pathlib.Path('.')): print('in')"
+    command = [sys.executable, "-c", script]
     with only_training_in(tmp_path):
         second = subprocess.run(command, capture_output=True, text=True, check=False)
-        with only_training_in(tmp_path, {"RANK": "1"}):
-            pass
     third = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert "another process is training there" in second.stderr

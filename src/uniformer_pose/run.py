@@ -34,76 +34,55 @@ _DISTRIBUTIONS = (
 _ADVICE = "give a run directory that can be written to and has space left"
 
 
-def register_run_folder() -> None:
-    """Make ``${run_folder:<name>,<run_id>,<resume>,<time>}`` known to the configuration."""
-
-    def resolve(name: str, run_id: str | int | None, resume: str | None, now: str) -> str:
-        return run_folder(name, run_id=run_id, resume=resume, now=now, environment=os.environ).as_posix()
-
-    OmegaConf.register_new_resolver("run_folder", resolve, replace=True)
-
-
-def run_folder(
-    name: str, *, run_id: str | int | None, resume: str | None, now: str, environment: Mapping[str, str]
-) -> Path:
-    """The folder of a run called ``name``.
+def run_folder(name: str, run_id: str | int | None, resume: str | None, now: str) -> str:
+    """The folder of a run called ``name``; in configs ``${run_folder:<name>,<run_id>,<resume>,<time>}``.
 
     ``run_id`` names it; so does, with ``resume="auto"``, the number of a SLURM job, which a requeued job keeps. Else
     ``resume="auto"`` means the run of this name whose checkpoints are the newest, and without one, or without
     ``resume``, the folder is new and called after the time, ``now``.
     """
-    runs = RUNS / name
-    if run_id is None and resume == "auto":
-        run_id = _slurm_job(environment)
+    runs, job = RUNS / name, os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+    if run_id is None and resume == "auto" and job is not None:
+        task = os.environ.get("SLURM_ARRAY_TASK_ID")
+        run_id = f"slurm_{job}" if task is None else f"slurm_{job}_{task}"
     if run_id is not None:
-        return runs / re.sub(r"[^\w.-]|^\.+", "_", str(run_id))
-    return (_newest_run(runs) if resume == "auto" else None) or runs / now
-
-
-def _slurm_job(environment: Mapping[str, str]) -> str | None:
-    if "SLURM_ARRAY_JOB_ID" in environment:
-        return f"slurm_{environment['SLURM_ARRAY_JOB_ID']}_{environment.get('SLURM_ARRAY_TASK_ID', 0)}"
-    return f"slurm_{environment['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in environment else None
-
-
-def _newest_run(runs: Path) -> Path | None:
-    checkpoints = runs.glob(f"*/{CHECKPOINTS}/*.ckpt")
+        return (runs / re.sub(r"[^\w.-]|^\.+", "_", str(run_id))).as_posix()
+    checkpoints = runs.glob(f"*/{CHECKPOINTS}/*.ckpt") if resume == "auto" else ()
     newest = max(checkpoints, key=lambda path: path.stat().st_mtime_ns, default=None)
-    return newest.parents[1] if newest else None
+    return (newest.parents[1] if newest else runs / now).as_posix()
 
 
-def folder_of_first_process(
-    config: Mapping[str, object], arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ
-) -> Path:
+OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def folder_of_first_process(config: Mapping[str, object]) -> Path:
     """The run's folder, also on a process that torchrun or SLURM started beside the first one.
 
     Such a process is given no folder of its own (``entry_point.command_line``): it reads the command line as
     the first one does.
     """
-    arguments = sys.argv if arguments is None else arguments
-    if int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0) == 0:
+    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0:
         return Path(str(config["run_dir"]))
-    given = [text.removeprefix(_HYDRA_FOLDER).strip("'\"") for text in arguments if text.startswith(_HYDRA_FOLDER)]
-    given = [text for text in given if text != "."]
-    if given:
+    given = [text.removeprefix(_HYDRA_FOLDER).strip("'\"") for text in sys.argv if text.startswith(_HYDRA_FOLDER)]
+    if given := [text for text in given if text != "."]:
         return Path(given[-1])
     run_id, resume = (None if config[name] is None else str(config[name]) for name in ("run_id", "resume"))
-    return run_folder(str(config["name"]), run_id=run_id, resume=resume, now=".", environment=environment)
+    return Path(run_folder(str(config["name"]), run_id, resume, now="."))
 
 
-def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that writes the run's files; of the others some know only their rank on a node."""
-    return all(int(environment.get(name) or 0) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    return all(int(os.environ.get(name) or 0) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 @contextmanager
-def only_training_in(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+def only_training_in(folder: Path) -> Iterator[None]:
     """Keep a second training out of a folder meanwhile; a kill ends this too.
 
     The first process of a training does it for all of them. Raises InputError if another training is there, or the
     folder cannot be written to; where the file system has no locks, a line says so.
     """
-    if not is_first_process(environment):
+    if not is_first_process():
         yield
         return
     try:
@@ -116,9 +95,7 @@ def only_training_in(folder: Path, environment: Mapping[str, str] = os.environ) 
             # Of the process, not of the open file: data workers that outlive a kill by seconds do not hold it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise InputError(
-                f"{folder}: another process is training there; wait for it, or give run_id=<another>"
-            ) from None
+            raise InputError(f"{folder}: another process is training there; wait, or give run_id=<another>") from None
         except OSError:
             sys.stderr.write(f"{folder}: its file system has no locks; train there with one command only\n")
         yield
@@ -143,15 +120,21 @@ def library_versions() -> dict[str, str]:
     """Version of Python, of each library that the numbers depend on, and of CUDA, with the count of CPU cores."""
     import torch
 
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _DISTRIBUTIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    # The version that torch was built for; asking for the device would start CUDA before workers are forked.
-    versions["cuda"] = torch.version.cuda or "none"
-    return {**versions, "cpu_count": str(os.cpu_count() or "unknown")}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: _version(name) for name in _DISTRIBUTIONS},
+        # The version that torch was built for; asking for the device would start CUDA before workers are forked.
+        "cuda": torch.version.cuda or "none",
+        "cpu_count": str(os.cpu_count() or "unknown"),
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def git_revision(folder: str | Path = Path(__file__).parent) -> str:
@@ -160,16 +143,12 @@ def git_revision(folder: str | Path = Path(__file__).parent) -> str:
     'unknown' without git, and where the folder is in a checkout but no part of it, as a package in a virtual
     environment is.
     """
-    if _git(folder, "ls-files", "--error-unmatch", ".") is None:
-        return "unknown"
-    return _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or "unknown"
-
-
-def _git(folder: str | Path, *arguments: str) -> str | None:
-    """What git prints, or None where it fails, is absent, or takes long on a slow disk."""
-    command = [shutil.which("git") or "git", "--no-optional-locks", "-C", str(folder), *arguments]
+    git = [shutil.which("git") or "git", "--no-optional-locks", "-C", str(folder)]
     try:
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603  # ours
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return finished.stdout.strip()
+        for command in ("ls-files --error-unmatch .", "describe --always --dirty --abbrev=40 --exclude=*"):
+            done = subprocess.run(  # noqa: S603  # our words
+                [*git, *command.split()], capture_output=True, text=True, timeout=10, check=True
+            )
+    except (OSError, subprocess.SubprocessError):  # absent, fails, or takes long on a slow disk
+        return "unknown"
+    return done.stdout.strip()

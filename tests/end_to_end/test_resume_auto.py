@@ -19,7 +19,6 @@ from train import train
 from uniformer_pose.config_parts import TrainConfig
 from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
-from uniformer_pose.training.resume.checkpoint_files import position_of
 
 SCRIPT = Path(__file__).resolve().parents[2] / "src" / "train.py"
 # What srun sets for the only task of a job; a requeued job keeps its number.
@@ -125,7 +124,7 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_sa
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
     assert "stopped by SIGUSR1 after step" in output
-    epochs = position_of(run / "checkpoints" / "interrupted.ckpt").epochs + 1
+    epochs = torch.load(run / "checkpoints" / "interrupted.ckpt", weights_only=True)["epoch"] + 1
 
     again = [*command, f"trainer.max_epochs={epochs}"]
     continued = run_program("train.py", again, tmp_path, **SLURM, SLURM_RESTART_COUNT="1")
@@ -134,9 +133,7 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_sa
     assert f"resuming from {run / 'checkpoints' / 'interrupted.ckpt'}" in log
     assert f"trainer.max_epochs 1000 is now {epochs}" in log
     assert [path.name for path in run.parent.iterdir()] == ["slurm_7"]
-    steps = [line.split(",")[0] for line in (run / "csv" / "metrics.csv").read_text().splitlines()]
-    assert len(steps) > epochs
 
     finished = run_program("train.py", again, tmp_path, **SLURM)
     assert finished.returncode == 0, finished.stderr
-    assert f"finished (trainer.max_epochs={epochs})" in finished.stdout + finished.stderr
+    assert "finished, AP" in finished.stdout

@@ -40,6 +40,9 @@ def test_a_service_that_does_not_answer_costs_seconds_and_no_secret_is_left_anyw
     assert any(row["train/loss"] for row in rows)
     assert any(row["val/AP"] for row in rows)
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+    pictures = run.glob("wandb/offline-run-*/files/media/images/*.png")
+    assert {path.name.split("_")[0] for path in pictures} == {"training", "predictions"}
+    assert list((run / "tensorboard").glob("events.out.*"))
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"config.yaml", "overrides.yaml", "hydra.yaml", "command.txt", "last.ckpt"} <= {path.name for path in files}
     found = [path.relative_to(tmp_path) for path in files for s in secrets if s.encode() in path.read_bytes()]

@@ -3,7 +3,7 @@
 One process imports everything and forks: a trial costs its training, not the libraries. ``trials`` is a JSON list of
 mappings: ``signal``, ``to`` (a rank, or "all"), ``moment`` (a share of the undisturbed training's time) and settings of
 ``resumable_training.train``. Prints one JSON line a trial: ``differences`` to the training that was left alone,
-``statuses`` and ``seconds`` of the processes after the signal, and ``saved``, the checkpoints there were then.
+``statuses`` and ``seconds`` of the processes after the signal, and ``damaged``, what is said of files it left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from resumable_training import PEOPLE_PER_IMAGE, differences, train
 from tiny_setup import TinySetup, tiny_setup
 
-from uniformer_pose.training.resume.checkpoint_files import newest_whole_checkpoint
+from uniformer_pose.training.resume.start import newest_whole_checkpoint
 
 LIMIT_SECONDS = 120.0
 
@@ -117,10 +118,9 @@ def main() -> None:
                 os.kill(child, getattr(signal, name))
         statuses = wait(children, 30.0)
         outcome = {"trial": number, "statuses": statuses, "seconds": round(time.monotonic() - struck, 2)}
-        outcome["saved"] = sorted(path.name for path in (run / "checkpoints").glob("*.ckpt"))
-        outcome["left"] = sorted(path.name for path in (run / "checkpoints").glob(".*"))
-        newest = newest_whole_checkpoint(run / "checkpoints", announce=outcome.setdefault("damaged", []).append)
-        outcome["newest"] = newest.name if newest else None
+        with warnings.catch_warnings(record=True) as damaged:
+            newest_whole_checkpoint(run / "checkpoints")
+        outcome["damaged"] = [str(warning.message) for warning in damaged]
         resumed = wait(start(tiny, run, trial))
         processes = trial.get("processes", 1)
         outcome["differences"] = (

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.training.ema import AveragedWeights
 from uniformer_pose.training.loggers import MetricsLog
-from uniformer_pose.training.resume.checkpoint_files import DurableCheckpoints, newest_whole_checkpoint
+from uniformer_pose.training.resume.checkpoint_files import DurableCheckpoints
 from uniformer_pose.training.resume.resume_checkpoints import ResumeCheckpoints
-from uniformer_pose.training.resume.start import share_start
+from uniformer_pose.training.resume.start import newest_whole_checkpoint
 
 EPOCHS = 3
 PEOPLE_PER_IMAGE = (1, 2, 1, 2, 3, 1)  # ten people: five batches of two an epoch
@@ -63,13 +62,11 @@ def train(
     processes: int = 1,
     check_val_every_n_epoch: int = 1,
     epochs: int = EPOCHS,
-    prepared: Path | None = None,
 ) -> pl.Trainer:
     """Train in ``folder`` to the end, from the newest whole checkpoint that is there."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    first = int(os.environ.get("RANK", 0)) == 0  # the other process is told
-    start = newest_whole_checkpoint(checkpoints) if first else None
+    start = newest_whole_checkpoint(checkpoints)
     resumes = any(checkpoints.glob("*.ckpt"))
     pl.seed_everything(int(resumes), verbose=False)  # whoever resumes starts in another state
     callbacks: list[pl.Callback] = [
@@ -94,9 +91,7 @@ def train(
         check_val_every_n_epoch=check_val_every_n_epoch,
         **({"strategy": "ddp", "devices": processes} if processes > 1 else {}),
     )
-    shards = None if prepared is None else str(prepared)
-    data = tiny.data(num_workers=workers, batch_size=2 // processes, prepared=shards)
-    share_start(trainer, start)
+    data = tiny.data(num_workers=workers, batch_size=2 // processes)
     trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     return trainer
 

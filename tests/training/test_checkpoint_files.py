@@ -1,18 +1,16 @@
+"""Checkpoints on the disk: what a full disk, a kill, a slow disk and an error in the writing thread leave behind."""
+
 import errno
 import os
 import resource
 import signal
+import threading
 
 import pytest
 import torch
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.training.resume.checkpoint_files import (
-    DurableCheckpoints,
-    newest_whole_checkpoint,
-    position_of,
-    write_checkpoint,
-)
+from uniformer_pose.training.resume.checkpoint_files import DurableCheckpoints, write_checkpoint
 
 OLD, NEW = {"weights": torch.zeros(1000)}, {"weights": torch.ones(100_000)}
 
@@ -26,6 +24,20 @@ def value_of(path):
 
 
 @pytest.fixture
+def files():
+    return DurableCheckpoints()
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Nothing is flushed to the disk before the event is set."""
+    go, flush = threading.Event(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (go.wait(20), flush(handle)))
+    yield go
+    go.set()
+
+
+@pytest.fixture
 def limited_file_size():
     """No file of this process may grow beyond 100 kB: a disk that fills up while a file is being written."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -34,120 +46,101 @@ def limited_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_written_checkpoint_is_read_back_and_nothing_else_is_left(tmp_path):
-    files = DurableCheckpoints()
+def test_training_goes_on_while_a_slow_disk_gets_the_state_of_the_moment_of_saving(files, slow_disk, tmp_path):
+    state = {"weights": torch.zeros(10), "callbacks": {"steps": [1, 2]}}
+    files.save_checkpoint(state, tmp_path / "sub" / "last.ckpt")
+    state["weights"].add_(1)
+    state["callbacks"]["steps"].append(3)
+    assert not (tmp_path / "sub" / "last.ckpt").exists()
 
-    files.save_checkpoint(NEW, tmp_path / "sub" / "last.ckpt")
+    slow_disk.set()
+    read = files.load_checkpoint(tmp_path / "sub" / "last.ckpt")
+    assert (read["weights"].sum(), read["callbacks"]) == (0, {"steps": [1, 2]})
+    assert names_in(tmp_path / "sub") == ["last.ckpt"]
 
-    assert torch.equal(files.load_checkpoint(tmp_path / "sub" / "last.ckpt")["weights"], NEW["weights"])
-    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["last.ckpt"]
+
+def test_one_file_is_written_at_a_time_and_one_that_is_removed_only_after_its_successor_is_there(
+    files, slow_disk, tmp_path
+):
+    (tmp_path / "old.ckpt").write_bytes(b"old")
+    files.save_checkpoint(OLD, tmp_path / "new.ckpt")
+    files.remove_checkpoint(tmp_path / "old.ckpt")
+    assert (tmp_path / "old.ckpt").exists()
+
+    threading.Timer(0.3, slow_disk.set).start()
+    files.save_checkpoint(NEW, tmp_path / "newer.ckpt")  # waits
+    assert "new.ckpt" in names_in(tmp_path)
+    assert "old.ckpt" not in names_in(tmp_path)
     files.require_all_written()
+    assert (value_of(tmp_path / "new.ckpt"), value_of(tmp_path / "newer.ckpt")) == (0, 1)
 
 
-def test_a_disk_that_fills_up_leaves_the_previous_checkpoint_and_one_line(tmp_path, limited_file_size):
-    path, files = tmp_path / "last.ckpt", DurableCheckpoints()
-    files.save_checkpoint(OLD, path)
+def written(files, checkpoint, path):
+    files.save_checkpoint(checkpoint, path)
+    files.teardown()
 
-    with pytest.warns(
-        UserWarning, match=r"last.ckpt could not be written \(.*\): the one before it is unharmed"
-    ) as told:
-        files.save_checkpoint(NEW, path)
+
+def test_a_disk_that_fills_up_leaves_the_previous_checkpoints_and_one_line(files, tmp_path, limited_file_size):
+    path = tmp_path / "last.ckpt"
+    written(files, OLD, path)
+
+    with pytest.warns(UserWarning, match=r"last.ckpt could not be written \(.*\): .* is unharmed") as told:
+        written(files, NEW, path)
 
     assert len(told) == 1
-    assert value_of(path) == 0
-    assert names_in(tmp_path) == ["last.ckpt"]
+    files.remove_checkpoint(path)  # which would be the last whole one
     with pytest.raises(InputError, match=r"last\.ckpt.*resume=auto"):
         files.require_all_written()
+    assert value_of(path) == 0
+    assert names_in(tmp_path) == ["last.ckpt"]
 
 
-def test_a_later_checkpoint_that_succeeds_makes_up_for_one_that_failed(tmp_path, monkeypatch):
-    path, files = tmp_path / "last.ckpt", DurableCheckpoints()
-    full = OSError(errno.ENOSPC, "No space left on device")
+def test_a_later_checkpoint_that_succeeds_makes_up_for_one_that_failed(files, tmp_path, monkeypatch):
+    path, full = tmp_path / "last.ckpt", OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
         with pytest.warns(UserWarning, match=r"No space left.*there is none of this name"):
-            files.save_checkpoint(NEW, path)
+            written(files, NEW, path)
     assert not path.exists()
 
-    files.save_checkpoint(NEW, path)
-
-    assert value_of(path) == 1
+    written(files, NEW, path)
     files.require_all_written()
+    assert value_of(path) == 1
 
 
-def test_an_error_of_ours_is_not_taken_for_a_full_disk(tmp_path):
-    write_checkpoint(OLD, tmp_path / "last.ckpt")
+@pytest.mark.parametrize("next_call", ["save_checkpoint", "load_checkpoint", "teardown", "require_all_written"])
+def test_an_error_of_ours_in_the_thread_is_raised_by_whatever_comes_next(files, tmp_path, next_call):
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(OLD, path)
+    files.save_checkpoint({"weights": lambda: 0}, path)
 
     with pytest.raises(Exception, match="pickle"):
-        DurableCheckpoints().save_checkpoint({"weights": lambda: 0}, tmp_path / "last.ckpt")
-
-    assert value_of(tmp_path / "last.ckpt") == 0
+        {
+            "save_checkpoint": lambda: files.save_checkpoint(NEW, path),
+            "load_checkpoint": lambda: files.load_checkpoint(path),
+        }.get(next_call, lambda: getattr(files, next_call)())()
+    assert value_of(path) == 0
     assert names_in(tmp_path) == ["last.ckpt"]
 
 
-def test_a_process_killed_while_it_writes_leaves_the_previous_checkpoint(tmp_path):
+def test_a_process_killed_while_its_thread_writes_leaves_the_previous_checkpoint(tmp_path):
     write_checkpoint(OLD, tmp_path / "last.ckpt")
     writer = os.fork()
     if writer == 0:
         os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-        write_checkpoint(NEW, tmp_path / "last.ckpt")
+        checkpoints = DurableCheckpoints()
+        checkpoints.save_checkpoint(NEW, tmp_path / "last.ckpt")
+        checkpoints.teardown()
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1]) == -signal.SIGKILL
     assert names_in(tmp_path) == [".last.ckpt.partial", "last.ckpt"]
     assert value_of(tmp_path / "last.ckpt") == 0
 
     write_checkpoint(NEW, tmp_path / "last.ckpt")
-
     assert names_in(tmp_path) == ["last.ckpt"]
     assert value_of(tmp_path / "last.ckpt") == 1
 
 
-def standing(path, epoch, step, batch=0, evaluated=0):
-    """As much of a checkpoint as says how far its training came."""
-    current = {"processed": batch}
-    loops = {
-        "epoch_progress": {"current": {"processed": epoch}},
-        "epoch_loop.batch_progress": {"current": current},
-        "epoch_loop.val_loop.batch_progress": {"current": {"completed": evaluated}},
-    }
-    contents = {"loops": {"fit_loop": loops}, "global_step": step, "uniformer_pose": {}, "weights": torch.ones(5000)}
-    path.parent.mkdir(exist_ok=True)
-    torch.save(contents, path)
-
-
-def test_the_newest_checkpoint_is_the_one_with_the_most_training_whatever_the_files_times(tmp_path):
-    standing(tmp_path / "interrupted.ckpt", epoch=1, step=9, batch=4)
-    standing(tmp_path / "periodic.ckpt", epoch=1, step=10, batch=5)
-    standing(tmp_path / "best.ckpt", epoch=1, step=10, batch=5, evaluated=3)
-    assert newest_whole_checkpoint(tmp_path) == tmp_path / "periodic.ckpt"  # which writes the best and the last again
-
-    standing(tmp_path / "last.ckpt", epoch=2, step=10, batch=5, evaluated=3)
-    os.utime(tmp_path / "last.ckpt", (0, 0))
-
-    assert position_of(tmp_path / "last.ckpt") == (2, 10, 5, 3)
-    assert newest_whole_checkpoint(tmp_path) == tmp_path / "last.ckpt"
-
-
-@pytest.mark.parametrize("damage", ["one byte", "half of it", "empty", "something else"])
-def test_a_damaged_checkpoint_is_skipped_with_a_line_for_the_one_before_it(tmp_path, damage):
-    standing(tmp_path / "periodic.ckpt", epoch=0, step=8)
-    standing(tmp_path / "last.ckpt", epoch=1, step=10)
-    content = bytearray((tmp_path / "last.ckpt").read_bytes())
-    content[len(content) // 2] ^= 1
-    damaged = {
-        "one byte": bytes(content),
-        "half of it": content[: len(content) // 2],
-        "empty": b"",
-        "something else": b"x",
-    }
-    (tmp_path / "last.ckpt").write_bytes(damaged[damage])
-    lines = []
-
-    assert newest_whole_checkpoint(tmp_path, announce=lines.append) == tmp_path / "periodic.ckpt"
-
-    assert len(lines) == 1
-    assert lines[0].startswith(f"skipped: {tmp_path / 'last.ckpt'}")
-
-
-def test_a_folder_without_checkpoints_has_no_newest(tmp_path):
-    assert newest_whole_checkpoint(tmp_path / "absent") is None
+def test_an_object_store_is_refused_instead_of_a_local_folder_of_that_name(files):
+    with pytest.raises(InputError, match=r"s3://bucket/last\.ckpt: .*folder"):
+        files.save_checkpoint(OLD, "s3://bucket/last.ckpt")

@@ -1,20 +1,13 @@
 """Which checkpoint a training continues from, and whether its settings let it."""
 
-import threading
-from types import SimpleNamespace
+import os
 
 import pytest
 import torch
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.training.resume.settings import (
-    FinishedTraining,
-    changed_settings,
-    finished_as_asked,
-    require_same_experiment,
-    write_finished,
-)
-from uniformer_pose.training.resume.start import checkpoint_to_resume, share_start
+from uniformer_pose.training.resume.settings import changed_settings, finished_as_asked, write_finished
+from uniformer_pose.training.resume.start import checkpoint_to_resume, newest_whole_checkpoint
 
 CONFIG = {
     "model": {"depths": [1, 1]},
@@ -30,8 +23,9 @@ CONFIG = {
 
 
 def config_with(**settings):
-    """CONFIG with some settings changed: section__name=value."""
+    """CONFIG with some settings changed: section__name=value; and what says where to start."""
     changed = {name: dict(value) if isinstance(value, dict) else value for name, value in CONFIG.items()}
+    changed |= {"ckpt_path": None, "resume": "auto", "run_id": None}
     for name, value in settings.items():
         section, _, key = name.partition("__")
         if key:
@@ -41,8 +35,47 @@ def config_with(**settings):
     return changed
 
 
+def standing(path, epoch=1, step=9, **more):
+    """As much of a checkpoint as says how far its training came, and what it was."""
+    fit = {"epoch_progress": {"current": {"processed": epoch}}}
+    contents = {"loops": {"fit_loop": fit}, "global_step": step, "state_dict": {"a": torch.ones(5000)}, "callbacks": {}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**contents, "uniformer_pose": {"format": 1, "config": CONFIG}, **more}, path)
+
+
+# --------------------------------------------------------------------------------------------- the newest checkpoint
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_most_training_whatever_the_files_times(tmp_path):
+    assert newest_whole_checkpoint(tmp_path / "absent") is None
+    standing(tmp_path / "interrupted.ckpt", step=9)
+    standing(tmp_path / "periodic.ckpt", step=10)
+    standing(tmp_path / "best.ckpt", step=10)
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / "periodic.ckpt"  # which writes the best and the last again
+
+    standing(tmp_path / "last.ckpt", epoch=2, step=10)
+    os.utime(tmp_path / "last.ckpt", (0, 0))
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / "last.ckpt"
+
+
+@pytest.mark.parametrize("damage", ["one byte", "half of it", "empty", "something else"])
+def test_a_damaged_checkpoint_is_skipped_with_a_line_for_the_one_before_it(tmp_path, damage):
+    standing(tmp_path / "periodic.ckpt", step=8)
+    standing(tmp_path / "last.ckpt", step=10)
+    content = bytearray((tmp_path / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged = {"one byte": bytes(content), "half of it": content[: len(content) // 2], "empty": b""}
+    (tmp_path / "last.ckpt").write_bytes(damaged.get(damage, b"x"))
+
+    with pytest.warns(UserWarning, match=r"skipped: .*last\.ckpt") as told:
+        assert newest_whole_checkpoint(tmp_path) == tmp_path / "periodic.ckpt"
+    assert len(told) == 1
+
+
+# ------------------------------------------------------------------------------------------------- changed settings
+
+
 def test_settings_that_change_the_training_are_named_and_others_are_not():
-    assert changed_settings(CONFIG, CONFIG) == []
     now = config_with(
         data__batch_size=16,
         data__num_workers=1,
@@ -52,7 +85,6 @@ def test_settings_that_change_the_training_are_named_and_others_are_not():
         logger={},
         run_dir="runs/b",
     )
-
     assert [str(change) for change in changed_settings(CONFIG, now)] == [
         "callbacks.best_checkpoint.monitor val/AP is now val/AR",
         "data.batch_size 8 is now 16",
@@ -62,144 +94,63 @@ def test_settings_that_change_the_training_are_named_and_others_are_not():
 
 
 @pytest.mark.parametrize(
-    ("settings", "name"),
+    ("settings", "refused"),
     [
-        ({"model__depths": [2, 2]}, "model.depths"),
-        ({"model__pretrained": "zoo:a"}, "model.pretrained"),
-        ({"seed": 1}, "seed"),
-        ({"data__max_images": 4}, "data.max_images"),
-        ({"optimizer___target_": "torch.optim.SGD"}, "optimizer._target_"),
-        ({"optimizer__amsgrad": True}, "optimizer.amsgrad"),
+        ({"model__depths": [2, 2]}, "another experiment .*model.depths"),
+        ({"model__pretrained": "zoo:a"}, "another experiment .*model.pretrained"),
+        ({"seed": 1}, "another experiment .*seed"),
+        ({"data__max_images": 4}, "another experiment .*data.max_images"),
+        ({"optimizer___target_": "torch.optim.SGD"}, "another experiment .*optimizer._target_"),
+        ({"optimizer__amsgrad": True}, "another experiment .*optimizer.amsgrad"),
+        ({"trainer__max_epochs": 0}, r"trainer.max_epochs=0: .*last\.ckpt"),
+        ({"ckpt_path": "a.ckpt"}, "give one of them"),
+        ({"resume": None, "run_id": "a"}, "run_id=a: .*resume=auto"),
+        ({"data__root": "b", "data__batch_size": 16, "optimizer__weight_decay": 0.1}, None),
+        ({"optimizer__betas": [0.9, 0.99], "trainer__accelerator": "gpu", "trainer__max_epochs": 20}, None),
     ],
 )
-def test_another_experiment_is_refused_by_name_whether_the_first_is_finished_or_not(tmp_path, settings, name):
-    now = config_with(**settings)
-    with pytest.raises(InputError, match=rf"another experiment .*{name}"):
-        require_same_experiment(tmp_path, changed_settings(CONFIG, now))
+def test_another_experiment_and_contradictions_are_refused_by_name(tmp_path, settings, refused):
+    assert checkpoint_to_resume(config_with(), tmp_path) is None
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    standing(last)
+    if refused is None:
+        assert checkpoint_to_resume(config_with(**settings), tmp_path) == last
+    else:
+        with pytest.raises(InputError, match=refused):
+            checkpoint_to_resume(config_with(**settings), tmp_path)
 
-    write_finished(tmp_path, FinishedTraining(10, 0.5, CONFIG))
-    with pytest.raises(InputError, match=rf"finished.*{name}"):
-        finished_as_asked(tmp_path, now)
 
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"data__root": "b", "data__batch_size": 16},
-        {"optimizer__weight_decay": 0.1},
-        {"optimizer__betas": [0.9, 0.99]},
-        {"trainer__accelerator": "gpu"},
-        {"trainer__max_epochs": 20},
-    ],
-)
-def test_what_may_change_on_the_way_is_no_other_experiment(tmp_path, settings):
-    require_same_experiment(tmp_path, changed_settings(CONFIG, config_with(**settings)))
+def test_a_training_of_an_earlier_version_is_refused_in_one_line(tmp_path):
+    standing(tmp_path / "last.ckpt", callbacks={"RandomState": {}})
+    with pytest.raises(InputError, match=r"earlier version.*model\.pretrained="):
+        checkpoint_to_resume(config_with(resume=None, ckpt_path=str(tmp_path / "last.ckpt")), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("settings", "answer"),
     [
         ({}, "finished"),
-        ({"trainer__max_epochs": 5, "data__num_workers": 0, "name": "b"}, "finished"),
+        ({"data__num_workers": 0, "name": "b"}, "finished"),
         ({"trainer__max_epochs": 11}, "more"),
         ({"trainer__max_epochs": -1}, "more"),
         ({"trainer__max_epochs": 11, "optimizer__weight_decay": 0.1}, "more"),
         ({"data__root": "b"}, "refused"),
-        ({"trainer__max_epochs": 5, "data__batch_size": 16}, "refused"),
+        ({"seed": 1}, "refused"),
     ],
 )
 def test_a_finished_training_is_the_answer_to_its_own_configuration_only(tmp_path, settings, answer):
     assert finished_as_asked(tmp_path, CONFIG) is None
-    write_finished(tmp_path, FinishedTraining(10, float("nan"), CONFIG))
-    assert str(finished_as_asked(tmp_path, CONFIG).average_precision) == "nan"
-    write_finished(tmp_path, FinishedTraining(10, 0.5, CONFIG))
+    write_finished(tmp_path, CONFIG, float("nan"))
+    assert str(finished_as_asked(tmp_path, CONFIG)) == "nan"
+    write_finished(tmp_path, CONFIG, 0.5)
     if answer == "refused":
         with pytest.raises(InputError, match="name=<another> or run_id=<another>"):
             finished_as_asked(tmp_path, config_with(**settings))
     else:
-        finished = finished_as_asked(tmp_path, config_with(**settings))
-        assert finished == (None if answer == "more" else (10, 0.5, CONFIG))
+        assert finished_as_asked(tmp_path, config_with(**settings)) == (None if answer == "more" else 0.5)
 
 
 @pytest.mark.parametrize("noted", ["{", '{"max_epochs": 10, "val/AP": null}'])
 def test_a_note_that_is_damaged_or_of_an_earlier_version_finishes_nothing(tmp_path, noted):
     (tmp_path / "finished.json").write_text(noted)
     assert finished_as_asked(tmp_path, CONFIG) is None
-
-
-def start(**settings):
-    return {**CONFIG, "ckpt_path": None, "resume": "auto", "run_id": None, **settings}
-
-
-def test_questions_that_contradict_each_other_are_one_line(tmp_path):
-    assert checkpoint_to_resume(start(), tmp_path) is None
-    with pytest.raises(InputError, match="give one of them"):
-        checkpoint_to_resume(start(ckpt_path="a.ckpt"), tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(InputError, match=r"run_id=a: .*resume=auto"):
-        checkpoint_to_resume(start(resume=None, run_id="a"), tmp_path)
-
-
-def test_a_training_of_an_earlier_version_is_refused_in_one_line(tmp_path):
-    file = tmp_path / "last.ckpt"
-    contents = {"state_dict": {"a": torch.zeros(1)}, "uniformer_pose": {"format": 1, "config": CONFIG}, "loops": {}}
-    torch.save({**contents, "callbacks": {"RandomState": {}}}, file)
-    with pytest.raises(InputError, match=r"earlier version.*model\.pretrained="):
-        checkpoint_to_resume(start(resume=None, ckpt_path=str(file)), tmp_path)
-
-
-# ------------------------------------------------------------------------------------------- several processes
-
-
-class Strategy:
-    """Two processes, of which the first has this word."""
-
-    def __init__(self, word):
-        self.word = word
-
-    def broadcast(self, mine):
-        return self.word
-
-    def reduce_boolean_decision(self, seen, **_how):
-        return seen
-
-
-class Connector:
-    def __init__(self):
-        self.started = []
-
-    def resume_start(self, path=None, weights_only=None):
-        self.started.append((path, weights_only))
-
-
-def on_second_process(word, chosen=None, **settings):
-    """What the second process of two reads, first where Lightning continues, then at an evaluation of best.ckpt."""
-    connector = Connector()
-    trainer = SimpleNamespace(
-        world_size=2, is_global_zero=False, strategy=Strategy(word), _checkpoint_connector=connector
-    )
-    share_start(trainer, chosen, **settings)
-    connector.resume_start(chosen, weights_only=None)
-    connector.resume_start("best.ckpt", weights_only=True)
-    return connector.started
-
-
-def test_the_second_process_reads_what_the_first_one_chose_whatever_it_would_have_found(tmp_path):
-    file = tmp_path / "last.ckpt"
-    file.write_bytes(b"whole")
-    for own in (None, tmp_path / "periodic.ckpt"):
-        assert on_second_process((file, 5), own) == [(file, True), ("best.ckpt", True)]
-    assert on_second_process((None, 0), file) == [(None, True), ("best.ckpt", True)]
-
-
-def test_a_file_that_a_shared_disk_shows_late_is_waited_for(tmp_path):
-    file = tmp_path / "last.ckpt"
-    file.write_bytes(b"who")
-    late = threading.Timer(0.3, file.write_bytes, [b"whole"])
-    late.start()
-    assert on_second_process((file, 5), seconds=30.0)[0] == (file, True)
-    late.join()
-    file.unlink()
-    with pytest.raises(InputError, match=r"last\.ckpt.*disk that all of them share"):
-        on_second_process((file, 5), seconds=0.0)

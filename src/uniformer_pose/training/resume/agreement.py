@@ -10,20 +10,15 @@ from torch.distributed import ReduceOp
 
 
 class Agreement:
-    """The largest of all processes' numbers, one exchange late; all processes call the same methods in the same order.
+    """The largest of all processes' numbers, one exchange late; all processes call ``exchange`` equally often.
 
     The exchange runs in the background on CPU tensors while the next step is computed, so it costs neither a
     synchronisation of the device nor waiting for the slowest process. A single process has its own number at once.
     """
 
-    def __init__(self) -> None:
-        self._group: Any = None
+    def __init__(self, world_size: int) -> None:
+        self._group: Any = torch.distributed.new_group(backend="gloo") if world_size > 1 else None
         self._running: tuple[Any, torch.Tensor] | None = None
-
-    def start(self, world_size: int) -> None:
-        """Prepare for this many processes; every process calls it when training starts."""
-        self._running = None
-        self._group = torch.distributed.new_group(backend="gloo") if world_size > 1 else None
 
     def exchange(self, mine: int) -> int:
         """Send ``mine``, and return the largest number of the exchange before; 0 at first."""
@@ -38,11 +33,3 @@ class Agreement:
         work = torch.distributed.all_reduce(numbers, op=ReduceOp.MAX, group=self._group, async_op=True)
         self._running = (work, numbers)
         return largest
-
-    def smallest(self, mine: int) -> int:
-        """The smallest of all processes' numbers; waits for them."""
-        if self._group is None:
-            return mine
-        numbers = torch.tensor(mine)
-        torch.distributed.all_reduce(numbers, op=ReduceOp.MIN, group=self._group)
-        return int(numbers)

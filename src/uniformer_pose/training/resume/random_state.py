@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 
@@ -15,23 +16,18 @@ def seed_by_process(rank: int) -> None:
     All are seeded alike, so that they build the same network; with the same masks of stochastic depth on all of them,
     half of what they were to add to each other's gradients would be lost.
     """
-    if rank == 0:
-        return
-    seed = torch.initial_seed() + rank
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # whoever draws from it is to differ too
-    random.seed(seed)
+    if rank:
+        pl.seed_everything((torch.initial_seed() + rank) % 2**32, workers=True, verbose=False)
 
 
 def random_state() -> dict[str, Any]:
     """State of the generators of torch (CPU, and this process's GPU), numpy and Python."""
     _name, key, *position = np.random.get_state()  # noqa: NPY002  # whoever draws from it is to be continued
-    version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "numpy": [torch.from_numpy(np.asarray(key, dtype=np.int64)), *position],
-        "python": [version, list(words), gauss],
+        "python": list(random.getstate()),
     }
 
 

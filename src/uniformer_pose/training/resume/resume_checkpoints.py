@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 import torch.distributed
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Count, Positive
 from uniformer_pose.training.loggers import MetricsLog
 from uniformer_pose.training.resume.agreement import Agreement
 from uniformer_pose.training.resume.random_state import random_state, set_random_state
-from uniformer_pose.training.resume.stop_signals import StopSignals, exit_status
+from uniformer_pose.training.resume.stop_signals import StopSignals
 
 # What a process may want; of several the largest counts. A stop is the signal's number on top of this.
 _SAVE = 1
@@ -29,7 +31,7 @@ class ResumeCheckpoints(Checkpoint):
     ``every_minutes`` and ``every_n_steps`` (None: never) say how much a kill may cost. SIGTERM, SIGUSR1 or Ctrl-C to
     any one process stops all of them together between two optimizer steps: they save once and leave with status 143
     (130 after Ctrl-C); a second Ctrl-C leaves at once. During an evaluation nothing is saved: it is repeated from the
-    checkpoint written before it. With this callback a training ends with an evaluation, whatever their interval.
+    checkpoint written before it. The last of ``max_epochs`` is always evaluated.
 
     Every checkpoint of the training holds the random generators of all processes, and how long ``metrics.csv`` was.
     """
@@ -37,12 +39,12 @@ class ResumeCheckpoints(Checkpoint):
     def __init__(self, folder: str, every_minutes: Positive | None = 10.0, every_n_steps: Count | None = None) -> None:
         self.folder = Path(folder)
         self.every_minutes, self.every_n_steps = every_minutes, every_n_steps
-        self._signals, self._agreement = StopSignals(), Agreement()
+        self._signals = StopSignals()
+        self._agreement: Agreement
         self._wanted, self._saved_at = 0, 0.0
         self._common_evaluation_batches = 0
         self._saving: Literal["at a batch's start", "before an evaluation", "at an epoch's end"] | None = None
-        self._intervals: tuple[int | None, int | float | None] | None = None
-        self._loggers: list[Any] = []
+        self._logs: list[MetricsLog] = []
         self._restored: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, _module: pl.LightningModule, stage: str) -> None:
@@ -51,7 +53,7 @@ class ResumeCheckpoints(Checkpoint):
         It hangs where one process alone gets the signal, exits with status 0, and makes every step wait for the GPU
         to ask whether there was one (Lightning #20806, #21487); there is no setting against it.
         """
-        self._loggers = trainer.loggers
+        self._logs = [logger for logger in trainer.loggers if isinstance(logger, MetricsLog)]
         if stage == "fit":
             trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
@@ -59,17 +61,25 @@ class ResumeCheckpoints(Checkpoint):
     # ------------------------------------------------------------------------------------------------ when to save
 
     def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Take up what a checkpoint held; from here on there is something to lose."""
-        states = self._restored.get("processes", [])
+        """Take up what a checkpoint held; from here on there is something to lose.
+
+        InputError where processes found different checkpoints: they cannot go on together.
+        """
+        first, last = (_of_all_processes(trainer, which, trainer.global_step) for which in ("min", "max"))
+        if first != last:
+            raise InputError(
+                f"the processes start at different steps, {first} to {last}: give a run directory on a disk that all "
+                "of them share, and start again"
+            )
+        restored, self._restored = self._restored, {}
+        states = restored.get("processes", [])
         if len(states) == trainer.world_size:  # with another number of them there is nothing to continue
             set_random_state(states[trainer.global_rank])
-        if trainer.is_global_zero and "log_rows" in self._restored:
-            for logger in self._logs():
-                logger.keep(self._restored["log_rows"])
-        if self._restored.get("evaluation_follows"):  # elsewhere the progress is still that of the epoch before
-            self._evaluate_if_last(trainer)
-        self._restored = {}
-        self._agreement.start(trainer.world_size)
+        for log in self._logs:
+            log.keep(restored.get("log_rows", log.num_rows))
+        if restored.get("evaluation_follows"):  # elsewhere the progress is still that of the epoch before
+            _evaluate_last_epoch(trainer)
+        self._agreement = Agreement(trainer.world_size)
         self._wanted, self._saved_at = 0, time.monotonic()
         self._signals.listen()
 
@@ -86,7 +96,7 @@ class ResumeCheckpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Lightning is about to ask whether an evaluation is due."""
-        self._evaluate_if_last(trainer)
+        _evaluate_last_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """Save what was put off."""
@@ -97,8 +107,7 @@ class ResumeCheckpoints(Checkpoint):
         """Save what the evaluation follows, so that a stop or a kill during it costs no training."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self._restore_intervals(trainer)
-        self._common_evaluation_batches = self._agreement.smallest(int(sum(trainer.num_val_batches)))
+        self._common_evaluation_batches = _of_all_processes(trainer, "min", int(sum(trainer.num_val_batches)))
         if (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
             self._wanted = max(self._wanted, _SAVE)
             self._save_if_wanted(trainer, "before an evaluation")
@@ -116,8 +125,7 @@ class ResumeCheckpoints(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
         """A signal from now on ends the process as it would any other; one that came in the last step does it here."""
         self._signals.restore()
-        self._restore_intervals(trainer)
-        number = -self._agreement.smallest(-self._signals.received)
+        number = _of_all_processes(trainer, "max", self._signals.received)
         if number:
             self._wanted = _STOP + number
             self._leave(trainer, self.folder / "last.ckpt")
@@ -132,24 +140,6 @@ class ResumeCheckpoints(Checkpoint):
         mine = _SAVE if due and trainer.is_global_zero else 0
         mine = _STOP + self._signals.received if self._signals.received else mine
         self._wanted = max(self._wanted, self._agreement.exchange(mine))
-
-    def _evaluate_if_last(self, trainer: pl.Trainer) -> None:
-        """Have Lightning evaluate after the last step: it does so at multiples of the interval only.
-
-        A training could else end without a score and without a best checkpoint.
-        """
-        limits = (trainer.max_epochs, trainer.current_epoch + 1), (trainer.max_steps, trainer.global_step)
-        epochs_done, steps_done = (limit is not None and 0 <= limit <= done for limit, done in limits)
-        stops = trainer.should_stop and trainer.current_epoch >= (trainer.min_epochs or 0)
-        stops = stops and trainer.global_step >= (trainer.min_steps or 0)
-        if self._intervals is None and (steps_done or stops or (epochs_done and trainer.is_last_batch)):
-            self._intervals = trainer.check_val_every_n_epoch, trainer.val_check_batch
-            trainer.check_val_every_n_epoch = trainer.val_check_batch = 1
-
-    def _restore_intervals(self, trainer: pl.Trainer) -> None:
-        if self._intervals is not None:
-            trainer.check_val_every_n_epoch, trainer.val_check_batch = self._intervals
-            self._intervals = None
 
     # ------------------------------------------------------------------------------------------------- what is saved
 
@@ -169,12 +159,13 @@ class ResumeCheckpoints(Checkpoint):
         self._wanted = 0
 
     def _leave(self, trainer: pl.Trainer, path: Path) -> None:
+        trainer.strategy.checkpoint_io.teardown()  # when the file is there
         number = self._wanted - _STOP
         rank_zero_info(
             f"stopped by {signal.Signals(number).name} after step {trainer.global_step}; "
             f"to go on: the same command with resume=auto, or ckpt_path={path}"
         )
-        raise SystemExit(exit_status(number))
+        raise SystemExit(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
 
     def state_dict(self) -> dict[str, Any]:
         """What every checkpoint of the training holds; every process must call it."""
@@ -182,9 +173,9 @@ class ResumeCheckpoints(Checkpoint):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             states = states * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(states, states[0])
-        for logger in self._loggers:
-            logger.save()
-        log_rows = max((log.num_rows for log in self._logs()), default=0)
+        for log in self._logs:
+            log.save()
+        log_rows = max((log.num_rows for log in self._logs), default=0)
         evaluation_follows = self._saving == "before an evaluation"
         return {"processes": states, "log_rows": log_rows, "evaluation_follows": evaluation_follows}
 
@@ -207,5 +198,14 @@ class ResumeCheckpoints(Checkpoint):
             evaluation = loops["epoch_loop.val_loop.batch_progress"]
             evaluation |= {"total": dict(begun), "current": dict(begun), "is_last_batch": False}
 
-    def _logs(self) -> list[MetricsLog]:
-        return [logger for logger in self._loggers if isinstance(logger, MetricsLog)]
+
+def _evaluate_last_epoch(trainer: pl.Trainer) -> None:
+    """Have Lightning evaluate at the end of the last epoch too: it does so at multiples of the interval only."""
+    if trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
+        trainer.check_val_every_n_epoch = 1
+
+
+def _of_all_processes(trainer: pl.Trainer, which: str, mine: int) -> int:
+    """The smallest or largest of all processes' numbers; waits for them."""
+    strategy = trainer.strategy
+    return int(strategy.reduce(torch.tensor(mine, device=strategy.root_device), reduce_op=which))

@@ -43,12 +43,6 @@ class Change(NamedTuple):
             return not all(value is None or is_numeric(value) for value in (self.before, self.now))
         return _is_among(self.name, _OF_THE_EXPERIMENT) and not _is_among(self.name, _CHANGES_ON_THE_WAY)
 
-    @property
-    def goes_further(self) -> bool:
-        """Whether a limit of the training was raised, or lifted (null or -1); with a time nobody can say, so it is."""
-        before, now = (math.inf if value in (None, -1) else value for value in (self.before, self.now))
-        return self.name in _LIMITS and (self.name == "trainer.max_time" or bool(now > before))
-
 
 def is_numeric(value: Any) -> bool:
     """Whether a setting is a number or numbers (lr, betas): those of an optimizer may change between two steps."""
@@ -66,50 +60,30 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     ]
 
 
-def require_same_experiment(source: Path, changes: Sequence[Change]) -> None:
-    """Raise InputError, naming what differs, where the changes are those of another experiment than ``source``'s."""
-    others = [change for change in changes if change.is_another_experiment]
-    if others:
-        raise InputError(
-            f"{source}: is of another experiment ({', '.join(map(str, others))}); resume it with its settings, or "
-            "start a run of its own: name=<another> or run_id=<another>, model.pretrained=<file> for the weights only"
-        )
+def write_finished(run_dir: Path, config: Mapping[str, Any], average_precision: float) -> None:
+    """Note that the training that ``config`` describes came to its end, early or not; the AP may be NaN."""
+    write_json(run_dir / _FINISHED, {"average_precision": average_precision, "config": config})
 
 
-class FinishedTraining(NamedTuple):
-    """What a training that came to its end, early or not, was asked for and reached; the AP may be NaN."""
-
-    max_epochs: int
-    average_precision: float
-    config: Mapping[str, Any]
-
-
-def write_finished(run_dir: Path, finished: FinishedTraining) -> None:
-    """Note that the training of ``run_dir`` came to its end."""
-    write_json(run_dir / _FINISHED, finished._asdict())
-
-
-def finished_as_asked(run_dir: Path, config: Mapping[str, Any]) -> FinishedTraining | None:
-    """The finished training in ``run_dir``, if it is the one that ``config`` describes; None if there is more to do.
+def finished_as_asked(run_dir: Path, config: Mapping[str, Any]) -> float | None:
+    """The AP of the finished training in ``run_dir``; None if there is none, or its limits are others now.
 
     Raises InputError, naming what differs, where the finished training was another one.
     """
     try:
         noted = json.loads((run_dir / _FINISHED).read_text(encoding="utf-8"))
-        ap = noted["average_precision"]
-        finished = FinishedTraining(int(noted["max_epochs"]), math.nan if ap is None else float(ap), noted["config"])
+        ap, before = noted["average_precision"], noted["config"]
     except (OSError, ValueError, KeyError, TypeError):  # not finished, or not by this version
         return None
-    changes = changed_settings(finished.config, config)
-    if any(change.goes_further for change in changes):
+    changes = changed_settings(before, config)
+    if any(change.name in _LIMITS for change in changes):
         return None
-    others = ", ".join(str(change) for change in changes if change.name not in _LIMITS)
-    if others:
+    if changes:
         raise InputError(
-            f"{run_dir}: is finished, with other settings ({others}), so nothing is trained with these; for a run of "
-            "their own give name=<another> or run_id=<another>"
+            f"{run_dir}: is finished, with other settings ({', '.join(map(str, changes))}), so nothing is trained with "
+            "these; for a run of their own give name=<another> or run_id=<another>"
         )
-    return finished
+    return math.nan if ap is None else float(ap)
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

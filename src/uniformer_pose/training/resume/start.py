@@ -1,21 +1,18 @@
-"""What a training starts from: nothing, or a checkpoint that all processes read, with a line that says so."""
+"""What a training starts from: nothing, or a checkpoint, with a line that says so."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.run import CHECKPOINTS
 from uniformer_pose.saved_model import RECORD_KEY
-from uniformer_pose.training.resume.checkpoint_files import newest_whole_checkpoint, position_of
-from uniformer_pose.training.resume.settings import changed_settings, require_same_experiment
+from uniformer_pose.training.resume.settings import changed_settings
 from uniformer_pose.weights.loading import require_resumable
 
 
@@ -24,17 +21,17 @@ def checkpoint_to_resume(config: Mapping[str, Any], run_dir: Path) -> Path | Non
 
     Raises InputError where it is damaged, of another experiment, or the config contradicts itself.
     """
-    given, auto = config["ckpt_path"], config["resume"] == "auto"
+    given, auto, folder = config["ckpt_path"], config["resume"] == "auto", run_dir / CHECKPOINTS
     if auto and given is not None:
         raise InputError(f"ckpt_path={given} and resume=auto: give one of them")
-    if not auto and config["run_id"] is not None and any((run_dir / CHECKPOINTS).glob("*.ckpt")):
+    if not auto and config["run_id"] is not None and any(folder.glob("*.ckpt")):
         raise InputError(
             f"run_id={config['run_id']}: {run_dir} holds a run already; continue it with resume=auto, or give "
             "another run_id"
         )
     if given is not None:
         require_resumable(given)  # whole and harmless, or one line says what is wrong
-    checkpoint = Path(given) if given is not None else newest_whole_checkpoint(run_dir / CHECKPOINTS) if auto else None
+    checkpoint = Path(given) if given is not None else newest_whole_checkpoint(folder) if auto else None
     if checkpoint is not None:
         _require_fitting(checkpoint, config)
     elif auto:
@@ -42,54 +39,58 @@ def checkpoint_to_resume(config: Mapping[str, Any], run_dir: Path) -> Path | Non
     return checkpoint
 
 
-def _require_fitting(checkpoint: Path, config: Mapping[str, Any]) -> None:
-    contents = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
-    if "RandomState" in contents["callbacks"]:
+def newest_whole_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint in ``folder`` from which the most training is left behind; None if there is none.
+
+    The training's own progress decides, not the files' times, which copying changes. ``best.ckpt`` comes after others
+    of its step: a kill between the two saves at an epoch's end leaves it complete and ``last.ckpt`` out of date, and
+    only from the checkpoint before the evaluation are both written again. A line names each damaged file.
+    """
+    found: list[tuple[int, bool, int, Path]] = []
+    for path in folder.glob("*.ckpt"):
+        try:
+            steps, epochs, _contents = _peek(path)
+            found.append((steps, path.name != "best.ckpt", epochs, path))
+        except InputError as error:
+            rank_zero_warn(f"skipped: {error}")
+    for *_order, path in sorted(found, reverse=True):
+        try:
+            require_resumable(path)
+        except InputError as error:
+            rank_zero_warn(f"skipped: {error}")
+        else:
+            return path
+    return None
+
+
+def _peek(path: Path) -> tuple[int, int, dict[str, Any]]:
+    """Steps and epochs behind a checkpoint, and its contents, of which no tensor is read.
+
+    InputError where it is damaged or no training's.
+    """
+    try:
+        contents = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        epochs = contents["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return int(contents["global_step"]), int(epochs), contents
+    except Exception as error:  # torch raises nearly anything on a damaged file
         raise InputError(
-            f"{checkpoint}: written by an earlier version, whose trainings this one cannot continue exactly; finish it "
-            f"with that version, or start from its weights: model.pretrained={checkpoint}"
-        )
+            f"{path}: damaged, or no checkpoint of a training ({type(error).__name__}); remove it or copy it again"
+        ) from error
+
+
+def _require_fitting(checkpoint: Path, config: Mapping[str, Any]) -> None:
+    _steps, epochs, contents = _peek(checkpoint)
+    if "RandomState" in contents["callbacks"]:
+        raise InputError(f"{checkpoint}: of an earlier version; start from its weights: model.pretrained={checkpoint}")
     changes = changed_settings(contents[RECORD_KEY].get("config", {}), config)
-    require_same_experiment(checkpoint, changes)
-    epochs, max_epochs = position_of(checkpoint).epochs, config["trainer"].get("max_epochs")
+    if others := [str(change) for change in changes if change.is_another_experiment]:
+        raise InputError(
+            f"{checkpoint}: is of another experiment ({', '.join(others)}); resume it with its settings, or start a "
+            "run of its own: name=<another> or run_id=<another>, model.pretrained=<file> for the weights only"
+        )
+    max_epochs = config["trainer"].get("max_epochs")
     if max_epochs is not None and 0 <= max_epochs < epochs:
         raise InputError(f"trainer.max_epochs={max_epochs}: {checkpoint} stands after epoch {epochs}; give more")
     rank_zero_info(f"resuming from {checkpoint}")
     if changes:
         rank_zero_info(f"from here on with other settings than before: {', '.join(map(str, changes))}")
-
-
-def share_start(trainer: pl.Trainer, chosen: Path | None, seconds: float = 90.0) -> None:
-    """Have every process of ``trainer`` continue from what the first one chose, or from nothing if that is its choice.
-
-    A process that looked for itself might find another checkpoint, where a shared disk shows a file late: the others
-    wait ``seconds`` for it. InputError on all of them where one does not see it.
-    """
-    if trainer.world_size == 1:
-        return
-    # The only place after processes can talk and before they read: Lightning takes a path before that, or none.
-    connector: Any = trainer._checkpoint_connector
-
-    def resume_start(*_own: Any, **_named: Any) -> None:
-        del connector.resume_start  # what is read later is somebody else's choice
-        size = chosen.stat().st_size if chosen is not None and trainer.is_global_zero else 0
-        path, size = trainer.strategy.broadcast((chosen, size))
-        seen = path is None or _appears(path, size, seconds)
-        if not trainer.strategy.reduce_boolean_decision(seen, all=True):
-            raise InputError(
-                f"{path}: the first process continues from it, and not all others see it whole after {seconds:.0f} s; "
-                "give a run directory on a disk that all of them share"
-            )
-        connector.resume_start(path, weights_only=True)
-
-    connector.resume_start = resume_start
-
-
-def _appears(file: Path, size: int, seconds: float) -> bool:
-    """Whether a file is there with all its bytes, or comes in time."""
-    deadline = time.monotonic() + seconds
-    while not (file.is_file() and file.stat().st_size == size):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(1.0)
-    return True

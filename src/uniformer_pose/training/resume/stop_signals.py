@@ -8,14 +8,13 @@ import time
 from types import FrameType
 from typing import Any
 
-# A person (Ctrl-C), a scheduler that takes the machine back, and SLURM's warning ahead of that.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
 
 class StopSignals:
     """Notes that a signal came, and does nothing else: handlers run between any two instructions.
 
-    ``received`` is its number, 0 before. Further ones change nothing, except that a second Ctrl-C interrupts at once.
+    The signals are a person's Ctrl-C, a scheduler's that takes the machine back, and SLURM's warning ahead of that.
+    ``received`` is the number of the first, 0 before; later ones change nothing, except that a second Ctrl-C interrupts
+    at once.
     """
 
     def __init__(self) -> None:
@@ -31,7 +30,7 @@ class StopSignals:
         if threading.current_thread() is not threading.main_thread() or self._before:
             return
         self.received = 0
-        for number in STOP_SIGNALS:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
 
@@ -42,13 +41,7 @@ class StopSignals:
         self._before = {}
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        since = time.monotonic() - self._received_at
-        if self.received and number == signal.SIGINT and since > 0.5:  # not the terminal's echo
-            raise KeyboardInterrupt
         if not self.received:
             self.received, self._received_at = number, time.monotonic()
-
-
-def exit_status(number: int) -> int:
-    """What the process returns after it stopped for a signal: 143 for schedulers, 130 for a person."""
-    return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+        elif number == signal.SIGINT and time.monotonic() - self._received_at > 0.5:  # not the terminal's echo
+            raise KeyboardInterrupt
