@@ -13,8 +13,8 @@ from typing import Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_parts import PartOfData
-from uniformer_pose.entry_point import checked_config, chosen_data, report_input_errors, run
+from uniformer_pose.config_parts import Data
+from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.files import write_json
 from uniformer_pose.ranges import Count, RunName
 
@@ -28,7 +28,7 @@ class CheckDataConfig:
     workers: Count
     name: RunName
     run_dir: str
-    data: PartOfData | None = None
+    data: Data
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="check_data")
@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
 
 def check_data(config: dict[str, Any]) -> bool:
     """Print and write the report that a checked, plain config asks for; returns whether the data are clean."""
-    data = chosen_data(config)
+    data = config["data"]
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.checking.dataset import check_dataset, splits_of
     from uniformer_pose.data.crop_geometry import CropSpec

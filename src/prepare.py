@@ -14,8 +14,8 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_parts import PartOfData
-from uniformer_pose.entry_point import checked_config, chosen_data, report_input_errors, run
+from uniformer_pose.config_parts import Data
+from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command
 from uniformer_pose.ranges import Count, NotNegative
@@ -28,7 +28,7 @@ class PrepareConfig:
     to: str | None
     workers: Count
     most_gb: NotNegative | None
-    data: PartOfData | None = None
+    data: Data
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
 
 def prepare(config: dict[str, Any]) -> bool:
     """Prepare what a checked, plain config asks for; returns whether every image could be read."""
-    data = chosen_data(config)
+    data = config["data"]
     # Imported here because a misspelt key should not have to wait for the libraries.
     from hydra.utils import instantiate
 

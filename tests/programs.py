@@ -108,6 +108,9 @@ def _state_of_this_process() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     lightnings = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
     of_lightning = [(logger.handlers[:], logger.propagate, logger.level) for logger in lightnings]
+    for logger in lightnings:  # a program imports Lightning after Hydra has made its handlers, and it then adds none
+        logger.handlers.clear()
+        logger.propagate = True
     precision, deterministic = torch.get_float32_matmul_precision(), torch.get_deterministic_debug_mode()
     on_signal = {number: signal.getsignal(number) for number in SIGNALS}
     try:

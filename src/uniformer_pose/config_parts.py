@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -14,85 +14,45 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
 Engine = Literal["auto", "eager", "openvino"]
 
-_PERSON_CROPS = "uniformer_pose.data.datamodule.PersonCrops"
-_FOR_TRAINING = "it is for training, and nothing is trained here"
-_OF_THE_MODEL = dict.fromkeys(("mean", "std", "box_padding"), "it stays as the model was trained")
-_OF_THE_MODEL |= {"batch_size": "give data.eval_batch_size=..."}
-_SET_IN_DATA = Keys(
-    set_by_program={"seed": "give seed=..."}
-    | {name: f"give augmentation.{name}...=..." for name in ("geometric", "photometric")}
-)
+_AS_TRAINED = "it stays as the model was trained"
+_OF_THE_MODEL = {"mean|std|box_padding": _AS_TRAINED, "batch_size": "give data.eval_batch_size=..."}
+_SET_IN_DATA = {
+    "seed": "seed",
+    "geometric": "augmentation.geometric",
+    "photometric": "augmentation.photometric",
+    "_partial_": "data",  # not a whole data config
+}
 
-Model = Annotated[
+Data = Annotated[Node, Keys(set_by_program=_SET_IN_DATA)]
+"""A whole data config, to train on or to look at."""
+EvaluationData = Annotated[
+    Node, Keys(set_by_program=dict.fromkeys(("seed", "geometric", "photometric"), ""), ignored=_OF_THE_MODEL)
+]
+ReproductionData = Annotated[Node, Keys(set_by_program=_SET_IN_DATA, ignored=_OF_THE_MODEL | {"codec": _AS_TRAINED})]
+ExportData = Annotated[Node, Keys(ignored={"(?!codec|skeleton).*": "it needs data.codec and data.skeleton alone"})]
+EvaluationTrainer = Annotated[
+    Node, Keys(set_by_program={"precision": "precision", "callbacks": "", "logger": "", "enable_checkpointing": ""})
+]
+
+_Model = Annotated[
     Node,
     Keys(
-        also_read={"pretrained": str | None, "pretrained_head": bool},
-        set_by_program={"num_keypoints": "give a data.skeleton=... of so many keypoints"},
+        also_read={"pretrained": str | None, "pretrained_head": bool}, set_by_program={"num_keypoints": "data.skeleton"}
     ),
 ]
-Optimizer = Annotated[
+_Optimizer = Annotated[
     Node,
     Keys(
         also_read={"lr_per_256": Positive, "decay_norms_and_biases": bool},
-        set_by_program={"lr": "give optimizer.lr_per_256=...", "params": "leave it out"},
+        set_by_program={"lr": "optimizer.lr_per_256", "params": ""},
     ),
 ]
-TrainingData = Annotated[Node, _SET_IN_DATA]
-PartOfData = Annotated[dict[str, Any], replace(_SET_IN_DATA, some_of=_PERSON_CROPS)]
-EvaluationData = Annotated[
-    dict[str, Any],
-    Keys(
-        set_by_program=dict.fromkeys(("seed", "geometric", "photometric"), _FOR_TRAINING),
-        ignored=_OF_THE_MODEL,
-        some_of=_PERSON_CROPS,
-    ),
+_Training = Annotated[
+    Node, Keys(set_by_program={"model": "model", "protocol": "evaluation", "optimization": "optimizer"})
 ]
-ReproductionData = Annotated[Node, replace(_SET_IN_DATA, ignored={"codec": _OF_THE_MODEL["mean"], **_OF_THE_MODEL})]
-Training = Annotated[
-    Node,
-    Keys(
-        set_by_program={
-            "model": "give model=...",
-            "protocol": "give evaluation=...",
-            "optimization": "give optimizer=... or scheduler=...",
-        }
-    ),
+_Trainer = Annotated[
+    Node, Keys(set_by_program={"precision": "precision", "callbacks": "callbacks", "logger": "logger"})
 ]
-Trainer = Annotated[
-    Node,
-    Keys(
-        set_by_program={
-            "precision": "give precision=...",
-            "callbacks": "give callbacks.<name>={_target_: ...}",
-            "logger": "give logger=... or logger.<name>={_target_: ...}",
-        }
-    ),
-]
-EvaluationTrainer = Annotated[
-    Node,
-    Keys(
-        set_by_program={
-            "precision": "give precision=...",
-            **dict.fromkeys(("callbacks", "logger", "enable_checkpointing"), "leave it out"),
-        }
-    ),
-]
-
-
-@dataclass
-class Scheduler:
-    """torch's learning rate schedulers by a name, stepped after each optimizer step or after each epoch."""
-
-    per_step: dict[str, Node | None] | None = None
-    per_epoch: dict[str, Node | None] | None = None
-
-
-@dataclass
-class Augmentation:
-    """What is drawn for each training crop; null for nothing."""
-
-    geometric: Node | None = None
-    photometric: Node | None = None
 
 
 @dataclass
@@ -102,12 +62,12 @@ class TrainConfig:
     Here, and not in the program: a launcher of sweeps sends a class of ``__main__`` to other machines by value.
     """
 
-    model: Model
-    data: TrainingData
-    optimizer: Optimizer
-    scheduler: Scheduler
-    training: Training
-    trainer: Trainer
+    model: _Model
+    data: Data
+    optimizer: _Optimizer
+    scheduler: dict[Literal["per_step", "per_epoch"], dict[str, Node | None] | None]
+    training: _Training
+    trainer: _Trainer
     callbacks: dict[str, Node | None]
     evaluation: Node
     name: RunName
@@ -118,7 +78,7 @@ class TrainConfig:
     precision: Precision
     float32_matmul_precision: MatmulPrecision
     ckpt_path: str | None
-    augmentation: Augmentation | None = None
+    augmentation: dict[Literal["geometric", "photometric"], Node | None] | None = None
     logger: dict[str, Node | None] | None = None
 
 

@@ -41,22 +41,19 @@ if TYPE_CHECKING:
     from uniformer_pose.weights.contract import LoadReport
 
 CONF = Path(__file__).parents[2] / "conf"
-_OWN_MESSAGES = "UNIFORMER_POSE_OWN_MESSAGES"
 
 
 def run(main: Callable[[], object]) -> None:
     """Run what ``hydra.main`` has decorated, with the command line that a user typed.
 
-    A mistake in the command line or the composed config is one line and status 2, ``--help`` is the program's own. The
-    environment variable ``HYDRA_FULL_ERROR=1`` adds tracebacks.
+    A mistake in the command line or the composed config is one line and status 2, ``--help`` is the program's own.
     """
     if {"-h", "--help"} & {*sys.argv[1:]}:
         print(help_of(Path(sys.argv[0]).stem))
         return
     try:
         sys.argv[1:] = command_line(sys.argv[1:])
-        if os.environ.get("HYDRA_FULL_ERROR") != "1":  # with 1 Hydra raises what it else prints by the page
-            os.environ |= {"HYDRA_FULL_ERROR": "1", _OWN_MESSAGES: "1"}
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what it else prints by the page
         main()
     except Exception as error:
         raise SystemExit(_report(error)) from None
@@ -72,7 +69,7 @@ def report_input_errors() -> Iterator[None]:
         yield
     except Exception as error:
         status = _report(error)
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if _is_sweep():
             raise CompactHydraException(users_mistake(error)) from error
         raise SystemExit(status) from None
 
@@ -82,8 +79,6 @@ def _report(error: Exception) -> int:
     line = users_mistake(error)
     if line is None:
         raise error
-    if os.environ.get("HYDRA_FULL_ERROR") == "1" and _OWN_MESSAGES not in os.environ:
-        traceback.print_exception(error)
     print(f"error: {line}", file=sys.stderr)
     return 1 if isinstance(error, RunFailedError) or isinstance(error.__cause__, RunFailedError) else 2
 
@@ -131,7 +126,8 @@ def _line_of_hydra(error: CompactHydraException) -> str:
     line = str(error).splitlines()[0]
     referred, _, others = line.partition("possible interpolation keys: ")
     absent = [name for name in re.findall(r"\$\{(\w+)\}", referred) if others and name not in others.split(", ")]
-    if absent:  # of a group that the defaults refer to
+    absent += re.findall(r"You must specify '(\w+)'", line)
+    if absent:  # a group, or one that the defaults refer to
         return f"{absent[0]} is required: give {absent[0]}=..."
     return f"{error.override}: {line}" if isinstance(error, OverrideParseException) else line
 
@@ -184,36 +180,31 @@ def config_groups(config_folder: Path = CONF) -> dict[str, set[str]]:
     return groups
 
 
-_KEY_WITH_ITS_BLOCK = re.compile(r"^(\w+):.*\n(?:[ \t].*\n|\n)*", re.M)
-
-
-def help_of(program: str, config_folder: Path = CONF) -> str:
+def help_of(program: str) -> str:
     """The keys of a program with their comments, and its groups with their choices."""
-    groups, said, keys, choices = config_groups(config_folder), {"defaults", "hydra"}, [], []
-    waiting = [program]
-    for name in waiting:
-        text = (config_folder / f"{name}.yaml").read_text(encoding="utf-8")
-        own = _KEY_WITH_ITS_BLOCK.sub(lambda found: "" if found[1] in said else found[0], text)  # noqa: B023  # at once
-        said |= {*_KEY_WITH_ITS_BLOCK.findall(text)}
-        keys.append((own if name == program else re.sub(r"\A(#.*\n)*", "", own)).strip())
+    files, keys = [program], {"": ""}
+    chosen: dict[str, str | None] = {}
+    for name in files:
+        text = (CONF / f"{name}.yaml").read_text(encoding="utf-8")
+        keys[""] = keys[""] or "".join(re.findall(r"\A(?:#.*\n)+", text))
+        for block, key in re.findall(r"^((\w+):.*\n(?:[ \t].*\n)*)", text, re.M):
+            keys.setdefault(key, block)
         for entry in (yaml.safe_load(text) or {}).get("defaults", []):
-            if isinstance(entry, str):
-                waiting += [entry] if entry != "_self_" else []
-                continue
-            group, chosen = next(iter(entry.items()))
-            if group in groups:
-                choices.append(f"  {group}={chosen or 'null'}: {', '.join(sorted(groups[group]))}")
-    script = f"python src/{program}.py"
+            files += [entry] if isinstance(entry, str) and entry != "_self_" else []
+            chosen |= entry if isinstance(entry, dict) else {}
+    choices = [
+        f"  {group}={chosen[group] or 'null'}: {', '.join(sorted(names))}"
+        for group, names in config_groups().items()
+        if group in chosen
+    ]
     return "\n".join(
         [
-            "\n\n".join(filter(None, keys)),
-            "",
+            "".join(block for key, block in keys.items() if key not in ("defaults", "hydra")),
             "Groups, what is chosen, and the choices (conf/<group>/<choice>.yaml; any key of it is <group>.<key>=...):",
-            *choices,
+            *sorted(choices),
             "",
-            f"{script} ... --cfg job      the config as composed, without running anything",
-            f"{script} -m key=one,other  one run for each value",
-            f"{script} --hydra-help      options of Hydra, which composes the config",
+            f"python src/{program}.py -m key=one,other is one run for each value, --cfg job shows the composed config,",
+            "--hydra-help the options of Hydra, which composes it",
         ]
     )
 
@@ -240,14 +231,6 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         raise InputError(users_mistake(error) or "") from None
 
 
-def chosen_data(config: Mapping[str, Any]) -> Any:
-    """The data config that was chosen, a mapping; InputError without one, or for one that only changes another."""
-    data = config.get("data")
-    if data is None or data.get("codec") is None:
-        raise InputError("data is required: give data=<one of conf/data>, such as data=coco_256x192")
-    return data
-
-
 def trained_model(config: Mapping[str, Any]) -> tuple[SavedModel, LoadReport]:
     """The model of ``ckpt_path``, as the other keys say that a file may leave open, and the line on what was loaded."""
     from hydra.utils import instantiate
@@ -272,13 +255,10 @@ def one_of_each(nodes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def quiet_lightning() -> None:
-    """One line per message: Lightning's own handlers repeat what Hydra's already write, and it advertises."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True  # else, imported before Hydra's handlers are there, it is silent
-    noise = ("Tip:", "TPU available")
+    """One line per message, and none of what Lightning and others advertise or say of themselves."""
+    logging.getLogger("lightning").handlers.clear()  # Hydra's write it already
     for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: not any(text in record.getMessage() for text in noise))
+        handler.addFilter(lambda record: not re.search("Tip:|TPU available", record.getMessage()))
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # which some library imports, and which lists its fonts
     # Ours continue where they stopped (PersonCrops.state_dict); Lightning does not see it.
     warnings.filterwarnings("ignore", message=".*dataloader.*not resumable.*")
@@ -286,16 +266,18 @@ def quiet_lightning() -> None:
 
 
 def refuse_unlaunchable_sweep(trainer: pl.Trainer) -> None:
-    """Stop a sweep whose runs would have to start processes of their own.
+    """Stop a sweep whose runs have several processes on this machine.
 
-    Lightning starts the other processes of a run by repeating the command line, ``-m`` included: each of them would
-    begin a sweep of its own.
+    Lightning starts the others by repeating the command line, ``-m`` included: each would begin a sweep of its own.
     """
     cluster = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size == 1 or cluster is None or cluster.creates_processes_externally:
-        return
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    starts_processes = trainer.world_size > 1 and cluster is not None and not cluster.creates_processes_externally
+    if starts_processes and _is_sweep():
         raise InputError(
             f"a sweep (-m) cannot start the {trainer.world_size} processes of each run itself; use trainer.devices=1, "
             "or start the runs one by one without -m"
         )
+
+
+def _is_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

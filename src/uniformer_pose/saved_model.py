@@ -158,7 +158,7 @@ _OWN = ("codec", "skeleton", "mean", "std", "box_padding")
 
 @dataclass
 class _Stored:
-    data: Annotated[Node, Keys(set_by_program=dict.fromkeys(_OWN, "it stays as the model was trained"))]
+    data: Annotated[Node, Keys(set_by_program=dict.fromkeys(_OWN, ""))]
 
 
 _ONLY_FOR_TRAINING = {"max_images", "prepared", "on_bad_image"}
