@@ -1,24 +1,20 @@
-"""Names and shapes of a file give the arguments of its network, and the name of its size."""
+"""Names and shapes of a file give the arguments of its network."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.weights.architecture import network_arguments, size_name
+from uniformer_pose.weights.architecture import network_arguments
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 TINY: dict[str, Any] = {
     "num_keypoints": 5,
     "depths": [1, 2, 3, 1],
@@ -82,30 +78,6 @@ def test_the_released_layouts_are_read_as_their_size(
     assert arguments["depths"] == depths
     assert arguments["mlp_ratio"] == 4
     assert arguments.get("num_keypoints") == (None if layout == "imagenet" else 17)
-    assert size_name(arguments) == f"UniFormer-{size.upper()}"
-
-
-@pytest.mark.parametrize(
-    ("model", "name"),
-    [
-        ("uniformer_s", "UniFormer-S"),
-        ("uniformer_s_plus", "UniFormer-S-dagger"),
-        ("uniformer_b", "UniFormer-B"),
-        ("uniformer_b_ls", "UniFormer-B-LS"),
-        ("uniformer_l_ls", "UniFormer-L-LS"),
-        ("uniformer_xxs", "a UniFormer of no published size"),
-    ],
-)
-def test_the_model_configs_are_the_sizes_of_that_name(model: str, name: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("train", overrides=[f"model={model}"]).model)
-    known = inspect.signature(PoseNetwork).parameters
-    with torch.device("meta"):
-        network = PoseNetwork(num_keypoints=17, **{name: config[name] for name in known if name in config})
-    shapes = {n: tuple(entry.shape) for n, entry in network.state_dict().items()}
-    arguments = network_arguments(shapes)
-    assert size_name(arguments) == size_name(network.arguments) == name
-    assert size_name(arguments | {"mlp_ratio": 3.0}) == "a UniFormer of no published size"
 
 
 @pytest.mark.parametrize("shape", [(), (0, 0, 0, 0)])

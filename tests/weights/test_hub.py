@@ -62,7 +62,6 @@ def error_of(address: str) -> str:
     ("address", "file", "revision"),
     [
         ("HF://owner/repository/folder/a.pth", "folder/a.pth", "main"),
-        ("hf://owner/repository/a.pth@v1.0", "a.pth", "v1.0"),
         ("hf://owner/repository@v1.0/a.pth", "a.pth", "v1.0"),
         ("hf://owner/repository", "model.safetensors", "main"),
     ],
@@ -82,9 +81,7 @@ def test_an_address_has_a_repository_a_file_and_perhaps_a_revision(
     [
         "hf://owner",
         "hf://owner/repository/../a.pth",
-        "hf://owner/repository@v1/a.pth@v2",
         "hf://owner/repository/*.pth",
-        "hf://owner/repository/a.pth?download=true",
     ],
 )
 def test_an_address_of_another_form_is_one_line(text: str) -> None:
@@ -107,25 +104,11 @@ def test_a_damaged_file_in_the_cache_is_one_line_with_what_to_delete(hub: Server
     assert local_file("hf://owner/repository/a.pth").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "told"),
-    [
-        ("RevisionNotFound", 404, "RevisionNotFoundError"),
-        ("RepoNotFound", 401, "no such repository, or a private or gated one"),
-        ("GatedRepo", 403, "no such repository, or a private or gated one"),
-        ("", 503, "not in the cache, and the hub cannot be reached"),
-    ],
-)
-def test_a_hub_that_refuses_is_one_line(hub: Server, code: str, status: int, told: str) -> None:
+@pytest.mark.parametrize(("code", "status"), [("RevisionNotFound", 404), ("GatedRepo", 403), ("", 503)])
+def test_a_hub_that_refuses_is_one_line(hub: Server, code: str, status: int) -> None:
     page = Page(status=status, headers={"X-Error-Code": code})
     hub.serve("/api/models/owner/repository/revision/main", page)
-    assert told in error_of("hf://owner/repository/a.pth")
-
-
-def test_a_cache_that_cannot_be_written_is_one_line(hub: Server, tmp_path: Path) -> None:
-    serve(hub, {"a.pth": CONTENT})
-    (tmp_path / "hub").write_text("")
-    assert "HF_HOME" in error_of("hf://owner/repository/a.pth")
+    assert "neither on the hub nor in the cache" in error_of("hf://owner/repository/a.pth")
 
 
 def test_without_the_hub_or_offline_the_cache_is_used(hub: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,12 +118,12 @@ def test_without_the_hub_or_offline_the_cache_is_used(hub: Server, monkeypatch: 
     with monkeypatch.context() as patched:
         patched.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         assert local_file("hf://owner/repository") == path
-        assert "the hub cannot be reached" in error_of("hf://owner/other/a.pth")
+        assert "neither on the hub nor in the cache" in error_of("hf://owner/other/a.pth")
     asked = len(hub.requests)
     monkeypatch.setenv("UNIFORMER_POSE_OFFLINE", "1")
     assert local_file("hf://owner/repository") == path
     assert "offline in the cache" in error_of("hf://owner/repository/other.pth")
-    assert "offline" in error_of("hf://owner/other/a.pth")
+    assert "neither on the hub nor in the cache" in error_of("hf://owner/other/a.pth")
     assert len(hub.requests) == asked
 
 
@@ -157,18 +140,17 @@ def test_uploading_makes_the_repository_and_sends_weights_config_and_card_in_one
 ) -> None:
     model, sent = trained_model(), {}
 
+    class Made(str):
+        repo_id = "me/pose"
+
     class Hub:
         def __init__(self, token: str | None) -> None:
-            sent["token"] = token
+            self.token = token
 
-        def create_repo(self, repo_id: str, *, private: bool | None, exist_ok: bool) -> Any:
-            if sent["token"] == "refused":
+        def create_repo(self, repo_id: str, **settings: Any) -> Any:
+            if self.token == "refused":
                 raise ConnectionError("no\nroute")
-            sent["repository"] = (repo_id, private, exist_ok)
-
-            class Made(str):
-                repo_id = "me/pose"
-
+            sent.update(repo_id=repo_id, **settings)
             return Made("https://hub.example/me/pose")
 
         def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> None:
@@ -179,8 +161,7 @@ def test_uploading_makes_the_repository_and_sends_weights_config_and_card_in_one
     monkeypatch.setattr("uniformer_pose.weights.hub.HfApi", Hub)
     with pytest.raises(InputError, match=r"me/pose: not uploaded \(ConnectionError: no route\); log in"):
         push_to_hub(model, "me/pose", token="refused")
-    assert push_to_hub(model, "me/pose", private=True, token="t") == "https://hub.example/me/pose"
-    assert (sent["token"], sent["repository"]) == ("t", ("me/pose", True, True))
-    assert sent["files"] == ["README.md", "config.json", "model.safetensors"]
-    assert 'from_pretrained("me/pose")' in sent["card"]
-    assert "person crops of 64x96" in sent["card"]
+    assert push_to_hub(model, "me/pose", private=True) == "https://hub.example/me/pose"
+    assert 'from_pretrained("me/pose")' in sent.pop("card")
+    files = ["README.md", "config.json", "model.safetensors"]
+    assert sent == {"repo_id": "me/pose", "private": True, "exist_ok": True, "files": files}

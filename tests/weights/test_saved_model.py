@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,19 +34,11 @@ def other_network(content: Contents, **arguments: Any) -> Contents:
 
 
 def test_the_record_is_plain_data(tmp_path: Path) -> None:
-    def check(value: Any) -> None:
-        assert type(value) in (dict, list, str, int, float, bool, type(None)), value
-        for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            check(child)
-
     model = trained_model()
-    model.versions["torch"] = torch.__version__
-    check(saved_record(model))
-    path = saved(contents_of(model), tmp_path)
-    assert torch.load(path, weights_only=True)["uniformer_pose"]["format"] == 1
-
-
-# -- damaged files ----------------------------------------------------------------------------------------------------
+    model.versions["torch"] = torch.__version__  # a class of its own
+    record = saved_record(model)
+    assert json.loads(json.dumps(record)) == record
+    assert torch.load(saved(contents_of(model), tmp_path), weights_only=True)["uniformer_pose"] == record
 
 
 def model_or_refusal(path: Path) -> SavedModel | str:
@@ -75,22 +68,14 @@ def test_a_flipped_byte_anywhere_is_refused_in_one_line_or_does_no_harm(tmp_path
     ("spoil", "expected"),
     [
         (lambda content: [1, 2], "holds a list, not names and tensors"),
-        (lambda content: content | {"state_dict": [1]}, "weights must lie in one place"),
         (lambda content: {"state_dict": content["state_dict"]}, "multiples of head_dim=64"),
         (lambda content: content | {"uniformer_pose": "yes"}, "its 'uniformer_pose' entry is damaged"),
-        (partial(with_record, network={"_target_": "os.system", "command": "touch x"}), "entry is damaged"),
         (partial(with_record, codec={"_target_": "os.system", "command": "touch x"}), "entry is damaged"),
         (partial(with_record, format=2), "format 2, this version reads 1; update uniformer-pose"),
         (lambda content: without(content, "network"), "entry is damaged (KeyError: 'network')"),
-        (lambda content: without(content, "config"), "entry is damaged (KeyError: 'config')"),
-        (partial(with_record, codec={"height": 64}), "entry is damaged"),
-        (partial(with_record, skeleton={"name": "x"}), "entry is damaged"),
         (partial(with_record, std=[1.0, 0.0, 1.0]), "std and box_padding must be above 0"),
         (partial(with_record, mean=[1.0, float("nan"), 1.0]), "three finite numbers"),
-        (partial(with_record, config=5), "entry is damaged"),
-        (partial(other_network, heads=4), "heads"),
         (partial(other_network, head_dim=0), "entry is damaged"),
-        (partial(other_network, deconv_channels=[-1, 2, 3]), "entry is damaged"),
         (partial(other_network, depths=[1, 1, 3, 1]), "check that the file is whole"),
         (partial(other_network, num_keypoints=3), "check that the file is whole"),
     ],
@@ -107,7 +92,6 @@ def test_a_checkpoint_that_is_not_ours_or_contradicts_itself_is_refused(
         ({"_target_": "os.system", "command": "touch {marker}"}, "command"),
         ({"root": {"_target_": "os.system"}}, "data.root is a mapping, not a value; give data.root=<value>"),
         ({"root": 5}, "data.root=5"),
-        ({"geometric": {"_target_": "os.system"}}, "data.geometric is a mapping"),
     ],
 )
 def test_a_target_in_the_recorded_config_is_never_called(
@@ -121,9 +105,6 @@ def test_a_target_in_the_recorded_config_is_never_called(
         data_arguments(loaded, {})
     assert "\n" not in str(raised.value)
     assert not marker.exists()
-
-
-# -- data of the model ------------------------------------------------------------------------------------------------
 
 
 def test_an_evaluation_uses_the_data_of_the_training_with_the_models_own_preprocessing() -> None:

@@ -1,4 +1,4 @@
-"""Parameter names and shapes -> arguments of the ``PoseNetwork`` that has them, and the name of its size.
+"""Parameter names and shapes -> arguments of the ``PoseNetwork`` that has them.
 
 Only the few entries that decide are read. Whether all others are there and fit is known once the network is built: then
 its names and shapes are compared with the file's, one by one (``contract``).
@@ -7,13 +7,14 @@ its names and shapes are compared with the file's, one by one (``contract``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.weights.layouts import shortened
 
 _STAGES = (1, 2, 3, 4)
@@ -23,17 +24,6 @@ _DECONVOLUTIONS = (0, 3, 6)  # among the layers of the heatmap head
 # What the original's scales start from. Trained scales do not show it, and it matters only before training.
 _LAYER_SCALE = 1e-6
 _SPARE_VALUES = 1_000_000
-
-# The published sizes as far as a weight file shows them: depths, embed_dims, mlp_ratio, stem, and which blocks have
-# layer scales. Source: github.com/Sense-X/UniFormer, image_classification/.
-_DIMS = [64, 128, 320, 512]
-_SIZES: dict[str, tuple[Any, ...]] = {
-    "UniFormer-S": ([3, 4, 8, 3], _DIMS, 4.0, "patch", None),
-    "UniFormer-S-dagger": ([3, 5, 9, 3], _DIMS, 4.0, "convolution", None),  # "small_plus" in file names
-    "UniFormer-B": ([5, 8, 20, 7], _DIMS, 4.0, "patch", None),
-    "UniFormer-B-LS": ([5, 8, 20, 7], _DIMS, 4.0, "patch", "attention"),
-    "UniFormer-L-LS": ([5, 10, 24, 7], [128, 192, 448, 640], 4.0, "patch", "all"),
-}
 
 
 def network_arguments(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
@@ -72,31 +62,12 @@ def network_arguments(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     return arguments
 
 
-def require_fillable(arguments: Mapping[str, Any], tensors: Iterable[Tensor]) -> None:
-    """InputError for a network much larger than these tensors: a few digits may ask for all memory there is.
-
-    Counted are the matrices, which are nearly all of a network; what is no number here, the network itself refuses.
-    """
-    sizes, dims, deconv = [t.numel() for t in tensors], arguments["embed_dims"], arguments["deconv_channels"]
-    layers = sum(arguments["depths"]) + len(dims) + len(deconv)
-    of_blocks = sum(depth * dim**2 for depth, dim in zip(arguments["depths"], dims, strict=True))
-    between = sum(4 * before * after for before, after in pairwise(dims))
-    of_head = sum(16 * before * after for before, after in pairwise([dims[-1], *deconv]))
-    claimed = 2 * arguments["mlp_ratio"] * of_blocks + between + of_head + arguments["num_keypoints"] * deconv[-1]
-    if layers > len(sizes) or not claimed <= 2 * sum(sizes) + _SPARE_VALUES:
-        raise InputError("the weights are not of the network that the file itself describes: it is much larger")
-
-
-def size_name(arguments: Mapping[str, Any]) -> str:
-    """Name of the published size with these arguments, such as ``UniFormer-S``.
-
-    Only what weights show counts: token-labelled and other weights of a size share its name.
-    """
-    traits = (
-        list(arguments["depths"]),
-        list(arguments["embed_dims"]),
-        arguments["mlp_ratio"],
-        arguments["stem"],
-        None if arguments["layer_scale"] is None else arguments["layer_scale_blocks"],
-    )
-    return next((name for name, published in _SIZES.items() if published == traits), "a UniFormer of no published size")
+def require_fillable(arguments: Mapping[str, Any], tensors: Collection[Tensor]) -> None:
+    """InputError for a network much larger than these tensors: a few digits may ask for all memory there is."""
+    layers = sum(arguments["depths"]) + len(arguments["deconv_channels"])
+    if layers <= len(tensors):  # else even counting takes long
+        with torch.device("meta"):
+            claimed = sum(parameter.numel() for parameter in PoseNetwork(**arguments).parameters())
+        if claimed <= 2 * sum(tensor.numel() for tensor in tensors) + _SPARE_VALUES:
+            return
+    raise InputError("the weights are not of the network that the file itself describes: it is much larger")

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.weights.architecture import network_arguments, size_name
 from uniformer_pose.weights.file_contents import FileContents
 from uniformer_pose.weights.layouts import NamedWeights, shortened
 
@@ -31,22 +28,15 @@ class LoadReport:
     """
 
     path: Path
-    size: str
     layout: str
-    container: str
-    checked_by: str | None
     loaded: tuple[str, ...]
     skipped: tuple[str, ...]
     left_untouched: tuple[str, ...]
     remarks: tuple[str, ...]
 
     def __str__(self) -> str:
-        checked = f"checked by {self.checked_by}" if self.checked_by else "without a checksum to check it by"
         expected = len(self.loaded) + len(self.left_untouched)
-        parts = [
-            f"{self.path}: {self.size}, {self.layout} ({self.container}, {checked}): "
-            f"{len(self.loaded)} of {expected} tensors loaded"
-        ]
+        parts = [f"{self.path}: {self.layout}, {len(self.loaded)} of {expected} tensors loaded"]
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped as expected ({shortened(self.skipped)})")
         if self.left_untouched:
@@ -59,32 +49,28 @@ def fill(network: nn.Module, file: FileContents, weights: NamedWeights, *, witho
 
     Raises InputError, and leaves the network as it was, unless every entry of both is accounted for.
     """
-    wanted, tensors, groups = network.state_dict(), weights.tensors, weights.expected_extras
+    wanted, tensors = network.state_dict(), weights.tensors
     absent = [name for name in wanted if name not in tensors]
     left = [name for name in absent if weights.may_lack(name) or (without_head and name.startswith("head."))]
     extra = [name for name in tensors if name not in wanted]
-    skipped = [name for group in groups for name in group if name in extra]
-    begun = [group for group in groups if any(name in tensors for name in group)]
-    half_there = [name for group in begun for name in group if name not in tensors]
+    skipped = [name for name in extra if name in weights.expected_extras]
     loaded = {name: tensors[name] for name in wanted if name in tensors}
     problems = {
-        "missing": [name for name in absent if name not in left] + half_there,
+        "missing": [name for name in absent if name not in left],
         "unknown to the network": [name for name in extra if name not in skipped],
         **_misfits(loaded, wanted),
     }
     if any(problems.values()):
-        raise InputError(f"{_told(network, weights, problems)}; {_ADVICE}")
+        listed = "; ".join(f"{len(names)} {what} ({shortened(names)})" for what, names in problems.items() if names)
+        raise InputError(f"taken for {weights.layout} weights, but of their entries {listed}; {_ADVICE}")
     network.load_state_dict(loaded, strict=not left)
     return LoadReport(
         path=file.path,
-        size=size_name(network.arguments) if type(network) is PoseNetwork else type(network).__name__,
         layout=weights.layout,
-        container=file.container,
-        checked_by=file.checked_by,
         loaded=tuple(loaded),
         skipped=tuple(skipped),
         left_untouched=tuple(left),
-        remarks=weights.remarks,
+        remarks=weights.remarks if file.is_checked else (*weights.remarks, "without a checksum to check it by"),
     )
 
 
@@ -112,31 +98,3 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
         for name, tensor in tensors.items()
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
     ]
-
-
-def _told(network: nn.Module, weights: NamedWeights, problems: Mapping[str, list[str]]) -> str:
-    """What does not fit; of networks of different sizes that they are, since a hundred missing names do not say it."""
-    listed = "; ".join(f"{len(names)} {what} ({shortened(names)})" for what, names in problems.items() if names)
-    told = f"taken for {weights.layout} weights, but of their entries {listed}"
-    if type(network) is not PoseNetwork:
-        return told
-    extras = {name for group in weights.expected_extras for name in group}
-    try:
-        found = network_arguments(
-            {name: tensor.shape for name, tensor in weights.tensors.items() if name not in extras}
-        )
-    except InputError as error:
-        is_another = not any(name in weights.tensors for name in network.state_dict())
-        return str(error) if is_another else told
-    ours, theirs = _traits(network.arguments), _traits(found)
-    differing = [name for name in ours if ours[name] != theirs[name]]
-    if not differing:
-        return told
-    held, own = (", ".join(f"{name} {traits[name]}" for name in differing) for traits in (theirs, ours))
-    return f"holds {size_name(found)} ({held}), but the network is {size_name(network.arguments)} ({own})"
-
-
-def _traits(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells sizes apart; the value of a layer scale leaves no trace in a file."""
-    scaled = arguments["layer_scale"] is not None and arguments["layer_scale_blocks"]
-    return {name: arguments[name] for name in ("depths", "embed_dims", "stem")} | {"layer_scale": scaled}

@@ -11,7 +11,6 @@ import hashlib
 import ipaddress
 import os
 import re
-from http.client import responses
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
@@ -24,7 +23,7 @@ from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.files import write_whole
 from uniformer_pose.nearest_name import nearest
 from uniformer_pose.progress import progress_bar
-from uniformer_pose.weights.zoo import released_address
+from uniformer_pose.weights.zoo import digest_in_name, released_address
 
 CACHE_VARIABLE = "UNIFORMER_POSE_CACHE"
 DEFAULT_FILE = "model.safetensors"
@@ -34,11 +33,8 @@ _FORMS = "a path, https://host/file, zoo:<name> or hf://owner/repository/file"
 _HUB = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([^@\s\\?#*\[]+))?(?:@([\w./-]+))?", re.IGNORECASE)
 _BY_HAND = "or download the file by hand and give its path"
 _SCHEME = re.compile(r"([A-Za-z][\w+.-]+):/")  # two letters at least: one is a drive of Windows
-# <name>-<8 digits>_<date>.pth as MMPose writes it, or <name>-<8 or more>.pth as PyTorch does, with a letter in it. The
-# commit of a training looks the same: only of these two servers' files are the digits known to begin the sha256.
+# The commit of a training looks like a digest: only of these two servers' files do the digits surely begin the sha256.
 _HOSTS_WITH_DIGESTS = ("download.openmmlab.com", "download.pytorch.org")
-_DIGEST_IN_NAME = re.compile(r"-(?:([0-9a-f]{8})_\d{8}\.pth|((?=\d*[a-f])[0-9a-f]{8,64})\.\w+)$")
-
 _RETRY = Retry(
     total=4,
     connect=2,
@@ -48,9 +44,8 @@ _RETRY = Retry(
     retry_after_max=60,
     raise_on_status=False,
 )
-_TRIES = 3  # of a body whose connection breaks
 _TIMEOUTS = (10.0, 30.0)  # seconds to connect, and without a byte
-_CHUNK = 2**16
+_HEADERS = {"User-Agent": "uniformer-pose", "Accept-Encoding": "identity"}
 
 
 def is_address(text: str) -> bool:
@@ -74,9 +69,8 @@ def local_file(address: str | Path) -> Path:
         return _hub_file(text)
     if is_address(text):
         return download(text)
-    shown = printable(text)
     if not text or _SCHEME.match(text):
-        raise InputError(f"weights {shown!r}: cannot be read from there; give {_FORMS}")
+        raise InputError(f"weights {printable(text)!r}: cannot be read from there; give {_FORMS}")
     try:
         path = Path(text).expanduser()
         path = path / DEFAULT_FILE if path.is_dir() else path
@@ -84,15 +78,9 @@ def local_file(address: str | Path) -> Path:
             return path
         alike = nearest(path.name, (file.name for file in path.parent.iterdir())) if path.parent.is_dir() else None
     except (OSError, RuntimeError) as error:  # no permission, a name too long; a home that is not known
-        raise InputError(f"{shown}: cannot be read ({getattr(error, 'strerror', error)}); give {_FORMS}") from error
+        raise InputError(f"{text}: cannot be read ({getattr(error, 'strerror', error)}); give {_FORMS}") from error
     hint = f"give {_FORMS}" if alike is None else f"did you mean {path.with_name(alike)}?"
     raise InputError(f"no such file: {printable(str(path))}; {hint}")
-
-
-def digest_in_name(name: str) -> str | None:
-    """What stands in a file's name where publishers put the start of its sha256; anything else may stand there too."""
-    found = _DIGEST_IN_NAME.search(name)
-    return None if found is None else found[1] or found[2]
 
 
 def cache_folder() -> Path:
@@ -131,8 +119,8 @@ def download(url: str, sha256: str | None = None) -> Path:
         sha256 = digest_in_name(name)
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
         raise InputError(f"{shown}: only #sha256=<8 to 64 hexadecimal digits> may stand behind an address")
-    plain = parts._replace(fragment="")
-    path = cache_folder() / hashlib.sha256(_without_login(plain).geturl().encode()).hexdigest()[:16] / name
+    parts = parts._replace(fragment="")
+    path = cache_folder() / hashlib.sha256(_without_login(parts).geturl().encode()).hexdigest()[:16] / name
     if _is_there(path, sha256):
         return path
     if is_offline():
@@ -143,7 +131,7 @@ def download(url: str, sha256: str | None = None) -> Path:
         with FileLock(path.with_name(f"{name}.lock")):  # the operating system frees it when its holder dies
             if not _is_there(path, sha256):  # another process may just have fetched it
                 with write_whole(path, part=path.with_name(f"{name}.part"), advice=advice) as part:
-                    _fetch(plain, part, name, sha256)
+                    _fetch(parts, part, name, sha256)
     except OSError as error:
         raise InputError(f"{path}: cannot be kept ({error.strerror or error}); {advice}") from error
     return path
@@ -159,40 +147,25 @@ def _is_there(path: Path, sha256: str | None) -> bool:
 def _fetch(url: SplitResult, part: Path, name: str, sha256: str | None) -> None:
     """The body of ``url`` in the file ``part``; InputError if it cannot be had or has another digest."""
     with requests.Session() as session:
-        session.mount("https://", HTTPAdapter(max_retries=_RETRY))
-        session.mount("http://", HTTPAdapter(max_retries=_RETRY))
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
         session.hooks["response"].append(_refuse_insecure_redirection)
         session.trust_env = not _is_this_machine(url)  # proxies are for other machines
-        for _ in range(_TRIES):
-            try:
-                with _answer(session, url) as response:
-                    found = _save(response, part, name)
-                break
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-                continue
-        else:
-            raise InputError(f"{_shown(url)}: the connection broke {_TRIES} times; try again later, {_BY_HAND}")
+        try:
+            with session.get(url.geturl(), headers=_HEADERS, stream=True, timeout=_TIMEOUTS) as response:
+                is_page = "html" in response.headers.get("Content-Type", "").lower()
+                if response.status_code != 200 or is_page:
+                    said = "with a web page" if is_page else f"HTTP {response.status_code} {response.reason or ''}"
+                    raise InputError(f"{_shown(url)}: the server answers {said}; it may need a login, {_BY_HAND}")
+                found = _save(response, part, name)
+        except requests.RequestException as error:  # by its name alone: its message holds the URL with its secrets
+            reason = f"cannot be reached, or the connection broke ({type(error).__name__})"
+            raise InputError(f"{_shown(url)}: {reason}; check address, network and proxy, {_BY_HAND}") from error
     if not part.stat().st_size or not found.startswith(sha256 or ""):
         raise InputError(
             f"{_shown(url)}: what came is empty, damaged or another file and is not kept (sha256 {found}, expected "
             f"{sha256}): try again, {_BY_HAND}"
         )
-
-
-def _answer(session: requests.Session, url: SplitResult) -> requests.Response:
-    """The server's answer with the file, its body not read yet; InputError for any other."""
-    headers = {"User-Agent": "uniformer-pose", "Accept-Encoding": "identity"}
-    try:
-        response = session.get(url.geturl(), headers=headers, stream=True, timeout=_TIMEOUTS)
-    except requests.RequestException as error:  # by its name alone: its message holds the URL with its secrets
-        reason = f"cannot be reached ({type(error).__name__}); check address, network and proxy"
-        raise InputError(f"{_shown(url)}: {reason}") from error
-    said = f"HTTP {response.status_code} {responses.get(response.status_code, '')}".rstrip()
-    if response.status_code == 200:
-        if not response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
-            return response
-        said = "with a web page"
-    raise InputError(f"{_shown(url)}: the server answers {said}; check the address, it may need a login, {_BY_HAND}")
 
 
 def _save(response: requests.Response, part: Path, name: str) -> str:
@@ -201,7 +174,7 @@ def _save(response: requests.Response, part: Path, name: str) -> str:
     total = int(length) if re.fullmatch(r"\d{1,18}", length) else None
     hasher, arrived = hashlib.sha256(), 0
     with part.open("wb") as file, progress_bar(name, unit="bytes") as report:
-        for chunk in response.iter_content(_CHUNK):
+        for chunk in response.iter_content(2**16):
             file.write(chunk)
             hasher.update(chunk)
             arrived += len(chunk)
@@ -258,13 +231,12 @@ def _hub_file(address: str) -> Path:
     The JSONs that may describe it, ``<stem>.json`` and ``config.json``, come along. A large file is held to the sha256
     under which the hub keeps it.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
     parts = _HUB.fullmatch(address)
     name = PurePosixPath(parts[3] or DEFAULT_FILE) if parts else PurePosixPath()
     if parts is None or (parts[2] and parts[4]) or ".." in name.parts or not name.name:
         raise InputError(f"{address}: not understood; the form is hf://owner/repository[@revision]/folder/file")
-    where = "not in the cache, and offline" if is_offline() else "not in the cache, and the hub cannot be reached"
     try:
         folder = snapshot_download(
             parts[1],
@@ -273,13 +245,9 @@ def _hub_file(address: str) -> Path:
             endpoint=os.environ.get("HF_ENDPOINT"),  # huggingface_hub itself looks only when it is imported
             local_files_only=is_offline(),
         )
-    except errors.RepositoryNotFoundError as error:
-        reason = "no such repository, or a private or gated one; check its name and log in with `hf auth login`"
-        raise InputError(f"{address}: {reason}") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise InputError(f"{address}: {where}; check network, proxy and HF_ENDPOINT") from error
     except Exception as error:  # of several HTTP libraries, by release of huggingface_hub, and of the disk
-        raise InputError(f"{address}: {one_line(error)}; check it, and the folder HF_HOME") from error
+        advice = "check its name, the network and the folder HF_HOME; a private one needs `hf auth login`"
+        raise InputError(f"{address}: neither on the hub nor in the cache ({one_line(error)}); {advice}") from error
     path = Path(folder) / name
     if not path.is_file():
         raise InputError(f"{address}: no such file in the repository, or offline in the cache; look for its name there")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,10 +24,8 @@ from torch import Tensor
 
 from uniformer_pose.errors import InputError, one_line
 from uniformer_pose.saved_model import RECORD_KEY
-from uniformer_pose.weights.fetch import digest_in_name
 from uniformer_pose.weights.inert_pickle import global_names, inert_globals
-
-Container = Literal["torch archive", "old torch file", "safetensors"]
+from uniformer_pose.weights.zoo import digest_in_name
 
 WEIGHTS_DIGEST_KEY = "weights_sha256"
 """Entry of the JSON beside a safetensors file, which has no checksums of its own."""
@@ -49,14 +47,12 @@ class FileContents:
     """What a weight file holds. ``contents`` is the saved object; of safetensors the tensors under ``state_dict``,
     beside what this project keeps in the JSON.
 
-    ``sha256`` is that of the whole file. ``checked_by`` says what would have told a damaged file; None means that
-    nothing could.
+    ``sha256`` is that of the whole file. ``is_checked``: a checksum or a digest would have told a damaged file.
     """
 
     path: Path
-    container: Container
     sha256: str
-    checked_by: str | None
+    is_checked: bool
     contents: dict[str, Any]
 
 
@@ -84,32 +80,20 @@ def read_weight_file(path: str | Path) -> FileContents:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror}); give a .ckpt, .pth or .safetensors file") from error
-        container, checked_by = _container_of(start), None
-        if container == "safetensors":
-            contents, checked_by = _read_safetensors(path, sha256)
-        elif container == "torch archive":
+        if start.startswith(b"PK"):
             _check_archive(path)
-            contents, checked_by = _read_pickled(path), "the archive's checksums"
+            contents, is_checked = _read_pickled(path), True
+        elif start.startswith(_OLD_TORCH):
+            contents, is_checked = _read_pickled(path), sha256.startswith(digest_in_name(path.name) or "none")
+        elif start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LARGEST_SAFETENSORS_HEADER:
+            contents, is_checked = _read_safetensors(path, sha256)
         else:
-            contents = _read_pickled(path)
+            found = next((what for pattern, what in _OTHER_FILES if pattern.match(start)), "something else")
+            raise InputError(f"not a weight file but {found}; give a .ckpt, .pth or .safetensors file")
         claimed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(contents))
         if claimed > (size := path.stat().st_size) + _SLACK_BYTES:
             raise InputError(f"claims {claimed} bytes of tensors in a file of {size}; no such file is loaded")
-    digits = digest_in_name(path.name)
-    if digits is not None and sha256.startswith(digits):
-        checked_by = "the digest in its name"
-    return FileContents(path, container, sha256, checked_by, contents)
-
-
-def _container_of(start: bytes) -> Container:
-    if start.startswith(b"PK"):
-        return "torch archive"
-    if start.startswith(_OLD_TORCH):
-        return "old torch file"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LARGEST_SAFETENSORS_HEADER:
-        return "safetensors"
-    found = next((what for pattern, what in _OTHER_FILES if pattern.match(start)), "something else")
-    raise InputError(f"not a weight file but {found}; give a .ckpt, .pth or .safetensors file")
+    return FileContents(path, sha256, is_checked, contents)
 
 
 def _check_archive(path: Path) -> None:
@@ -146,8 +130,8 @@ def _read_pickled(path: Path) -> dict[str, Any]:
     return dict(contents)
 
 
-def _read_safetensors(path: Path, sha256: str) -> tuple[dict[str, Any], str | None]:
-    """Tensors and our entry of the JSON beside them, if it is ours."""
+def _read_safetensors(path: Path, sha256: str) -> tuple[dict[str, Any], bool]:
+    """Tensors and our entry of the JSON beside them, if it is ours, and whether it has their digest."""
     try:
         tensors = load_file(path)
     except (SafetensorError, ValueError, OSError) as error:
@@ -160,7 +144,7 @@ def _read_safetensors(path: Path, sha256: str) -> tuple[dict[str, Any], str | No
             f"damaged or replaced: the JSON beside it says sha256 {digest!s:.8}, the file has {sha256[:8]}; copy both "
             "again"
         )
-    return {**entries, "state_dict": tensors}, digest and "the digest in its JSON"
+    return {**entries, "state_dict": tensors}, digest is not None
 
 
 def _our_entries(path: Path) -> dict[str, Any]:

@@ -28,11 +28,9 @@ _MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 # Dict-like classes. Their pickled items are set one by one, which torch's unpickler does for three types only.
 _MAPPINGS = re.compile(
-    r"addict\.(?:addict\.)?Dict|box\.box\.Box|collections\.defaultdict|easydict\.EasyDict|munch\.Munch"
-    r"|(?:fvcore\.common|detectron2\.config|yacs)\.config\.CfgNode"
-    r"|(?:lightning\.fabric|lightning_fabric)\.utilities\.data\.AttributeDict"
-    r"|pytorch_lightning\.utilities\.parsing\.AttributeDict"
-    r"|mmcv\.utils\.config\.ConfigDict|mmengine\.config\.config\.ConfigDict"
+    r"collections\.defaultdict|addict\.(?:addict\.)?Dict|easydict\.EasyDict|(?:fvcore\.common|yacs)\.config\.CfgNode"
+    r"|(?:lightning\.fabric|lightning_fabric|pytorch_lightning)\.utilities\.\w+\.AttributeDict"
+    r"|(?:mmcv\.utils|mmengine\.config)\.config\.ConfigDict"
 )
 # Builtin types, and classes (a capital letter) of packages whose objects are settings, records or counters when found
 # beside weights.

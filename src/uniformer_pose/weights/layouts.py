@@ -36,11 +36,10 @@ _BOOKKEEPING = frozenset({"n_averaged", "steps", "step", "initted", "decay", "nu
 # Norms behind stages 1 to 3: in every released pose model, read by none (see uniformer.py).
 _UNUSED_NORMS = [f"backbone.norm{stage}.{part}" for stage in (1, 2, 3) for part in ("weight", "bias")]
 # The classifier ends in a BatchNorm and a linear layer, or two, of its own,
-_CLASSIFIER_ENDS = (
-    [f"norm.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")],
-    ["head.weight", "head.bias"],
-    ["aux_head.weight", "aux_head.bias"],
-)
+_CLASSIFIER_ENDS = [
+    *(f"norm.{part}" for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+    *("head.weight", "head.bias", "aux_head.weight", "aux_head.bias"),
+]
 # where a pose model has a LayerNorm and the heatmap head.
 _NOT_IN_CLASSIFIER = re.compile(r"backbone\.norm4\.(weight|bias)|head\..+")
 
@@ -49,13 +48,13 @@ _NOT_IN_CLASSIFIER = re.compile(r"backbone\.norm4\.(weight|bias)|head\..+")
 class NamedWeights:
     """Tensors under this network's names, and what the file held beside them.
 
-    ``expected_extras`` are groups of names that the layout has and the network has not: each group is there whole or
-    not at all. ``remarks`` say what was chosen or stripped.
+    ``expected_extras`` are names that the layout has and the network has not. ``remarks`` say what was chosen or
+    stripped.
     """
 
     layout: Layout
     tensors: dict[str, Tensor]
-    expected_extras: tuple[Sequence[str], ...]
+    expected_extras: Sequence[str]
     remarks: tuple[str, ...]
 
     def may_lack(self, name: str) -> bool:
@@ -78,16 +77,15 @@ def named_weights(contents: Mapping[str, Any], *, has_record: bool, as_they_are:
     if prefix and not has_record:
         remarks.append(f"prefix {prefix} taken off")
     if "patch_embed1.proj.weight" in tensors or "patch_embed1.proj.0.weight" in tensors:
-        ends = {name for group in _CLASSIFIER_ENDS for name in group}
-        tensors = {name if name in ends else f"backbone.{name}": tensor for name, tensor in tensors.items()}
+        tensors = {name if name in _CLASSIFIER_ENDS else f"backbone.{name}": tensor for name, tensor in tensors.items()}
         return NamedWeights("ImageNet classifier", tensors, _CLASSIFIER_ENDS, tuple(remarks))
     heads = {name.partition(".")[0] for name in tensors} & {"head", "keypoint_head"}
     if heads == {"keypoint_head"}:  # with both, renaming would drop one: left alone, the second counts as unknown
         tensors = {re.sub(r"^keypoint_head\.", "head.", name): tensor for name, tensor in tensors.items()}
-        return NamedWeights("original pose model", tensors, (_UNUSED_NORMS,), tuple(remarks))
+        return NamedWeights("original pose model", tensors, _UNUSED_NORMS, tuple(remarks))
     if has_record and not any(name in tensors for name in _UNUSED_NORMS):
         return NamedWeights("uniformer-pose model", tensors, (), tuple(remarks))
-    return NamedWeights("MMPose pose model", tensors, (_UNUSED_NORMS,), tuple(remarks))
+    return NamedWeights("MMPose pose model", tensors, _UNUSED_NORMS, tuple(remarks))
 
 
 def released_layout(
@@ -131,21 +129,13 @@ def _unwrapped(contents: Mapping[str, Any]) -> tuple[str | None, dict[str, Tenso
 
 
 def _remarks_on_averages(contents: Mapping[str, Any], container: str | None) -> list[str]:
-    """What to say of averages in the file.
+    """Which other sets of weights were not taken.
 
-    MMEngine's EMA hook and Lightning's WeightAveraging swap the two sets of weights when they save: ``state_dict`` is
-    then the average. The former's other entry keeps the wrapper's prefix and counter, by which it is told from another
-    program's averages of that name.
+    MMEngine's EMA hook and Lightning's WeightAveraging swap the two when they save: ``state_dict`` is the average then.
     """
-    if container in _EMA_CONTAINERS:
-        return [f"taken from {container}, its average of the weights"]
-    averages = [name for name in _EMA_CONTAINERS if isinstance(contents.get(name), Mapping)]
-    ema = contents["ema_state_dict"] if "ema_state_dict" in averages else {}
-    by_mmengine = any(str(name) == "steps" or str(name).startswith("module.") for name in ema)
-    swapped = "current_model_state" if "current_model_state" in contents else "ema_state_dict" if by_mmengine else None
-    if swapped is not None and container == "state_dict":
-        return [f"its average of the weights (EMA), which it keeps in state_dict; {swapped} was not taken"]
-    return [f"its {averages[0]} was not taken"] if averages else []
+    others = [name for name in (*_EMA_CONTAINERS, "current_model_state") if isinstance(contents.get(name), Mapping)]
+    taken = [f"taken from {container}, its average of the weights"] if container in others else []
+    return taken or [f"weights of {container or 'the file itself'}; its {name} was not taken" for name in others]
 
 
 def _without_common_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:

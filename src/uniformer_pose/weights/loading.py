@@ -52,8 +52,7 @@ def load_network(
         if file.network_class is not None:
             raise InputError(f"weights of {file.network_class}; use from_pretrained(..., model_class=...)")
         network = _own_network(file, head_dim, None)
-        report = _fill(network, file)
-    announce(str(report))
+        announce(str(_fill(network, file)))
     return network.eval()
 
 
@@ -211,9 +210,9 @@ def _own_network(file: _WeightFile, head_dim: int | None, skeleton: Skeleton | N
         else:
             arguments = network_arguments({name: tensor.shape for name, tensor in tensors.items()})
             arguments |= {"head_dim": head_dim or file.head_dim or _USUAL_HEAD_DIM}
-        require_fillable(arguments, tensors.values())
         # Building draws initial weights: the caller's random state is none of their business.
         with torch.random.fork_rng(devices=[]):
+            require_fillable(arguments, list(tensors.values()))
             return PoseNetwork(**arguments | resized)
     except WRONG_VALUES as error:
         raise error if file.record is None and isinstance(error, InputError) else damaged(one_line(error)) from error

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import TypeAdapter
@@ -21,32 +20,36 @@ from uniformer_pose.nearest_name import did_you_mean
 
 ZOO_VARIABLE = "UNIFORMER_POSE_ZOO"
 
-# What the name of a released pose model says: crop, size of the network, and the start of its sha256.
-_FILE = re.compile(
-    r"top_down_(?P<height>\d+)x(?P<width>\d+)_global_(?P<network>small|base)-(?P<sha256>[0-9a-f]{8})_\d{8}\.pth"
-)
-_NETWORKS = {"small": "uniformer_s", "base": "uniformer_b"}
+# <name>-<8 digits>_<date>.pth as MMPose writes it, or <name>-<8 or more>.pth as PyTorch does, with a letter in it.
+_DIGEST_IN_NAME = re.compile(r"-(?:([0-9a-f]{8})_\d{8}\.pth|((?=\d*[a-f])[0-9a-f]{8,64})\.\w+)$")
 
 
 @dataclass(frozen=True)
 class Released:
     """One released file: a pose model, or an ImageNet classifier to start a training from.
 
-    ``url`` is None where it is to be fetched by hand, ``network`` the choice of ``model=`` that it fills, ``sha256``
-    the digest's leading digits. Only a pose model has a crop size, ``sigma`` and the publishers' ``results``, in
-    percent.
+    ``url`` is None where it is to be fetched by hand, ``network`` the choice of ``model=`` that it fills. Only a pose
+    model has a crop size, ``sigma`` and the publishers' ``results``, in percent.
     """
 
     name: str
-    file_name: str
-    url: str | None
     network: str
+    url: str | None = None
     head_dim: int = 64
-    sha256: str | None = None
     height: int = 0
     width: int = 0
     sigma: float = 0.0
     results: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called where it is published."""
+        return f"{self.name}.pth" if self.url is None else self.url.rpartition("/")[2]
+
+    @property
+    def sha256(self) -> str | None:
+        """The digest's leading digits, if known."""
+        return digest_in_name(self.file_name)
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,18 @@ class Zoo:
 
     def of_file(self, file_name: str, sha256: str) -> Released | None:
         """The released file of this name, or else with these bytes; None for any other file."""
-        for model in (*self.pose_models.values(), *self.backbones.values()):
+        models = (*self.pose_models.values(), *self.backbones.values())
+        for model in models:
             # The original project released the six pose models without a digest in their names.
             if file_name in (model.file_name, f"{model.file_name.partition('-')[0]}.pth"):
                 return model
-        return next((model for model in self.pose_models.values() if sha256.startswith(str(model.sha256))), None)
+        return next((model for model in models if model.sha256 and sha256.startswith(model.sha256)), None)
+
+
+def digest_in_name(name: str) -> str | None:
+    """What stands in a file's name where publishers put the start of its sha256; anything else may stand there too."""
+    found = _DIGEST_IN_NAME.search(name)
+    return None if found is None else found[1] or found[2]
 
 
 def read_zoo(path: str | Path | None = None) -> Zoo:
@@ -93,30 +103,11 @@ def released_address(name: str) -> tuple[str, str | None]:
 @cache
 def _read(path: Path) -> Zoo:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        pose = content["pose_models"]
-        backbones = [_released(group) for group in content.get("backbones", [])]
-        table = {
-            **pose,
-            "pose_models": _released(pose),
-            "backbones": {k: v for group in backbones for k, v in group.items()},
-        }
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for group in ("pose_models", "backbones"):
+            table[group] = {name: {**entry, "name": name} for name, entry in table[group].items()}
         return TypeAdapter(Zoo).validate_python(table)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {ZOO_VARIABLE} names no such table") from error
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path}: not a table of released files ({one_line(error)}); take zoo.yaml of the package for a pattern"
         ) from error
-
-
-def _released(group: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Fields of ``Released`` by name: what the table says of a group's files, and what their names do."""
-    released = {}
-    for name, entry in group["files"].items():
-        file_name, source = entry.get("file", f"{name}.pth"), group["source"]
-        said = _FILE.fullmatch(file_name)
-        by_name = {} if said is None else {**said.groupdict(), "network": _NETWORKS[said["network"]]}
-        url = None if source is None else f"{source}{file_name}"
-        released[name] = {**entry, **by_name, "name": name, "file_name": file_name, "url": url}
-    return released
