@@ -8,9 +8,7 @@ import io
 import itertools
 import json
 import random
-import re
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,14 +24,12 @@ from watching import Attempt
 from uniformer_pose.data.checking.dataset import check_dataset
 from uniformer_pose.data.checking.report import Split
 from uniformer_pose.data.coco import PersonInstances, read_detections, read_ground_truth
-from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
 from uniformer_pose.data.conversion.dataset_writer import write_dataset
 from uniformer_pose.data.conversion.points_table import read_points_table
 from uniformer_pose.data.conversion.source import Log, Settings, Source
 from uniformer_pose.data.conversion.usable_people import read_header
 from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
 from uniformer_pose.data.images import decode_image, read_file, read_photo
-from uniformer_pose.evaluation.predictions import PosePredictions, coco_results_of
 from uniformer_pose.prediction.listed_boxes import read_listed_boxes
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
@@ -42,7 +38,6 @@ SOUND: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "documents.yaml"
 
 HEIGHT, WIDTH = 24, 32
 COCO_17 = load_skeleton("coco_17")
-_SETTINGS_OF_CONVERTED = ("train ", "val ", "keypoint names", "images cannot be divided")
 
 
 def _broken_file(kind: str, chance: random.Random, folder: Path, name: str) -> tuple[Path, str]:
@@ -105,21 +100,6 @@ def whole_dataset(chance: random.Random, folder: Path) -> Attempt:
         assert split.lines()
 
     return Attempt(f"{what} | {what_too}", (file.name, boxes.name), run)
-
-
-def predictions(chance: random.Random, _folder: Path) -> Attempt:
-    """Broken records of predicted poses."""
-    records, what = broken_value(SOUND["predictions"], chance)
-
-    def run() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            poses = PosePredictions.from_results(coco_results_of(records))
-            poses.reject_unusable()
-        for name in ("keypoints_in_image", "keypoint_scores", "areas", "box_scores", "boxes_xywh"):
-            assert np.isfinite(getattr(poses, name)).all(), name
-
-    return Attempt(what, ("prediction",), run)
 
 
 def pictures(chance: random.Random, folder: Path) -> Attempt:
@@ -197,24 +177,14 @@ def points_tables(chance: random.Random, folder: Path) -> Attempt:
     by_person = "image,split,nose_x,nose_y,left_hand_x,left_hand_y,box_x,box_y,box_width,box_height\n"
     by_person += "".join(f"{image},3,4,9.5,6,1,2,20,18\n" for image in ("a.png,train", "b.png,val"))
     data, what = _broken_words(by_person, chance)
-    return _converted(read_points_table, _written(folder / "points.csv", data), what)
+    file = _written(folder / "points.csv", data)
+    for name in ("a.png", "b.png"):
+        _written(folder / name, _picture_files()[".png"])
 
+    def run() -> None:
+        _convert(read_points_table, file, folder / "converted")
 
-def coco_sources(chance: random.Random, folder: Path) -> Attempt:
-    """A broken COCO file of somebody else's, converted whole."""
-    file, what = _broken_file("annotations", chance, folder, "theirs.json")
-    return _converted(read_coco_keypoints, file, what, images=folder, val_share=0.5)
-
-
-def _converted(read: Callable[[Path, Settings, Log], Source], file: Path, what: str, **settings: Any) -> Attempt:
-    """The conversion of a file that names the pictures beside it."""
-    for name in ("a.png", "b.png", "sub/b.png"):
-        _written(file.parent / name, _picture_files()[".png"])
-    return Attempt(
-        what,
-        (file.name, *_SETTINGS_OF_CONVERTED),
-        lambda: _convert(read, file, file.parent / "converted", **settings),
-    )
+    return Attempt(what, (file.name, "train ", "val ", "keypoint names", "images cannot be divided"), run)
 
 
 def videos(chance: random.Random, folder: Path) -> Attempt:
@@ -237,18 +207,16 @@ def videos(chance: random.Random, folder: Path) -> Attempt:
     return Attempt(what, (file.name,), run)
 
 
-def _yaml_attacks() -> dict[str, str]:
-    hand = yaml.safe_dump(SOUND["skeleton"])
-    laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n"  # few lines that stand for ten to the power of ten values
-    for before, here in itertools.pairwise("abcdefghij"):
-        laughs += f"{here}: &{here} [{', '.join([f'*{before}'] * 10)}]\n"
-    in_a_field = hand.replace("limbs:", f"{laughs}limbs:").replace("name: hand\n", "")
-    texts = {"LAUGHS": laughs, "HAND": hand, "FIELD": in_a_field, "DEEP": "[" * 3000}
-    pattern = re.compile("|".join(texts))
-    return {name: pattern.sub(lambda found: texts[found[0]], text) for name, text in SOUND["yaml_attacks"].items()}
-
-
-_YAML_ATTACKS = _yaml_attacks()
+_LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(  # stands for ten to the power of ten values
+    f"{here}: &{here} [{', '.join([f'*{before}'] * 10)}]\n" for before, here in itertools.pairwise("abcdefghij")
+)
+_YAML_ATTACKS = {
+    "an object": "!!python/object/apply:os.system ['touch MARKER']\n",
+    "aliases that grow": _LAUGHS,
+    "aliases that grow in a field": yaml.safe_dump(SOUND["skeleton"]).replace("limbs:", f"{_LAUGHS}limbs:"),
+    "a mapping in itself": "&a {name: *a}\n",
+    "nested too deeply": "[" * 3000,
+}
 _MORE_WORDS = ["", "\u2028", "9" * 400, "x" * 200000]
 
 
@@ -319,22 +287,14 @@ def _written(file: Path, data: bytes) -> Path:
 def _picture_files() -> dict[str, bytes]:
     """One sound picture of each kind by its ending."""
     pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    files = {}
-    for suffix in (".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif"):
-        files[suffix] = cv2.imencode(suffix, pixels)[1].tobytes()
-    image = Image.fromarray(pixels)
+    files = {suffix: cv2.imencode(suffix, pixels)[1].tobytes() for suffix in (".png", ".webp", ".tif")}
+    image, stream = Image.fromarray(pixels), io.BytesIO()
     turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    for suffix, kind, variant, options in (
-        (".gif", "GIF", image, {}),
-        (".turned.jpg", "JPEG", image, {"exif": turned}),
-        (".palette.png", "PNG", image.quantize(16), {}),
-        (".cmyk.jpg", "JPEG", image.convert("CMYK"), {}),
-        (".progressive.jpg", "JPEG", image, {"progressive": True}),
-    ):
-        stream = io.BytesIO()
-        variant.save(stream, kind, **options)
-        files[suffix] = stream.getvalue()
-    return files
+    image.convert("CMYK").save(stream, "JPEG", exif=turned, progressive=True)
+    files[".jpg"] = stream.getvalue()
+    stream = io.BytesIO()
+    image.save(stream, "GIF")
+    return files | {".gif": stream.getvalue()}
 
 
 @functools.cache

@@ -34,12 +34,8 @@ def broken_bytes(data: bytes, chance: random.Random) -> tuple[bytes, str]:
         "bit": before + bytes([after[0] ^ 1 << chance.randrange(8)]) + after[1:],
         "zeros": before + bytes(min(length, len(after))) + after[length:],
         "insert": before + chance.randbytes(chance.randrange(1, 50)) + after,
-        "remove": before + after[length:],
-        "repeat": before + after[: 2 * length] + after,
-        "append": data + chance.choice([chance.randbytes(200), data, b"\0" * 300]),
-        "head": data[:start] + (number := chance.choice([b"\xff", b"\x7f", b"\0"]) * chance.choice([1, 2, 4, 8]))
-        + data[start + len(number) :],  # a length or a size
-    }  # fmt: skip
+        "head": data[:start] + (number := chance.choice([b"\xff", b"\0"]) * 4) + data[start + len(number) :],  # a size
+    }
     kind = chance.choice(["bit", "bit", *kinds])
     return kinds[kind], f"{kind} at {position} of {len(data)} bytes"
 
@@ -53,17 +49,11 @@ def broken_json(document: Any, chance: random.Random) -> tuple[bytes, str]:
     changes = {
         "byte order mark": b"\xef\xbb\xbf" + text.encode(),
         "UTF-16": text.encode("utf-16"),
-        "not UTF-8": text.encode().replace(b"0", b"\xff", 1),
         "nested too deeply": b"[" * 100_000,
-        "object nested too deeply": b'{"images":' * 50_000,
         "two documents": (text + text).encode(),
-        "single quotes": text.replace('"', "'").encode(),
-        "a comment": ("// made by hand\n" + text).encode(),
         "a key twice": text.replace('"id": ', '"id": 7, "id": ', 1).encode(),
-        "a trailing comma": text.replace("]", ",]", 1).encode(),
         "a number of many digits": text.replace(": 1", f": {'9' * 5000}", 1).encode(),
         "an exponent": text.replace(": 1", ": 1e999", 1).encode(),
-        "empty": b"",
         "null": b"null",
         "a web page": b"<!DOCTYPE html><html><body>404</body></html>",
     }

@@ -18,12 +18,10 @@ TRIALS = {
     hostile_data.detections: 70,
     hostile_data.listed_boxes: 60,
     hostile_data.whole_dataset: 40,
-    hostile_data.predictions: 50,
-    hostile_data.pictures: 120,
+    hostile_data.pictures: 80,
     hostile_data.skeletons: 60,
     hostile_data.yolo_labels: 40,
     hostile_data.points_tables: 40,
-    hostile_data.coco_sources: 25,
     hostile_data.videos: 12,
     hostile_programs.weight_files: 60,
     hostile_programs.command_lines: 10,
@@ -44,4 +42,4 @@ def test_every_input_ends_in_a_sound_result_or_in_one_line_that_names_it(
         complaints += [f"{key}: {problem}"] if problem else []
         assert not list(tmp_path.rglob("MARKER")), f"{key}: ran what the input holds"
     assert complaints == []
-    assert num_refused > TRIALS[make] // 10, "the inputs are hardly broken"
+    assert num_refused >= TRIALS[make] // 10, "the inputs are hardly broken"
