@@ -80,7 +80,8 @@ def test_every_command_is_accepted(script: str, line: str, conf: Path) -> None:
         if config["model"]["_target_"] != "my_net.MyNet":  # which exists in docs/your_model.md and its test only
             checked_config(config, TrainConfig)
         return
-    known = {*composed(name, conf=conf), *config_groups(conf)}
+    data = [argument for argument in arguments if argument.startswith("data=")]  # which some programs require
+    known = {*composed(name, *data, conf=conf), *config_groups(conf)}
     for argument in arguments:
         assert argument.partition("=")[0].split(".")[0] in known, argument
 
