@@ -12,29 +12,29 @@ from uniformer_pose.secrets_in_config import refuse_secrets
 
 
 @pytest.mark.parametrize(
-    ("argument", "variable"),
+    "argument",
     [
-        ("+logger.wandb.settings.api_key=hunter2", "WANDB_API_KEY"),
-        ("++logger.wandb.settings={api_key: hunter2}", "WANDB_API_KEY"),
-        ("hf_token=hunter2", "HF_TOKEN"),
-        ("+logger.neptune.api_token=hunter2", "environment variable"),
-        ("+logger.mine.apiKey=hunter2", "WANDB_API_KEY or HF_TOKEN"),
-        ("+logger.mine.client-secret=hunter2", "environment variable"),
-        ("password=hunter2,hunter3", "environment variable"),
-        ("+a.b=[{WANDB_API_KEY: hunter2}]", "WANDB_API_KEY"),
-        ("hydra.launcher.setup=[export WANDB_API_KEY\\=hunter2]", "environment variable"),
-        ("token='hunter2'", "environment variable"),
-        ("ckpt_path='https://me:hunter2@host.org/x.ckpt'", "HF_TOKEN"),
-        ("ckpt_path='https://hunter2@host.org/x.ckpt'", "HF_TOKEN"),
-        ("ckpt_path='https://h.org/x.ckpt?X-Amz-Signature=hunter2#sha256=abc'", "its path"),
-        ("ckpt_path='https://h.org/x.ckpt?a=1&token=hunter2'", "its path"),
-        ("data.if_missing='see https://me:hunter2@host.org/'", "its path"),
+        "+logger.wandb.settings.api_key=hunter2",
+        "++logger.wandb.settings={api_key: hunter2}",
+        "hf_token=hunter2",
+        "+logger.neptune.api_token=hunter2",
+        "+logger.mine.apiKey=hunter2",
+        "+logger.mine.client-secret=hunter2",
+        "password=hunter2,hunter3",
+        "+a.b=[{WANDB_API_KEY: hunter2}]",
+        "hydra.launcher.setup=[export WANDB_API_KEY\\=hunter2]",
+        "token='hunter2'",
+        "ckpt_path='https://me:hunter2@host.org/x.ckpt'",
+        "ckpt_path='https://hunter2@host.org/x.ckpt'",
+        "ckpt_path='https://h.org/x.ckpt?X-Amz-Signature=hunter2#sha256=abc'",
+        "ckpt_path='https://h.org/x.ckpt?a=1&token=hunter2'",
+        "data.if_missing='see https://me:hunter2@host.org/'",
     ],
 )
-def test_a_secret_argument_is_refused_with_what_to_do_and_not_repeated(argument: str, variable: str) -> None:
+def test_a_secret_argument_is_refused_with_what_to_do_and_not_repeated(argument: str) -> None:
     with pytest.raises(InputError) as caught:
         refuse_secrets(given_values([argument]))
-    assert variable in str(caught.value)
+    assert "environment variable" in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 

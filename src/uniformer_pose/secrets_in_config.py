@@ -28,16 +28,11 @@ def refuse_secrets(values: Mapping[str, Any]) -> None:
     """
     for name, text in _texts("", values):
         leaf = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.rpartition(".")[2]).lower().replace("-", "_")
-        if _SECRET_NAME.fullmatch(leaf) or _ASSIGNED.search(text):
+        if _SECRET_NAME.fullmatch(leaf) or _ASSIGNED.search(text) or _URL_WITH_SECRET.search(text):
             raise InputError(
                 f"{name}: a secret does not belong into the configuration, which is written beside the run; set the "
-                "environment variable that the service documents, such as WANDB_API_KEY or HF_TOKEN"
-            )
-        if _URL_WITH_SECRET.search(text):
-            raise InputError(
-                f"{name}: a URL with a secret does not belong into the configuration, which is written beside the run; "
-                "fetch the file yourself and give its path, or for files of the Hugging Face Hub set HF_TOKEN and give "
-                "hf://owner/repo/file"
+                "environment variable that the service documents, such as WANDB_API_KEY or HF_TOKEN, or fetch a file "
+                "yourself and give its path"
             )
 
 
