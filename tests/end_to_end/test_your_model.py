@@ -164,7 +164,6 @@ def test_what_is_saved_is_loaded_and_exported_alike(tmp_path: Path, target: str,
     path, written = saved(tmp_path, target, **arguments)
     loaded, report = load_model(path, model_class=target)
     exported = from_pretrained(save_pretrained(loaded, tmp_path / "out").parent, model_class=target)
-    assert target.rpartition(".")[2] in str(report)
     with torch.no_grad():
         expected = written.network.eval()(IMAGE)
         assert torch.equal(loaded.network(IMAGE), expected)
