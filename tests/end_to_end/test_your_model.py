@@ -162,7 +162,7 @@ IMAGE = torch.rand(1, 3, 64, 64)
 )
 def test_what_is_saved_is_loaded_and_exported_alike(tmp_path: Path, target: str, arguments: dict[str, Any]) -> None:
     path, written = saved(tmp_path, target, **arguments)
-    loaded, report = load_model(path, model_class=target)
+    loaded, _report = load_model(path, model_class=target)
     exported = from_pretrained(save_pretrained(loaded, tmp_path / "out").parent, model_class=target)
     with torch.no_grad():
         expected = written.network.eval()(IMAGE)
