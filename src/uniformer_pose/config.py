@@ -90,7 +90,7 @@ def check_config(
 
 def check_value(key: str, value: Any, annotation: Any) -> None:
     """Refuse a value of ``key`` that an annotation does not allow."""
-    _refuse([*_value_problems(key, value, annotation)])
+    _refuse([_required(key)] if value == _MISSING else [*_value_problems(key, value, annotation)])
 
 
 def check_arguments(target: type, values: Mapping[str, Any], key: str = "") -> None:
