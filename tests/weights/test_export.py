@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_models import assert_same, refusal, trained_model
+from small_networks import assert_same, refusal, trained_model
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.weights.export import save_pretrained, write_released_layout

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small_models import checkpoint, contents_of, heatmaps, network, refusal, saved
+from small_networks import checkpoint, contents_of, heatmaps, network, refusal, saved
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.protocol import EvaluationProtocol

@@ -10,7 +10,7 @@ from typing import Any
 import huggingface_hub.constants
 import huggingface_hub.utils._http
 import pytest
-from small_models import assert_same, trained_model
+from small_networks import assert_same, trained_model
 
 from loopback_server import Page, Server
 from uniformer_pose.errors import InputError

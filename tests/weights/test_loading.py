@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_models import (
+from small_networks import (
     Entries,
     assert_same,
     checkpoint,

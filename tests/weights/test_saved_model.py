@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import assert_same, contents_of, refusal, saved, trained_model
+from small_networks import assert_same, contents_of, refusal, saved, trained_model
 
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.errors import InputError
