@@ -13,6 +13,8 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from paired import Work, data_module, take_turns, training_config
+from uniformer_pose.data.crop_dataset import as_it_is
+from uniformer_pose.data.workers import prepare_worker
 
 SAMPLES, ROUNDS, WORKERS = 128, 7, (1, 2)
 
@@ -68,7 +70,8 @@ def passing(dataset: Any, visits: list[tuple[int, int]], batch_size: int, worker
         sampler=visits,
         batch_size=min(batch_size, len(visits)),
         num_workers=workers,
-        worker_init_fn=lambda _: cv2.setNumThreads(0),
+        collate_fn=as_it_is,
+        worker_init_fn=prepare_worker,
         persistent_workers=True,
     )
     return lambda: sum(len(batch["crops"]) for batch in loader)

@@ -18,7 +18,7 @@ from uniformer_pose.config_parts import Data
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command
-from uniformer_pose.ranges import Count, NotNegative
+from uniformer_pose.ranges import Count
 
 
 @dataclass
@@ -27,7 +27,6 @@ class PrepareConfig:
 
     to: str | None
     workers: Count
-    most_gb: NotNegative | None
     data: Data
 
 
@@ -60,17 +59,15 @@ def prepare(config: dict[str, Any]) -> bool:
     folder = module.root / "prepared" if config["to"] is None else Path(config["to"]).expanduser()
     started = time.monotonic()
     with progress_bar("images") as on_progress:
-        result = prepare_images(
-            people, folder, workers=config["workers"], most_gb=config["most_gb"], on_progress=on_progress
-        )
+        result = prepare_images(people, folder, workers=config["workers"], on_progress=on_progress)
     print(
-        f"{folder}: {result.stored} of {result.images} images, {result.bytes / 1e6:.1f} MB (their files: "
-        f"{result.file_bytes / 1e6:.1f} MB); {time.monotonic() - started:.1f} s"
+        f"{folder}: {result.images - len(result.bad)} of {result.images} images, {result.bytes / 1e6:.1f} MB; "
+        f"{time.monotonic() - started:.1f} s"
     )
-    print("\n".join(result.remarks), end="\n" if result.remarks else "")
+    print(*result.remarks, sep="\n", end="\n" if result.remarks else "")
     if result.bad:
         print(f"{len(result.bad)} images cannot be read; data.on_bad_image=skip trains without them. The first:")
-        print("\n".join(list(result.bad.values())[:5]))
+        print(*list(result.bad.values())[:5], sep="\n")
     command = shell_command("python", "src/train.py", "...", **{"data.prepared": folder})
     print(f"to train with it    {command}")
     return not result.bad

@@ -100,31 +100,22 @@ def test_the_smallest_and_the_widest_pictures_are_read(tmp_path):
         assert read_photo(path).shape == read(path, height, width).shape == (height, width, 3)
 
 
-def test_of_an_animation_the_first_picture_is_taken(tmp_path):
-    first, second = (Image.fromarray(np.full((9, 9, 3), value, dtype=np.uint8)) for value in (10, 200))
-    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
-    assert abs(int(read_photo(tmp_path / "a.gif").mean()) - 10) < 3
-
-
 # --- What is refused ---
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+@pytest.mark.parametrize("share", [0.3, 0.99])
 @pytest.mark.parametrize("progressive", [0, 1])
 def test_a_cut_off_jpeg_is_refused(tmp_path, picture, share, progressive):
     data = encode(picture, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, progressive)
     path = written(tmp_path, "cut.jpg", data[: int(share * len(data))])
     assert "cut off after" in refusal(path)
     assert "cut off" in refusal(path, read_photo)
-    path.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
-    assert "cut off" in refusal(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tiff"])
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_other_cut_off_images_are_refused(tmp_path, suffix, share):
+def test_other_cut_off_images_are_refused(tmp_path, suffix):
     data = encode(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8), suffix)
-    path = written(tmp_path, f"cut{suffix}", data[: int(share * len(data))])
+    path = written(tmp_path, f"cut{suffix}", data[: int(0.9 * len(data))])
     assert "cut off" in refusal(path)
     refusal(path, read_photo)
 
@@ -137,11 +128,6 @@ def test_a_preview_image_makes_no_cut_off_jpeg_whole(tmp_path, picture):
     for end in (len(data) - 50, 2 + 4 + 6 + len(preview)):
         path.write_bytes(data[:end])
         assert "cut off" in refusal(path)
-
-
-@pytest.mark.parametrize("trailing", [b"\0" * 300, b"\r\n", b"some camera's own data" * 20])
-def test_bytes_after_the_end_of_a_jpeg_are_harmless(tmp_path, picture, trailing):
-    assert read(written(tmp_path, "trailing.jpg", encode(picture) + trailing)).shape == (HEIGHT, WIDTH, 3)
 
 
 def test_what_makes_a_jpeg_complete(picture, shared_folder):
@@ -163,29 +149,22 @@ def test_what_makes_a_jpeg_complete(picture, shared_folder):
     ("data", "expected"),
     [
         (b"", "the image file is empty"),
-        (b"<!DOCTYPE html><html>404</html>", "holds a web page or XML, not an image"),
-        (b"\n <html>404</html>", "holds a web page or XML, not an image"),
-        (b"version https://git-lfs.github.com/spec/v1", "no image that OpenCV can decode"),
+        (b"<!DOCTYPE html><html>404</html>", "no image that OpenCV can decode"),
         (b"GIF89a", "no image that OpenCV can decode"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF", "the JPEG is cut off"),
-        (b"P7\nWIDTH 30000\nHEIGHT 30000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n\0", "no image that OpenCV can"),
+        (None, "no such image file"),
     ],
 )
 def test_a_file_that_is_no_image_is_named_with_the_reason(tmp_path, data, expected):
-    path = written(tmp_path, "a.jpg", data)
+    path = tmp_path / "a.jpg" if data is None else written(tmp_path, "a.jpg", data)
     assert expected in refusal(path)
     assert expected in refusal(path, read_photo)
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    assert "no such image file; check the image folder" in refusal(tmp_path / "none.jpg")
     assert "cannot be read (Is a directory)" in refusal(tmp_path)
 
 
 def test_an_image_of_another_size_than_annotated_is_refused(tmp_path, picture):
     path = written(tmp_path, "a.jpg", encode(picture))
     assert re.search(r"is 48x64 pixels \(height x width\), .* says 48x65", refusal(path, width=65))
-    assert "without EXIF rotation" in refusal(path, height=WIDTH, width=HEIGHT)
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
@@ -224,16 +203,7 @@ def test_every_orientation_of_every_format_is_read_and_turned_as_pillow_does(pic
 
 
 @pytest.mark.parametrize(
-    ("order", "kind", "value", "expected"),
-    [
-        ("<", 3, 6, 6),
-        (">", 3, 6, 6),
-        ("<", 4, 6, 6),
-        (">", 4, 6, 6),
-        ("<", 3, 0, 1),
-        ("<", 3, 9, 1),
-        ("<", 3, 60000, 1),
-    ],
+    ("order", "kind", "value", "expected"), [("<", 3, 6, 6), (">", 3, 6, 6), ("<", 4, 6, 6), ("<", 3, 9, 1)]
 )
 def test_either_byte_order_is_read_behind_other_segments(picture, order, kind, value, expected):
     jpeg = with_segment(encode(picture), 0xE1, b"Exif\0\0" + tiff_directory(order, kind, value))
@@ -250,7 +220,7 @@ def test_a_tiff_is_turned_by_its_decoder_and_not_once_more(picture):
     assert exif_orientation(with_exif(picture, 6, "TIFF")) == 1
 
 
-@pytest.mark.parametrize("orientation", [1, 2, 6, 7])
+@pytest.mark.parametrize("orientation", [1, 2, 6])
 def test_a_photo_is_turned_upright_as_its_exif_says_and_a_training_image_is_not(tmp_path, picture, orientation):
     path = written(tmp_path, "a.jpg", with_exif(picture, orientation, "JPEG", quality=100, subsampling=0))
     stored = read(path)
@@ -313,7 +283,7 @@ def test_turned_pictures_of_which_nothing_is_stated_are_read_as_stored_with_a_wo
     people = tiny_coco.read()
     with pytest.warns(UserWarning, match="EXIF"):
         assert_same(crops_of(people, skeleton), expected)
-    assert ["3 pictures" in line for line in prepare_images(people, tiny_coco.folder / "p").remarks] == [True]
+    assert "3 pictures" in prepare_images(people, tiny_coco.folder / "p").remarks[0]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -350,7 +320,7 @@ def deep(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("bits", [8, 12])
 @pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm", ".jp2"])
 def test_a_part_of_sixteen_bits_is_read_by_what_it_uses(tmp_path, bits, suffix):
     path = deep(tmp_path / f"a{suffix}", EIGHT.astype(np.uint16) << (bits - 8))
@@ -358,7 +328,7 @@ def test_a_part_of_sixteen_bits_is_read_by_what_it_uses(tmp_path, bits, suffix):
     allowed = 1 if suffix == ".jp2" else 0  # it is not lossless
     np.testing.assert_allclose(photo.pixels.astype(int), np.repeat(EIGHT[..., None], 3, axis=2), rtol=0, atol=allowed)
     np.testing.assert_array_equal(read(path), photo.pixels)
-    assert (photo.bits, photo.of_bits, photo.remarks) == (bits, 16, ("few bits",))
+    assert photo.remarks == ("few bits",)
 
 
 @pytest.mark.parametrize("largest", [65535, 20000])
@@ -379,18 +349,14 @@ def test_neither_transparency_nor_black_counts_as_a_used_bit(tmp_path):
     assert (black.pixels.any(), black.remarks) == (False, ())
 
 
-@pytest.mark.parametrize("kind", [np.int16, np.int32, np.float32])
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
 def test_what_has_no_range_is_refused_and_not_guessed(tmp_path, kind):
     refusal(deep(tmp_path / "a.tiff", (EIGHT.astype(np.int64) - 100).astype(kind)), read_photo)
 
 
-def test_signed_numbers_without_a_sign_and_single_bits_are_read(tmp_path):
+def test_signed_numbers_without_a_sign_are_read(tmp_path):
     photo = decode_photo(deep(tmp_path / "a.tiff", EIGHT.astype(np.int16) << 4))
     np.testing.assert_array_equal(photo.pixels[..., 0], EIGHT)
-    assert (photo.bits, photo.of_bits) == (12, 15)
-    for suffix in (".png", ".tiff", ".pbm"):
-        Image.fromarray(EIGHT > 127).save(tmp_path / f"one{suffix}")
-        np.testing.assert_array_equal(read_photo(tmp_path / f"one{suffix}")[..., 0], np.where(EIGHT > 127, 255, 0))
 
 
 def test_a_pillow_picture_is_read_by_the_bits_that_it_uses():

@@ -51,8 +51,7 @@ def test_a_global_random_state_is_neither_used_nor_changed(crop):
 def test_each_effect_changes_a_copy_of_the_pixels(crop, effect):
     original = crop.copy()
     changed = only(effect)(crop, np.random.default_rng(0))
-    assert changed.shape == crop.shape
-    assert changed.dtype == np.uint8
+    assert (changed.shape, changed.dtype) == (crop.shape, np.uint8)
     assert not np.array_equal(changed, original)
     assert np.array_equal(crop, original)
 
@@ -85,22 +84,12 @@ def test_effects_are_drawn_independently_of_each_other(crop):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({"blur_probability": -0.1}, r"blur_probability=-0\.1"),
-        ({"gray_probability": float("nan")}, "gray_probability=nan"),
-        ({"hue_strength": 0.7}, r"hue_strength=0\.7"),
-        ({"color_strength": float("inf")}, "color_strength=inf"),
-        ({"compression_min_quality": 0}, "compression_min_quality=0"),
-        ({"dropout_max_areas": 0}, "dropout_max_areas=0"),
-        ({"dropout_max_size": 2}, "dropout_max_size=2"),
-        ({"noise_max_std": -1}, "noise_max_std=-1"),
-        ({"blur_max_sigma": 0}, "blur_max_sigma=0"),
-    ],
+    "argument", [{"blur_probability": -0.1}, {"hue_strength": 0.7}, {"dropout_max_size": 2}, {"noise_max_std": -1}]
 )
-def test_numbers_out_of_range_are_refused(arguments, expected):
-    with pytest.raises(InputError, match=expected):
-        PhotometricAugmentation(**arguments)
+def test_numbers_out_of_range_are_refused(argument):
+    ((name, value),) = argument.items()
+    with pytest.raises(InputError, match=f"{name}={value}"):
+        PhotometricAugmentation(**argument)
 
 
 def test_no_socket_is_opened_and_the_library_is_imported_only_when_used():

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.coco import PersonInstances
-from uniformer_pose.data.crop_dataset import TrainingCrops
+from uniformer_pose.data.crop_dataset import TrainingCrops, as_it_is
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import ImageSource
 from uniformer_pose.data.sampling import EpochSampler
-from uniformer_pose.data.workers import outlive_stop_signals, use_one_opencv_thread
+from uniformer_pose.data.workers import outlive_stop_signals, prepare_worker, workers_for
 from uniformer_pose.skeleton import load_skeleton
 
 # The long form, by hand: 100_000 people, 20 epochs.
@@ -53,10 +53,19 @@ def test_a_worker_outlives_everybodys_signals_but_not_its_parents():
 def test_a_worker_uses_one_opencv_thread():
     before = cv2.getNumThreads()
     try:
-        use_one_opencv_thread(0)
+        prepare_worker(0)
         assert cv2.getNumThreads() == 1
     finally:
         cv2.setNumThreads(before)
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "on_gpu", "expected"),
+    [(2, 1, False, 1), (64, 1, False, 16), (1, 1, True, 1), (16, 1, True, 15), (128, 8, True, 15), (256, 4, True, 16)],
+)
+def test_the_number_of_workers_goes_by_cores_and_processes(monkeypatch, cores, processes, on_gpu, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(cores)))
+    assert workers_for(processes, on_gpu=on_gpu) == expected
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -67,7 +76,7 @@ def test_an_unforeseen_error_names_the_file_and_the_annotation(tiny_coco, monkey
     monkeypatch.setattr("uniformer_pose.data.images.decode_image", no_room)
     dataset = TrainingCrops(ImageSource(tiny_coco.read()), tiny_coco.skeleton, CropSpec(64, 48))
     with pytest.raises(MemoryError, match="no room for the pixels") as raised:
-        list(DataLoader(dataset, sampler=[(2, 0)], num_workers=num_workers))
+        list(DataLoader(dataset, sampler=[(2, 0)], num_workers=num_workers, collate_fn=as_it_is))
     told = str(raised.value) if num_workers else "\n".join(raised.value.__notes__)  # a worker's error is text
     assert re.search(r"while reading .*000000000002\.jpg \(annotation 21 of people\.json\)", told)
 
@@ -111,7 +120,8 @@ def memory_after_each_epoch(dataset: TrainingCrops, epochs: int = EPOCHS) -> Ite
         batch_size=100,
         num_workers=1,
         persistent_workers=True,
-        worker_init_fn=use_one_opencv_thread,
+        worker_init_fn=prepare_worker,
+        collate_fn=as_it_is,
     )
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
@@ -123,19 +133,19 @@ def memory_after_each_epoch(dataset: TrainingCrops, epochs: int = EPOCHS) -> Ite
 class KeptCrops(TrainingCrops):
     """A data set with a leak: every crop it has made stays."""
 
-    def __getitem__(self, index_and_epoch):
-        sample = super().__getitem__(index_and_epoch)
-        self.__dict__.setdefault("kept", []).append(sample["crops"].copy())
-        return sample
+    def __getitems__(self, visits):
+        batch = super().__getitems__(visits)
+        self.__dict__.setdefault("kept", []).append(batch["crops"].clone())
+        return batch
 
 
 class CollectedCrops(TrainingCrops):
     """A data set whose every epoch has a full garbage collection, as a long training has some."""
 
-    def __getitem__(self, index_and_epoch):
-        if index_and_epoch[0] == 0:
+    def __getitems__(self, visits):
+        if 0 in dict(visits):
             gc.collect()
-        return super().__getitem__(index_and_epoch)
+        return super().__getitems__(visits)
 
 
 @pytest.mark.slow

@@ -21,27 +21,26 @@ from uniformer_pose.ranges import Count, NotNegative, Positive, Share
 from uniformer_pose.skeleton import Skeleton
 
 _STANDARD_NORMAL = NormalDist()
+_LOWEST_SHARE = _STANDARD_NORMAL.cdf(-1.0)
 
 
 @dataclass(frozen=True)
 class GeometricAugmentation:
     """Draws the crop of one visit to one person.
 
-    ``half_body_*``: with at least ``half_body_min_keypoints`` labelled keypoints, the crop shows only the
-    upper or the lower half: the extent of that half's labelled keypoints times ``half_body_padding``, about
-    their mean. The upper half is preferred with ``half_body_upper_probability``; a half needs
-    ``half_body_min_upper_keypoints`` or ``half_body_min_lower_keypoints`` labelled keypoints, otherwise the
-    other one is taken, or none. All keypoints stay labelled. A skeleton without halves is never halved.
+    ``half_body_*``: with at least ``half_body_min_keypoints`` labelled keypoints, the crop shows only the upper or the
+    lower half: the extent of that half's labelled keypoints times ``half_body_padding``, about their mean. The upper
+    half is preferred with ``half_body_upper_probability``; where a half has too few labelled keypoints
+    (``half_body_min_*``), the other one is taken, or none. All keypoints stay labelled.
 
-    ``shift_factor`` (of the box, per axis), ``scale_factor`` (about 1; below 1) and ``rotation_degrees`` are
-    the reach of the draw: none goes further, in either distribution.
+    ``shift_factor`` (of the box, per axis), ``scale_factor`` (about 1) and ``rotation_degrees`` are the reach of the
+    draw: none goes further, in either distribution.
 
     ``truncated_normal`` (the port): a standard normal truncated to [-1, 1], times the reach; the shift is a part
     of the padded box, and of the half-body box where one is shown. ``original``: shift uniform, a part of the box
     without padding, and none with half a body; scale a normal whose deviation is the reach, clipped to it, which
-    puts 32 % of the samples exactly at the two ends; rotation a normal of half the reach, clipped. Its other
-    numbers are in conf/augmentation/original.yaml. The original code drew the shift once per data set; here it is
-    drawn at each visit.
+    puts 32 % of the samples exactly at the two ends; rotation a normal of half the reach, clipped. The original code
+    drew the shift once per data set; here it is drawn at each visit.
 
     Raises InputError for a number out of its range.
     """
@@ -87,12 +86,8 @@ class GeometricAugmentation:
         shift_unit = 1.0 if original else spec.padding
         shown = spec
         if half_body < self.half_body_probability:
-            half_box = self._half_body_box(
-                keypoints_in_image,
-                visibility,
-                skeleton,
-                prefer_upper=upper_half < self.half_body_upper_probability,
-            )
+            prefer_upper = upper_half < self.half_body_upper_probability
+            half_box = self._half_body_box(keypoints_in_image, visibility, skeleton, prefer_upper=prefer_upper)
             if half_box is not None:
                 box, shown = half_box, replace(spec, padding=self.half_body_padding)
                 shift_unit = 0.0 if original else shown.padding
@@ -115,8 +110,7 @@ class GeometricAugmentation:
         """Shift in x and y, scale and rotation, each in [-1, 1] of its reach."""
         if self.distribution == "truncated_normal":
             # By the inverse of the cumulative distribution, so that the number of draws is fixed.
-            lowest = _STANDARD_NORMAL.cdf(-1.0)
-            shares = lowest + (1 - 2 * lowest) * rng.random(4)
+            shares = _LOWEST_SHARE + (1 - 2 * _LOWEST_SHARE) * rng.random(4)
             shift_x, shift_y, scale, rotation = (_STANDARD_NORMAL.inv_cdf(share) for share in shares.tolist())
         else:
             shift_x, shift_y = rng.uniform(-1.0, 1.0, size=2).tolist()
@@ -135,17 +129,14 @@ class GeometricAugmentation:
         labelled = np.asarray(visibility) > 0
         if labelled.sum() < self.half_body_min_keypoints:
             return None
-        upper, lower = skeleton.indices(skeleton.upper_body), skeleton.indices(skeleton.lower_body)
-        upper, lower = upper[labelled[upper]], lower[labelled[lower]]
-        upper_will_do = len(upper) >= self.half_body_min_upper_keypoints
-        lower_will_do = len(lower) >= self.half_body_min_lower_keypoints
-        if upper_will_do and (prefer_upper or not lower_will_do):
-            chosen = upper
-        elif lower_will_do:
-            chosen = lower
-        else:
+        halves = (
+            (skeleton.indices(skeleton.upper_body), self.half_body_min_upper_keypoints),
+            (skeleton.indices(skeleton.lower_body), self.half_body_min_lower_keypoints),
+        )
+        shown = [half[labelled[half]] for half, least in halves if labelled[half].sum() >= least]
+        if not shown:
             return None
-        points = np.asarray(keypoints_in_image, dtype=np.float64)[chosen]
+        points = np.asarray(keypoints_in_image, dtype=np.float64)[shown[0 if prefer_upper else -1]]
         size = np.ptp(points, axis=0)
         if size.max() < 1:
             return None  # all in one pixel: that shows no body

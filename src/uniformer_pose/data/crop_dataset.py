@@ -1,14 +1,15 @@
-"""Person instances to crops: one augmented person for training, all boxes of one image for evaluation.
+"""Person instances to crops: augmented people for training, all boxes of some images for evaluation.
 
-Crops stay uint8 (height, width, 3) RGB up to the device, where they are normalised: a quarter of the memory
-traffic of floats.
+Crops stay uint8 (height, width, 3) RGB up to the device, where they are normalised: a quarter of the memory traffic of
+floats. Both data sets make a whole batch at a time, each crop where the batch will have it, so a DataLoader needs no
+collation: ``collate_fn=as_it_is``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,11 @@ from uniformer_pose.skeleton import Skeleton
 
 # So many unusable images without a good one between them is a wrong folder, not a few broken downloads.
 _MOST_BAD_IMAGES_IN_A_ROW = 100
+_Batch = TypeVar("_Batch")
 
 
 class TrainingSample(TypedDict):
-    """One person; after collation each field has a batch axis in front.
+    """One person; in a batch, each field is a tensor with a batch axis in front.
 
     ``crops`` (height, width, 3) RGB. ``keypoints_in_crop`` (K, 2): x, y in crop pixels, also outside the
     crop, and without meaning where not labelled. ``visibility`` (K,): 0 not labelled, 1 labelled but hidden,
@@ -60,7 +62,7 @@ class EvaluationBatch(TypedDict):
 
 
 class TrainingCrops(Dataset[TrainingSample]):
-    """The augmented crop of one person, for an (index, epoch) pair as ``EpochSampler`` gives it.
+    """Augmented crops of people, for (index, epoch) pairs as ``EpochSampler`` gives them.
 
     A sample depends on ``seed``, epoch and index only: not on the worker that reads it, on the number of
     processes, or on what was read before. ``geometric`` None: upright crops of the padded boxes;
@@ -95,33 +97,41 @@ class TrainingCrops(Dataset[TrainingSample]):
         self.seed = seed
         self.geometric = geometric
         self.photometric = photometric
-        self._mirror_permutation = skeleton.mirror_permutation
+        self._mirrored = skeleton.mirror_permutation
 
     def __len__(self) -> int:
         return len(self.people)
 
     def __getitem__(self, index_and_epoch: tuple[int, int]) -> TrainingSample:
         """The sample of one visit; see ``TrainingSample`` for its fields."""
-        requested, epoch = index_and_epoch
-        index, geometry, crop, rng = self._first_good(requested, epoch)
+        return self._sample(*index_and_epoch, np.empty((self.spec.height, self.spec.width, 3), dtype=np.uint8))
+
+    def __getitems__(self, visits: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
+        """The samples of several visits, as a batch."""
+        crops = _batch_memory(len(visits), self.spec)
+        samples: list[Any] = [self._sample(*visit, crop) for visit, crop in zip(visits, crops.numpy(), strict=True)]
+        names = ("keypoints_in_crop", "visibility", "instance_index", "replaced")
+        others = {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
+        return {"crops": crops, **others}
+
+    def _sample(self, requested: int, epoch: int, crop: Pixels) -> TrainingSample:
+        """The sample of one visit, its pixels in the memory of ``crop``."""
+        index, geometry, rng = self._first_good(requested, epoch, crop)
         if self.photometric is not None:
-            with self.images.naming(index):
-                crop = self.photometric(crop, rng)
-        keypoints_in_crop = geometry.to_crop(self.people.keypoints_in_image[index])
+            crop[...] = self.photometric(crop, rng)
+        keypoints_in_crop = geometry.to_crop(self.people.keypoints_in_image[index]).astype(np.float32)
         visibility = self.people.visibility[index]
-        if geometry.mirrored:
-            keypoints_in_crop = keypoints_in_crop[self._mirror_permutation]
-            visibility = visibility[self._mirror_permutation]
+        order = self._mirrored if geometry.mirrored else slice(None)
         return {
             "crops": crop,
-            "keypoints_in_crop": keypoints_in_crop.astype(np.float32),
-            "visibility": visibility.copy(),
+            "keypoints_in_crop": keypoints_in_crop[order],
+            "visibility": visibility[order].copy(),
             "instance_index": np.int64(index),
             "replaced": np.uint8(index != requested),
         }
 
-    def _first_good(self, requested: int, epoch: int) -> tuple[int, CropGeometry, Pixels, np.random.Generator]:
-        """The requested person, or the next one of another image that can be read; and its crop."""
+    def _first_good(self, requested: int, epoch: int, crop: Pixels) -> tuple[int, CropGeometry, np.random.Generator]:
+        """The requested person, or the next one of another image that can be read; it is put into ``crop``."""
         bad_images: dict[int, SkippedImage] = {}
         for step in range(len(self)):
             index = (requested + step) % len(self)
@@ -131,11 +141,13 @@ class TrainingCrops(Dataset[TrainingSample]):
             rng = np.random.default_rng([self.seed, epoch, requested])
             geometry = self._geometry(index, rng)
             try:
-                return index, geometry, self.images.crop(index, geometry), rng
+                self.images.crop(index, geometry, into=crop)
             except SkippedImage as problem:
                 bad_images[image_index] = problem
                 if len(bad_images) == _MOST_BAD_IMAGES_IN_A_ROW:
                     break
+            else:
+                return index, geometry, rng
         first = next(iter(bad_images.values()))
         raise InputError(f"{len(bad_images)} images in a row cannot be used, the first: {first}") from first
 
@@ -151,8 +163,6 @@ class EvaluationImages(Dataset[EvaluationBatch]):
     """All upright crops of some images, each of which is decoded once; for image indices as ``pack_images`` gives them.
 
     Images that ``images`` skips have no crops and are named in ``unreadable_images``.
-
-    A DataLoader asks for a whole batch at a time, which needs no further collation: ``collate_fn=as_it_is``.
     """
 
     def __init__(self, images: ImageSource, spec: CropSpec) -> None:
@@ -171,12 +181,8 @@ class EvaluationImages(Dataset[EvaluationBatch]):
 
     def __getitems__(self, image_indices: Sequence[int]) -> EvaluationBatch:
         """The boxes of several images; of none, an empty batch."""
-        for image_index in image_indices:
-            if not 0 <= image_index < len(self):
-                raise IndexError(f"image {image_index} of {len(self)}")
         of_image = [self._by_image[self._starts[image] : self._starts[image + 1]] for image in image_indices]
         crops = _batch_memory(sum(map(len, of_image)), self._crops.spec)
-        # Every crop is made where the batch will have it; that copies nothing afterwards.
         places = crops.numpy()
         kept: list[npt.NDArray[np.intp]] = [np.zeros(0, dtype=np.intp)]
         unreadable: list[int] = []
@@ -200,8 +206,8 @@ class EvaluationImages(Dataset[EvaluationBatch]):
         }
 
 
-def as_it_is(batch: EvaluationBatch) -> EvaluationBatch:
-    """What ``EvaluationImages`` gives a DataLoader is a batch already. A ``collate_fn``."""
+def as_it_is(batch: _Batch) -> _Batch:
+    """What the data sets give a DataLoader is a batch already. A ``collate_fn``."""
     return batch
 
 

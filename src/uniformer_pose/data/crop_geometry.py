@@ -56,6 +56,12 @@ class CropSpec:
         """(width, height) of a crop in the convention's unit: pixels, or pixels minus one."""
         return np.array([self.width, self.height], dtype=np.float64) - (1.0 if self.unbiased else 0.0)
 
+    @cached_property
+    def corners(self) -> FloatArray:
+        """(4, 2) centres of the pixels in a crop's corners, in crop pixels."""
+        right, bottom = self.width - 1, self.height - 1
+        return np.array([[0, 0], [right, 0], [right, bottom], [0, bottom]], dtype=np.float64)
+
     def around(self, boxes_xywh: npt.ArrayLike) -> CropGeometry:
         """The upright crops around (..., 4) boxes: padded, the shorter side grown to the crop's aspect ratio.
 
@@ -68,7 +74,7 @@ class CropSpec:
         padded = boxes[..., 2:] * self.padding
         aspect_ratio = np.array([self.width / self.height, 1.0])
         extent = np.maximum(padded, padded[..., ::-1] * aspect_ratio / aspect_ratio[::-1])
-        if not (np.isfinite(center).all() and np.isfinite(extent).all() and (boxes[..., 2:] > 0).all()):
+        if not (np.isfinite(center + extent).all() and (boxes[..., 2:] > 0).all()):
             raise _degenerate(boxes.reshape(-1, 4))
         return CropGeometry(self, center, extent)
 
@@ -80,20 +86,16 @@ class CropGeometry:
     A point in the image goes to the crop by: mirror (if ``mirrored``), turn, scale; all three about the
     centre, which lands in the middle of the crop. Pixel centres have whole-number coordinates in both frames.
 
-    ``center`` (..., 2): x, y of the regions that the crops show, in image pixels of the image as it is (not
-    mirrored). ``extent`` (..., 2): width, height of those regions before turning, in image pixels: the padded
-    boxes, already of the crop's aspect ratio. ``rotation_degrees`` and ``mirrored`` hold for all of the crops.
+    ``center`` (..., 2): x, y of the regions that the crops show, in pixels of the image as it is (not mirrored).
+    ``extent`` (..., 2): width, height of those regions before turning, in image pixels. ``rotation_degrees`` and
+    ``mirrored`` hold for all of the crops.
 
-    ``rotation_degrees``: MMPose's value. Its two warps turn opposite ways: seen in the crop (y down), a
-    positive angle turns the person counter-clockwise in the plain convention and clockwise in the unbiased
-    one.
+    ``rotation_degrees``: MMPose's value. Its two warps turn opposite ways: seen in the crop (y down), a positive
+    angle turns the person counter-clockwise in the plain convention and clockwise in the unbiased one.
 
-    ``mirrored``: the crop shows the mirrored person, which is: mirror the image about ``W - 1`` (column ``x``
-    becomes ``W - 1 - x``), mirror the centre likewise, then turn and scale. The image's width cancels out of
-    that. Without rotation, a point at ``x`` of the plain crop lies at ``(width - 1) - x`` of an unbiased
-    mirrored crop, which is exactly ``crop[:, ::-1]``; in the plain convention it lies at ``width - x``, one
-    crop pixel further right than in ``crop[:, ::-1]``. Left and right keypoints are not swapped here: that is
-    the skeleton's business.
+    ``mirrored``: the image is mirrored first, column ``x`` becoming ``W - 1 - x``; its width cancels out. Without
+    rotation that is ``crop[:, ::-1]`` in the unbiased convention, and lies one crop pixel further right in the plain
+    one. Left and right keypoints are not swapped here: that is the skeleton's business.
     """
 
     spec: CropSpec

@@ -29,7 +29,7 @@ from uniformer_pose.data.images import BadImagePolicy, ImageSource
 from uniformer_pose.data.photometric import PhotometricAugmentation
 from uniformer_pose.data.prepared import PreparedImages
 from uniformer_pose.data.sampling import EpochSampler, pack_images
-from uniformer_pose.data.workers import prepare_worker
+from uniformer_pose.data.workers import prepare_worker, workers_for
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
@@ -38,6 +38,7 @@ from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 # Of the arguments, for who makes the object without a config.
 _CHECKED = {"mean", "std", "box_padding", "batch_size", "eval_batch_size", "num_workers", "on_bad_image", "max_images"}
+_MANY_MISSED = 0.2
 
 
 class PersonCrops(pl.LightningDataModule):
@@ -46,13 +47,9 @@ class PersonCrops(pl.LightningDataModule):
     All paths but ``skeleton``'s lie below ``root``. ``val_boxes`` is ``"gt"`` for ground-truth boxes, or a file of
     detector boxes (below root, or a path that exists as it stands). The ``test_`` arguments name images without ground
     truth, None where there are none; ``evaluation_arguments`` puts them in the place of ``val_``. ``codec`` owns the
-    crop's size and convention.
-    ``prepared`` is a folder that ``src/prepare.py`` has written, from which the training images are read; None reads
-    the image files. ``categories``: names or ids of those whose annotations and detections count, as one class; None:
-    all with the skeleton's keypoints (``counted_categories``). ``area``: what evaluation judges errors by, the
-    annotated areas, or (``box``) 0.53 of the annotated box. ``image_orientation``: what coordinates on pictures that
-    EXIF turns refer to, None for what the annotation files say. ``worker_timeout``: seconds after which a training that
-    gets no batch ends, 0 for never. ``if_missing`` is what an error message tells a user who does not have the data.
+    crop's size and convention. ``prepared`` is a folder that ``src/prepare.py`` has written, which the training images
+    are read from; None reads the image files. ``if_missing`` tells a user who does not have the data what to do. The
+    other arguments are those of conf/data/_people.yaml, explained there.
 
     A training batch: ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K) in
     0, 1, 2, ``instance_index`` (B,) into ``train_people``. An evaluation batch holds all boxes of some images:
@@ -84,7 +81,8 @@ class PersonCrops(pl.LightningDataModule):
         box_padding: Positive = 1.25,
         batch_size: Count = 32,
         eval_batch_size: Count = 64,
-        num_workers: CountOrNone = 4,
+        num_workers: CountOrNone | Literal["auto"] = "auto",
+        prefetch: Count = 2,
         on_bad_image: BadImagePolicy = "error",
         max_images: Count | None = None,
         categories: list[str | int] | None = None,
@@ -111,7 +109,7 @@ class PersonCrops(pl.LightningDataModule):
         self.mean, self.std = tuple(mean), tuple(std)
         self.box_padding = box_padding
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers = num_workers
+        self._num_workers, self.prefetch = num_workers, prefetch
         self.on_bad_image = on_bad_image
         self.max_images = max_images
         self.categories, self.area = categories, area
@@ -127,6 +125,13 @@ class PersonCrops(pl.LightningDataModule):
     def crop_spec(self) -> CropSpec:
         """The crops that batches hold."""
         return CropSpec(self.codec.height, self.codec.width, self.box_padding, self.codec.unbiased)
+
+    @property
+    def num_workers(self) -> int:
+        """Worker processes of each loader; see ``workers_for``."""
+        if self._num_workers != "auto":
+            return self._num_workers
+        return workers_for(getattr(self.trainer, "num_devices", 1), on_gpu=torch.accelerator.is_available())
 
     @property
     def val_annotation_file(self) -> Path:
@@ -151,7 +156,9 @@ class PersonCrops(pl.LightningDataModule):
         What evaluation would refuse of its ground truth ends a training here, before the first step.
         """
         if stage == "fit" and self.train_people is None:
-            self._warn_of_lone_sides()
+            lone_sides = self.skeleton.sides_without_partner()
+            if lone_sides is not None and self.geometric is not None and self.geometric.flip_probability > 0:
+                rank_zero_warn(lone_sides)
             self.train_people = self.read_train_people()
             rank_zero_info(self.train_people.summary())  # what was left out, and why
             if self.prepared is not None:
@@ -214,20 +221,12 @@ class PersonCrops(pl.LightningDataModule):
                 "people with labelled keypoints (num_keypoints above 0) that are no crowd"
             )
         missed = ~np.isin(truth.image_ids[truth.is_scored], people.image_ids)
-        if missed.mean() > 0.2:
+        if missed.mean() > _MANY_MISSED:
             rank_zero_warn(
                 f"{int(missed.sum())} of {len(missed)} people to score are in images without a box in "
                 f"{people.source_file}, so they count as missed; is it made for {file.name}?"
             )
         return truth
-
-    def _warn_of_lone_sides(self) -> None:
-        """Only where something is mirrored: crops for training, or those of the flip test."""
-        protocol = getattr(getattr(self.trainer, "lightning_module", None), "protocol", None)
-        mirrored = self.geometric is not None and self.geometric.flip_probability > 0
-        sentence = self.skeleton.sides_without_partner()
-        if sentence is not None and (mirrored or getattr(protocol, "flip_test", False)):
-            rank_zero_warn(sentence)
 
     def _existing(self, relative: str) -> Path:
         path = self.root / relative
@@ -261,15 +260,17 @@ class PersonCrops(pl.LightningDataModule):
         dataset = EvaluationImages(ImageSource(people, on_bad_image=self.on_bad_image), self.crop_spec)
         # Lightning lets a process without a batch skip the evaluation, and the others wait for it for ever: an empty
         # batch keeps it with them.
-        return self._loader(dataset, batch_sampler=batches or [[]], collate_fn=as_it_is)
+        return self._loader(dataset, batch_sampler=batches or [[]])
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         workers: dict[str, Any] = {}
         if self.num_workers > 0:
-            workers = {"persistent_workers": True, "timeout": self.worker_timeout, "worker_init_fn": prepare_worker}
+            workers = {"persistent_workers": True, "prefetch_factor": self.prefetch, "timeout": self.worker_timeout}
         return DataLoader(
             dataset,
             num_workers=self.num_workers,
+            collate_fn=as_it_is,
+            worker_init_fn=prepare_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.seed),  # else iterating would draw from the global generator
             **workers,
@@ -338,14 +339,10 @@ def evaluation_arguments(
             )
     if split == "test" and boxes == "gt":
         raise InputError("boxes=gt: the test set's ground truth is not public; give boxes=detector or boxes=<file>")
-    if boxes == "detector" and own == "gt":
-        raise InputError(
-            f"boxes=detector: the data names no detector boxes for split={split}; give boxes=<file of detections>"
-        )
-    changed["val_boxes"] = own if boxes in (None, "detector") else boxes
-    if changed["val_boxes"] is None:
-        raise InputError(f"split={split}: the data names no boxes for it; give boxes=<file of detections>")
-    return changed
+    chosen = own if boxes in (None, "detector") else boxes
+    if chosen is None or (boxes == "detector" and own == "gt"):
+        raise InputError(f"split={split}: the data names no detector boxes for it; give boxes=<file of detections>")
+    return changed | {"val_boxes": chosen}
 
 
 def _read(people: PersonInstances | None) -> PersonInstances:

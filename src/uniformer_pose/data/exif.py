@@ -38,9 +38,12 @@ def exif_orientation(data: Bytes) -> int:
 
     1 also where there is no EXIF, a damaged one, or one that gives another number.
     """
-    exif = Image.Exif()
     try:
-        exif.load(_exif_of_jpeg(data) if data[:2] == JPEG_START else _exif_of_another(data))
+        content = _exif_of_jpeg(data) if data[:2] == JPEG_START else _exif_of_another(data)
+        if not content:
+            return 1
+        exif = Image.Exif()
+        exif.load(content)
         value = exif.get(_ORIENTATION_TAG)
     except Exception:  # whatever a damaged header leads Pillow into: there is no list of it
         return 1

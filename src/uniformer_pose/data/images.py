@@ -1,8 +1,7 @@
 """Image files to pixels, and the images of a data set to crops.
 
 One reader decodes, turns, checks the size and makes 8 bits of any depth. Whether pictures are turned as their EXIF says
-is a property of the data (``PersonInstances.image_orientation``); every part of the program that reads pictures of a
-data set reads them here, in the frame of its coordinates.
+is a property of the data (``PersonInstances.image_orientation``).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,16 +41,10 @@ _JPEG_END = b"\xff\xd9"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedImage:
-    """One picture: ``pixels`` (height, width, 3) RGB, 0 to 255; ``exif`` its EXIF orientation, 1 to 8.
-
-    ``bits``: how many of its ``of_bits`` a deeper picture uses, which are those that became 8; both 8 for others.
-    ``remarks``: what a user should hear of, see ``remark_line``.
-    """
+    """``pixels`` (height, width, 3) RGB, 0 to 255; ``exif`` orientation, 1 to 8; ``remarks``: see ``remark_line``."""
 
     pixels: Pixels
     exif: int = 1
-    bits: int = 8
-    of_bits: int = 8
     remarks: tuple[Remark, ...] = ()
 
 
@@ -77,8 +69,6 @@ class ImageSource:
     ) -> None:
         import torch  # reading a photo does not need it
 
-        if on_bad_image not in ("error", "skip"):
-            raise InputError(f"on_bad_image {on_bad_image!r}: choose error or skip")
         self.people = people
         self.prepared = prepared
         self.on_bad_image = on_bad_image
@@ -88,21 +78,15 @@ class ImageSource:
 
     def crop(self, index: int, geometry: CropGeometry, *, into: Pixels | None = None) -> Pixels:
         """The crops that ``geometry`` takes of the image of person ``index``; see ``CropGeometry.crop``."""
-        with self.naming(index):
-            image_index = int(self.people.image_of_instance[index])
+        image_index = int(self.people.image_of_instance[index])
+        try:
             pixels = None if self.prepared is None else self.prepared.pixels(image_index, geometry)
             return geometry.crop(self._file(image_index) if pixels is None else pixels, into=into)
-
-    @contextlib.contextmanager
-    def naming(self, index: int) -> Iterator[None]:
-        """Errors from inside say which person was in hand: an InputError in its line, any other in a note."""
-        try:
-            yield
         except InputError as error:
             kind = SkippedImage if self.on_bad_image == "skip" else InputError
             raise kind(f"{error} ({self.people.describe(index)})") from error
         except Exception as error:
-            file = self.people.image_folder / str(self.people.file_names[self.people.image_of_instance[index]])
+            file = self.people.image_folder / str(self.people.file_names[image_index])
             error.add_note(f"while reading {file} ({self.people.describe(index)})")
             raise
 
@@ -124,8 +108,7 @@ def read_image_of(people: PersonInstances, image_index: int, *, links_are_follow
     name = people.image_folder / str(people.file_names[image_index])
     path = name if links_are_followed else people.image_path(image_index)
     height, width = int(people.image_heights[image_index]), int(people.image_widths[image_index])
-    data = read_file(path)
-    return decode_image(path, data, height=height, width=width, orientation=people.image_orientation)
+    return decode_image(path, read_file(path), height=height, width=width, orientation=people.image_orientation)
 
 
 def decode_image(
@@ -146,18 +129,26 @@ def decode_image(
     pictures become three channels of 8 bits; of a deeper one, the bits that it uses.
 
     Raises InputError, naming the path, if there is no whole image, if its size is another one (naming ``option`` where
-    only the displayed picture has that size), or if it has negative pixels. Not noticed: a JPEG damaged in its middle
+    only the other orientation has that size), or if it has negative pixels. Not noticed: a JPEG damaged in its middle
     with its end intact, which common decoders accept too.
     """
-    pixels, bits, of_bits = _stored(path, data)
+    pixels, few_bits = _stored(path, data)
     exif = exif_orientation(data)
-    if (orientation or assumed) == "displayed":
+    read_as = orientation or assumed
+    if read_as == "displayed":
         pixels = turned(pixels, exif)
     if height is not None and width is not None and pixels.shape[:2] != (height, width):
-        raise InputError(f"{path}: {_other_size(pixels, height, width, exif, orientation or assumed, option)}")
-    remarks: list[Remark] = ["turned"] if exif != 1 and orientation is None else []
-    remarks += ["few bits"] if bits != of_bits else []
-    return DecodedImage(pixels, exif, bits, of_bits, tuple(remarks))
+        hint = "use the images that were annotated"
+        if pixels.shape[1::-1] == (height, width) and exif in TURNED_BY_A_QUARTER:
+            hint = f"its EXIF turns it by a quarter: set {option}={_other(read_as)}"
+        raise InputError(
+            f"{path}: the image is {pixels.shape[0]}x{pixels.shape[1]} pixels (height x width), the annotation file "
+            f"says {height}x{width}; {hint}"
+        )
+    if exif == 1 and not few_bits:
+        return DecodedImage(pixels)
+    is_so = {"turned": exif != 1 and orientation is None, "few bits": few_bits}
+    return DecodedImage(pixels, exif, tuple(kind for kind in _REMARKS if is_so[kind]))
 
 
 def read_photo(path: str | Path, *, most_pixels: int = MOST_PIXELS) -> Pixels:
@@ -176,8 +167,8 @@ def decode_photo(
 ) -> DecodedImage:
     """A person's own picture, upright as its EXIF orientation says unless told otherwise; see ``decode_image``.
 
-    Any colour type becomes three channels of 8 bits, transparency is dropped, and of an animation the first picture is
-    taken. Raises InputError also for more than ``most_pixels``, before they are decoded.
+    Of an animation the first picture is taken. Raises InputError also for more than ``most_pixels``, before they are
+    decoded.
     """
     path = Path(path)
     data = read_file(path)
@@ -186,15 +177,8 @@ def decode_photo(
         raise _not_decoded(path, data)
     if pixels > most_pixels:
         raise InputError(f"{path}: more than the {most_pixels} pixels that are read; make it smaller first")
-    return decode_image(
-        path,
-        data,
-        height=height,
-        width=width,
-        orientation=orientation,
-        assumed=assumed,
-        option="image_orientation",  # of src/predict.py
-    )
+    option = "image_orientation"  # of src/predict.py
+    return decode_image(path, data, height=height, width=width, orientation=orientation, assumed=assumed, option=option)
 
 
 def remark_line(
@@ -216,29 +200,28 @@ def remark_line(
     )
 
 
-def eight_bits(pixels: npt.NDArray[Any]) -> tuple[Pixels, int, int]:
-    """Pixels of whole numbers as 8 bits; how many bits the largest of them needs (8, 10, 12, 14, all), and of how many.
+def eight_bits(pixels: npt.NDArray[Any]) -> tuple[Pixels, bool]:
+    """Pixels of whole numbers as 8 bits, and whether they used a part of their bits only (8, 10, 12, 14 of 16).
 
     A sensor of 12 bits fills a file of 16 to a sixteenth: taken as 16 bits it would be nearly black. A picture that
     uses the whole range stays as it is. Raises InputError for negative numbers and for fractions.
     """
     if pixels.dtype == np.uint8:
-        return pixels, 8, 8
+        return pixels, False
     if pixels.dtype.kind not in "iu" or pixels.min(initial=0) < 0:
         raise InputError("has negative or fractional pixels; convert it to 8 bits")
     of_bits = 8 * pixels.dtype.itemsize - (pixels.dtype.kind == "i")
     largest = int(pixels.max(initial=0))
     bits = next(bits for bits in (8, 10, 12, 14, 16, 24, of_bits) if bits <= of_bits and largest < 1 << bits)
-    return (pixels >> (bits - 8)).astype(np.uint8), bits, of_bits if largest else bits
+    return (pixels >> (bits - 8)).astype(np.uint8), largest > 0 and bits != of_bits
 
 
 def is_complete_jpeg(data: bytes | bytearray) -> bool:
     """Whether a JPEG has its end marker after the start of its picture data.
 
-    Decoders differ on cut-off files: OpenCV fills the missing rows with grey from a file, Pillow raises. The
-    end marker cannot stand inside picture data (a 0xFF byte there is followed by 0x00 or a restart marker),
-    so finding one is proof that the data came to their end; trailing bytes after it are common and harmless.
-    An embedded preview image has an end marker of its own, hence the look behind the header's segments.
+    Decoders differ on cut-off files: OpenCV fills the missing rows with grey, Pillow raises. The end marker cannot
+    stand inside picture data, so finding one proves that the data came to their end; trailing bytes are common and
+    harmless. An embedded preview image has an end marker of its own, hence the look behind the header's segments.
     """
     if data.endswith(_JPEG_END):
         return True
@@ -249,13 +232,10 @@ def read_file(path: Path) -> bytes:
     """The bytes of an image file; InputError that names it where it cannot be read."""
     try:
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such image file; check the image folder, or remove the image from the annotation file"
-        ) from error
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); check the file and its permissions") from error
+        missing = isinstance(error, FileNotFoundError)
+        reason = "no such image file" if missing else f"cannot be read ({error.strerror or type(error).__name__})"
+        raise InputError(f"{path}: {reason}; check the image folder and its permissions") from error
 
 
 def _warn(line: str) -> None:
@@ -268,24 +248,10 @@ def _other(orientation: ImageOrientation) -> ImageOrientation:
     return "stored" if orientation == "displayed" else "displayed"
 
 
-def _other_size(pixels: Pixels, height: int, width: int, exif: int, read_as: ImageOrientation, option: str) -> str:
-    found_height, found_width = pixels.shape[:2]
-    hint = "use the images that were annotated"
-    if (found_width, found_height) == (height, width):
-        hint = "annotate the stored pixels, without EXIF rotation"
-        if exif in TURNED_BY_A_QUARTER:
-            other = _other(read_as)
-            hint = f"its EXIF turns it by a quarter: as {other} it has that size; set {option}={other}"
-    return (
-        f"the image is {found_height}x{found_width} pixels (height x width), the annotation file says "
-        f"{height}x{width}; {hint}"
-    )
-
-
-def _stored(path: str | Path, data: bytes | bytearray) -> tuple[Pixels, int, int]:
-    """The pixels as they lie in the file, how many bits of them were used, and of how many."""
+def _stored(path: str | Path, data: bytes | bytearray) -> tuple[Pixels, bool]:
+    """The pixels as they lie in the file, and whether they used a part of their bits only."""
     image = None
-    deep = _may_be_deep(data)
+    deep = data.startswith(_DEEP_STARTS) or (data.startswith(b"\x89PNG") and data[_PNG_BIT_DEPTH:][:1] == b"\x10")
     # Not RGB with more than 8 bits: OpenCV 5.0 makes noise of a TIFF of 16 bits then.
     colour = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if deep else cv2.IMREAD_COLOR_RGB
     if data and (not data.startswith(JPEG_START) or is_complete_jpeg(data)):
@@ -294,19 +260,12 @@ def _stored(path: str | Path, data: bytes | bytearray) -> tuple[Pixels, int, int
     if image is None:
         raise _not_decoded(path, data)
     if not deep:
-        return np.asarray(image, dtype=np.uint8), 8, 8
+        return np.asarray(image, dtype=np.uint8), False
     try:
-        pixels, bits, of_bits = eight_bits(np.asarray(image))
+        pixels, few_bits = eight_bits(np.asarray(image))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return np.ascontiguousarray(pixels[..., ::-1]), bits, of_bits
-
-
-def _may_be_deep(data: bytes | bytearray) -> bool:
-    """Whether the file may hold more than 8 bits a channel without saying how many of them are used."""
-    if data.startswith(b"\x89PNG"):
-        return len(data) > _PNG_BIT_DEPTH and data[_PNG_BIT_DEPTH] == 16
-    return data.startswith(_DEEP_STARTS)
+    return np.ascontiguousarray(pixels[..., ::-1]), few_bits
 
 
 def _not_decoded(path: str | Path, data: bytes | bytearray) -> InputError:
@@ -315,8 +274,6 @@ def _not_decoded(path: str | Path, data: bytes | bytearray) -> InputError:
         return InputError(f"{path}: the image file is empty; fetch it again")
     if data.startswith(JPEG_START) and not is_complete_jpeg(data):
         return InputError(f"{path}: the JPEG is cut off after {len(data)} bytes; fetch it again")
-    if data.lstrip()[:1] == b"<":
-        return InputError(f"{path}: holds a web page or XML, not an image; fetch the image itself")
     return InputError(f"{path}: no image that OpenCV can decode, or one that is cut off; fetch or convert it again")
 
 

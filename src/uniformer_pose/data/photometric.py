@@ -25,16 +25,13 @@ from uniformer_pose.ranges import Share
 class PhotometricAugmentation:
     """Changes the looks of one crop; each effect is applied with its own probability, in the order below.
 
-    ``color``: brightness, contrast and saturation are multiplied by a factor within ``1 -+ color_strength``,
-    the hue turns by at most ``hue_strength`` of the colour circle (0 to 0.5). ``gray``: colours are removed.
-    ``contrast_equalization``: CLAHE, local equalisation of the brightness. ``blur``: Gaussian, with a
-    deviation of up to ``blur_max_sigma`` crop pixels. ``noise``: Gaussian, with a deviation of up to
-    ``noise_max_std`` of the full brightness. ``compression``: JPEG of a quality from
-    ``compression_min_quality`` (1 to 100) to 95. ``dropout``: one to ``dropout_max_areas`` rectangles, each
-    of up to ``dropout_max_size`` of the crop's height and width, are painted black; keypoints under them stay
-    labelled, to be inferred from their surroundings.
+    ``color``: brightness, contrast and saturation are multiplied by a factor within ``1 -+ color_strength``, the hue
+    turns by at most ``hue_strength`` of the colour circle. ``contrast_equalization``: CLAHE. ``blur``: Gaussian, its
+    deviation in crop pixels. ``noise``: Gaussian, its deviation a part of the full brightness. ``compression``: JPEG of
+    a quality from ``compression_min_quality`` to 95. ``dropout``: black rectangles, each of up to ``dropout_max_size``
+    of the crop's height and width; keypoints under them stay labelled, to be inferred from their surroundings.
 
-    A probability of 0 leaves an effect out. Raises InputError for a number out of its range.
+    Raises InputError for a number out of its range.
     """
 
     color_probability: Share = 0.5
@@ -77,9 +74,8 @@ class PhotometricAugmentation:
     def __call__(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         """A changed copy of an (H, W, 3) RGB image, 0 to 255; the same for the same state of ``rng``.
 
-        The same amount is drawn at each call. Every transform gets a seed of its own: the library's
-        ``Compose.set_random_seed`` hands one seed to all of them, whose draws are then the same numbers
-        (measured: three transforms of probability 0.5 were applied all together or not at all).
+        The same amount is drawn at each call. Every transform gets a seed of its own: ``Compose.set_random_seed`` hands
+        one seed to all, and transforms of one probability are then applied all together or not at all.
         """
         draws = rng.random(len(self._effects))
         seeds = rng.integers(2**32, size=len(self._effects))

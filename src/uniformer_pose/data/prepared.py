@@ -1,7 +1,7 @@
 """The prepared folder: the pixels of a data set's images, one after the other in one file, and an index.
 
-A crop then reads the rows of the picture that it shows, and decodes nothing: five to seven times the crops a second,
-for about five times the space of the JPEGs. Nothing in the folder depends on boxes, crop sizes or augmentation; it goes
+A crop then reads the rows of the picture that it shows, and decodes nothing: about five times the crops a second, for
+about five times the space of the JPEGs. Nothing in the folder depends on boxes, crop sizes or augmentation; it goes
 stale only when the images change or others are asked for, and that is what is checked.
 
 Why not LitData or WebDataset: both read a shard from its beginning and shuffle what they have read so far, so an
@@ -15,7 +15,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_whole
 
 _PIXELS, _INDEX, _LOCK, _PART = "pixels", "index.json", ".lock", ".pixels.part"
-_HOW_TO_PREPARE = "run python src/prepare.py with this data again"
+_PREPARE_AGAIN = "run python src/prepare.py with this data again, or set data.prepared=null"
 _NOT_STORED = -1
 _SPARE_BYTES = 100_000_000
 _SECONDS_OF_CHECKING = 5.0
@@ -43,7 +43,7 @@ _FromZero = Annotated[int, msgspec.Meta(ge=0)]
 
 class _StoredImage(msgspec.Struct, frozen=True, array_like=True):
     """One image: at which byte its pixels begin, row by row, RGB; the file that they were read from, by size, time
-    (nanoseconds) and digest of its content. ``start`` -1: it is read from its file."""
+    (nanoseconds) and digest of its content. ``start`` -1: it could not be read, and is tried from its file again."""
 
     name: str
     height: _Size
@@ -52,9 +52,6 @@ class _StoredImage(msgspec.Struct, frozen=True, array_like=True):
     file_bytes: _FromZero = 0
     file_time: _FromZero = 0
     digest: str = ""
-
-
-_Stored = tuple[_StoredImage, str | None, tuple[Remark, ...]]
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -66,13 +63,11 @@ class _Index(msgspec.Struct, frozen=True):
 
 @dataclass
 class Preparation:
-    """What was done: how many ``images`` were ``stored``, in how many ``bytes``; ``file_bytes`` of their files; what is
-    wrong with the ``bad`` ones, by name; ``remarks`` on the images, a sentence each."""
+    """What was done: how many ``images``, in how many ``bytes``; what is wrong with the ``bad`` ones, by name;
+    ``remarks`` on others, a sentence each."""
 
-    images: int = 0
-    stored: int = 0
-    bytes: int = 0
-    file_bytes: int = 0
+    images: int
+    bytes: int
     bad: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
@@ -88,8 +83,7 @@ class PreparedImages:
 
     def __init__(self, folder: str | Path, people: PersonInstances) -> None:
         self.folder = Path(folder).expanduser()
-        index = _read_index(self.folder)
-        images = _of_people(self.folder, index, people)
+        images = _of_people(self.folder, _read_index(self.folder), people)
         _require_same_files(self.folder, images, people)
         self._starts = np.array([image.start for image in images], dtype=np.int64)
         self._sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32)
@@ -108,8 +102,7 @@ class PreparedImages:
         if len(self._canvas) < height * width * 3:
             self._canvas = np.zeros(height * width * 3, dtype=np.uint8)
         picture = self._canvas[: height * width * 3].reshape(height, width, 3)
-        last_x, last_y = geometry.spec.width - 1, geometry.spec.height - 1
-        ys = geometry.to_image([[0, 0], [last_x, 0], [last_x, last_y], [0, last_y]])[..., 1]
+        ys = geometry.to_image(geometry.spec.corners)[..., 1]
         # With the neighbours that bilinear interpolation reads.
         top = min(max(int(ys.min()) - 3, 0), height - 1)
         bottom = min(max(int(ys.max()) + 4, top + 1), height)
@@ -126,7 +119,7 @@ class PreparedImages:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         if found != memory.nbytes:
-            raise InputError(f"{path}: cut off; {_HOW_TO_PREPARE}")
+            raise InputError(f"{path}: cut off; {_PREPARE_AGAIN}")
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_file": None, "_canvas": self._canvas[:0]}
@@ -141,14 +134,12 @@ def prepare_images(
     folder: str | Path,
     *,
     workers: int = 4,
-    most_gb: float | None = None,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> Preparation:
     """Write the images of ``people`` to a prepared folder, in ``workers`` threads.
 
-    ``most_gb``: of pixels, 10^9 bytes each; the images with most people are stored, and the others are read from their
-    files. None: all are stored. Raises InputError for a folder with something else in it, one that
-    another process is writing to, and too little space.
+    Raises InputError for a folder with something else in it, one that another process is writing to, and too little
+    space.
     """
     folder = Path(folder).expanduser()
     if folder.is_dir() and any(path.name not in (_PIXELS, _INDEX, _LOCK, _PART) for path in folder.iterdir()):
@@ -158,7 +149,7 @@ def prepare_images(
         with FileLock(folder / _LOCK, timeout=0):
             for name in (_INDEX, _PIXELS):  # they no longer tell the truth from here on
                 (folder / name).unlink(missing_ok=True)
-            return _prepare(people, folder, workers, most_gb, on_progress)
+            return _prepare(people, folder, workers, on_progress or (lambda _done, _of: None))
     except Timeout:
         raise InputError(f"{folder}: another process is preparing images there; wait for it") from None
     except OSError as error:
@@ -167,67 +158,44 @@ def prepare_images(
 
 
 def _prepare(
-    people: PersonInstances,
-    folder: Path,
-    workers: int,
-    most_gb: float | None,
-    on_progress: Callable[[int, int], object] | None,
+    people: PersonInstances, folder: Path, workers: int, on_progress: Callable[[int, int], object]
 ) -> Preparation:
-    starts, total = _places(people, None if most_gb is None else most_gb * 1e9)
+    lengths = people.image_heights.astype(np.int64) * people.image_widths * 3
+    starts = (np.cumsum(lengths) - lengths).tolist()
+    result = Preparation(people.num_images, int(lengths.sum()))
     free = shutil.disk_usage(folder).free
-    if free < total + _SPARE_BYTES:
-        raise InputError(
-            f"{folder}: {total / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; give to=<another folder>, or "
-            "most_gb=<less> to store some of the images only"
-        )
-    result = Preparation(images=people.num_images, bytes=total)
+    if free < result.bytes + _SPARE_BYTES:
+        needed = f"{result.bytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
+        raise InputError(f"{folder}: {needed}; give to=<another folder>")
     images: list[_StoredImage] = []
     remarkable: dict[Remark, list[str]] = {}
-    with write_whole(folder / _PIXELS, part=folder / _PART) as part, part.open("wb") as file:
-        file.truncate(total)
-        for image, problem, remarks in _stored_by(workers, people, starts.tolist(), file.fileno()):
-            images.append(image)
-            if problem is not None:
-                result.bad[image.name] = problem
-            for kind in remarks:
-                remarkable.setdefault(kind, []).append(image.name)
-            if on_progress is not None:
+    with (
+        write_whole(folder / _PIXELS, part=folder / _PART) as part,
+        part.open("wb") as file,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        file.truncate(result.bytes)
+        try:
+            stored = pool.map(lambda i: _store(people, i, starts[i], file.fileno()), range(people.num_images))
+            for image, problem, remarks in stored:
+                images.append(image)
+                if problem is not None:
+                    result.bad[image.name] = problem
+                for kind in remarks:
+                    remarkable.setdefault(kind, []).append(image.name)
                 on_progress(len(images), people.num_images)
-    result.stored = sum(image.start != _NOT_STORED for image in images)
-    result.file_bytes = sum(image.file_bytes for image in images)
+        finally:
+            pool.shutdown(cancel_futures=True)  # where this was interrupted
     result.remarks = [remark_line(kind, names[0], len(names)) for kind, names in remarkable.items()]
-    index = _Index(3, people.image_orientation or "stored", total, images)
+    index = _Index(3, people.image_orientation or "stored", result.bytes, images)
     with write_whole(folder / _INDEX) as part:
         part.write_bytes(msgspec.json.encode(index))
     return result
 
 
-def _places(people: PersonInstances, room: float | None) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
-    """At which byte each image's pixels begin, ``_NOT_STORED`` for those that the room is not enough for; and the end.
-
-    First come those with most people, which are read most often.
-    """
-    lengths = people.image_heights.astype(np.int64) * people.image_widths * 3
-    chosen = np.arange(len(lengths))
-    if room is not None:
-        order = np.argsort(-people.boxes_per_image, kind="stable")
-        chosen = np.sort(order[np.cumsum(lengths[order]) <= room])
-    ends = np.cumsum(lengths[chosen])
-    starts = np.full(len(lengths), _NOT_STORED, dtype=np.int64)
-    starts[chosen] = ends - lengths[chosen]
-    return starts, int(ends[-1]) if len(ends) else 0
-
-
-def _stored_by(workers: int, people: PersonInstances, starts: list[int], file: int) -> Iterator[_Stored]:
-    """What ``_store`` returns of each image, in their order, from threads."""
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            yield from pool.map(lambda image: _store(people, image, starts[image], file), range(len(starts)))
-        finally:
-            pool.shutdown(cancel_futures=True)  # where this was interrupted
-
-
-def _store(people: PersonInstances, image_index: int, start: int, file: int) -> _Stored:
+def _store(
+    people: PersonInstances, image_index: int, start: int, file: int
+) -> tuple[_StoredImage, str | None, tuple[Remark, ...]]:
     """Write one image's pixels to their place; also what is wrong with it and what is remarkable about it."""
     name = str(people.file_names[image_index])
     height, width = int(people.image_heights[image_index]), int(people.image_widths[image_index])
@@ -237,8 +205,7 @@ def _store(people: PersonInstances, image_index: int, start: int, file: int) -> 
         image = decode_image(path, data, height=height, width=width, orientation=people.image_orientation)
     except InputError as error:
         return _StoredImage(name, height, width, _NOT_STORED), str(error), ()
-    if start != _NOT_STORED:
-        os.pwrite(file, np.ascontiguousarray(image.pixels).data, start)
+    os.pwrite(file, np.ascontiguousarray(image.pixels).data, start)
     return _StoredImage(name, height, width, start, len(data), changed, _digest(data)), None, image.remarks
 
 
@@ -252,44 +219,36 @@ def _read_index(folder: Path) -> _Index:
     try:
         index = msgspec.json.decode((folder / _INDEX).read_bytes(), type=_Index)
     except FileNotFoundError:
-        state = "was not finished" if (folder / _LOCK).exists() else "holds no prepared images"
-        raise InputError(f"data.prepared={folder}: {state}; {_HOW_TO_PREPARE}, or set data.prepared=null") from None
+        raise InputError(f"{folder}: holds no prepared images, or unfinished ones; {_PREPARE_AGAIN}") from None
     except (OSError, msgspec.MsgspecError) as error:
-        raise InputError(f"{folder / _INDEX}: damaged ({error}); {_HOW_TO_PREPARE}") from error
+        raise InputError(f"{folder / _INDEX}: damaged ({error}); {_PREPARE_AGAIN}") from error
     for image in index.images:
         if image.start + image.height * image.width * 3 > index.total_bytes and image.start != _NOT_STORED:
-            raise InputError(f"{folder / _INDEX}: damaged ({image.name} is behind the end); {_HOW_TO_PREPARE}")
+            raise InputError(f"{folder / _INDEX}: damaged ({image.name} is behind the end); {_PREPARE_AGAIN}")
     pixels = folder / _PIXELS
-    found = pixels.stat().st_size if pixels.is_file() else -1
+    found = pixels.stat().st_size if pixels.is_file() else 0
     if found != index.total_bytes:
-        raise InputError(f"{pixels}: has {found} bytes instead of {index.total_bytes}; {_HOW_TO_PREPARE}")
+        raise InputError(f"{pixels}: has {found} bytes instead of {index.total_bytes}; {_PREPARE_AGAIN}")
     return index
 
 
 def _of_people(folder: Path, index: _Index, people: PersonInstances) -> list[_StoredImage]:
-    """The stored images in the order of ``people``'s."""
-    wanted = people.image_orientation or "stored"
-    if index.image_orientation != wanted:
-        raise InputError(
-            f"data.prepared={folder}: its pictures are as {index.image_orientation}, {people.source_file.name} "
-            f"refers to pictures as {wanted}; {_HOW_TO_PREPARE}, or give the data.image_orientation that it was "
-            "prepared with"
-        )
+    """The stored images in the order of ``people``'s; InputError if they are others than are asked for."""
     by_name = {image.name: image for image in index.images}
-    names = [str(name) for name in people.file_names.tolist()]
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise InputError(
-            f"data.prepared={folder}: {len(missing)} of the {len(names)} images with people in "
-            f"{people.source_file.name} are not in it, such as {missing[0]}; {_HOW_TO_PREPARE}"
-        )
-    images = [by_name[name] for name in names]
-    for image, height, width in zip(images, people.image_heights.tolist(), people.image_widths.tolist(), strict=True):
-        if (image.height, image.width) != (height, width):
-            raise InputError(
-                f"data.prepared={folder}: {image.name} was prepared as {image.height}x{image.width} pixels (height x "
-                f"width), {people.source_file.name} says {height}x{width}; {_HOW_TO_PREPARE}"
-            )
+    names = people.file_names.tolist()
+    images = [by_name[name] for name in names if name in by_name]
+    sizes = zip(people.image_heights.tolist(), people.image_widths.tolist(), strict=True)
+    wanted = people.image_orientation or "stored"
+    problem = None
+    if index.image_orientation != wanted:
+        problem = f"its pictures are as {index.image_orientation}, and wanted as {wanted} (data.image_orientation)"
+    elif len(images) < len(names):
+        absent = next(name for name in names if name not in by_name)
+        problem = f"{len(names) - len(images)} of the {len(names)} images are not in it, such as {absent}"
+    elif other := [image for image, size in zip(images, sizes, strict=True) if (image.height, image.width) != size]:
+        problem = f"{other[0].name} was prepared as {other[0].height}x{other[0].width} pixels, and is of another size"
+    if problem is not None:
+        raise InputError(f"data.prepared={folder}: {problem} in {people.source_file.name}; {_PREPARE_AGAIN}")
     return images
 
 
@@ -312,7 +271,4 @@ def _require_same_files(folder: Path, images: list[_StoredImage], people: Person
         except OSError:
             continue  # the folder is not at hand, or only partly; the pixels are
         if not same:
-            raise InputError(
-                f"data.prepared={folder}: {path} has changed since it was prepared; {_HOW_TO_PREPARE}, "
-                "or set data.prepared=null"
-            )
+            raise InputError(f"data.prepared={folder}: {path} has changed since it was prepared; {_PREPARE_AGAIN}")
