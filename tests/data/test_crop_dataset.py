@@ -146,12 +146,6 @@ def test_a_skipped_image_is_replaced_by_the_next_good_one_and_marked(tiny_coco, 
     assert_same(samples[0], augmented(tiny_coco, on_bad_image="skip")[(0, 0)])
 
 
-def test_the_replacement_of_the_last_person_is_searched_from_the_start(tiny_coco):
-    spoil_image(tiny_coco, 2)
-    sample = augmented(tiny_coco, on_bad_image="skip")[(3, 0)]
-    assert (int(sample["instance_index"]), int(sample["replaced"])) == (0, 1)
-
-
 def test_skipping_gives_up_before_it_has_tried_every_image(tiny_coco, monkeypatch, count_reads):
     monkeypatch.setattr(crop_dataset, "_MOST_BAD_IMAGES_IN_A_ROW", 2)
     for number in range(2):

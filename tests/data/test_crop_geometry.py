@@ -171,33 +171,7 @@ def test_mirrored_crop_equals_mirroring_the_image_and_the_centre_first(
     )
 
 
-@pytest.mark.parametrize(("unbiased", "sum_of_columns"), [(False, 96), (True, 95)])
-def test_mirrored_column_is_the_conventions_width_minus_the_plain_one(unbiased: bool, sum_of_columns: int) -> None:
-    geometry = replace(SLIM, spec=CropSpec(128, 96, unbiased=unbiased))
-    points_in_image = np.random.default_rng(1).uniform(0, 300, (20, 2))
-    plain = geometry.to_crop(points_in_image)
-    mirrored = replace(geometry, mirrored=True).to_crop(points_in_image)
-    np.testing.assert_allclose(plain[:, 0] + mirrored[:, 0], sum_of_columns)
-    np.testing.assert_allclose(plain[:, 1], mirrored[:, 1])
-
-
 # --- Pixels ---
-
-
-@given(st.floats(60, 100), st.floats(60, 100), st.floats(-180, 180), st.booleans(), st.booleans())
-@settings(max_examples=25, deadline=None)
-def test_a_marked_image_point_shows_where_to_crop_says(
-    x: float, y: float, rotation: float, unbiased: bool, mirrored: bool
-) -> None:
-    ys, xs = np.mgrid[0:160, 0:160]
-    spot = 255 * np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / (2 * 3.0**2))
-    image = np.repeat(spot[..., None], 3, axis=2).astype(np.uint8)
-    spec, center, extent = CropSpec(256, 192, unbiased=unbiased), np.array([80.0, 80.0]), np.array([120.0, 160.0])
-    geometry = CropGeometry(spec, center, extent, rotation, mirrored)
-    brightness = geometry.crop(image)[..., 0].astype(np.float64)
-    rows, columns = np.mgrid[0:256, 0:192]
-    found = [(brightness * columns).sum() / brightness.sum(), (brightness * rows).sum() / brightness.sum()]
-    np.testing.assert_allclose(found, geometry.to_crop([(x, y)])[0], atol=0.1)
 
 
 def test_crop_is_black_outside_the_image() -> None:

@@ -36,17 +36,6 @@ def test_the_same_generator_state_gives_the_same_pixels(crop):
     assert len({image.tobytes() for image in first}) > 5
 
 
-def test_a_global_random_state_is_neither_used_nor_changed(crop):
-    import random
-
-    augmentation = PhotometricAugmentation(**dict.fromkeys(NOTHING, 1.0))
-    random.seed(1)
-    np.random.seed(1)  # noqa: NPY002 - the global state is what is tested
-    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    augmentation(crop, np.random.default_rng(0))
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
-
-
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_each_effect_changes_a_copy_of_the_pixels(crop, effect):
     original = crop.copy()

@@ -81,16 +81,6 @@ def test_files_that_are_no_jpegs_give_the_same_crops(tiny_coco, skeleton, tmp_pa
     assert_same_samples(crops_of(people, skeleton), crops_of(people, skeleton, tmp_path / "p"), range(5))
 
 
-def test_the_folder_does_not_depend_on_the_number_of_threads(tiny_coco, tmp_path):
-    people = tiny_coco.read()
-    told = []
-    for workers in (1, 3):
-        prepare_images(people, tmp_path / str(workers), workers=workers, on_progress=lambda *now: told.append(now))
-    files = [{f.name: f.read_bytes() for f in (tmp_path / name).iterdir() if f.name != ".lock"} for name in ("1", "3")]
-    assert files[0] == files[1]
-    assert told == [(1, 3), (2, 3), (3, 3)] * 2
-
-
 def test_workers_and_a_copy_read_the_same_crops(prepared, skeleton):
     people, folder = prepared
     dataset = crops_of(people, skeleton, folder)

@@ -1,8 +1,7 @@
 """Geometric augmentation: chooses which region a training crop shows, and touches no pixels.
 
-Half body, shift, scale, rotation and mirroring end in one ``CropGeometry``, so the picture is interpolated
-once and picture and keypoints cannot disagree. Two sources drew these numbers differently: MMPose's port of
-UniFormer pose (the default here) and the original code; ``distribution`` chooses.
+Half body, shift, scale, rotation and mirroring end in one ``CropGeometry``, so the picture is interpolated once.
+MMPose's port of UniFormer pose and the original code drew these numbers differently; ``distribution`` chooses.
 """
 
 from __future__ import annotations

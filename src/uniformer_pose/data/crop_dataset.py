@@ -31,11 +31,10 @@ _Batch = TypeVar("_Batch")
 class TrainingSample(TypedDict):
     """One person; in a batch, each field is a tensor with a batch axis in front.
 
-    ``crops`` (height, width, 3) RGB. ``keypoints_in_crop`` (K, 2): x, y in crop pixels, also outside the
-    crop, and without meaning where not labelled. ``visibility`` (K,): 0 not labelled, 1 labelled but hidden,
-    2 visible. Where the crop is mirrored, both are those of the mirrored person: left and right have changed
-    places. ``instance_index`` () the person shown. ``replaced`` () 1 where the person asked for could not be
-    read and another one took its place, else 0.
+    ``crops`` (height, width, 3) RGB. ``keypoints_in_crop`` (K, 2): x, y in crop pixels, without meaning where not
+    labelled. ``visibility`` (K,): 0 not labelled, 1 labelled but hidden, 2 visible. Where the crop is mirrored, left
+    and right have changed places in both. ``instance_index`` () the person shown. ``replaced`` () 1 where the person
+    asked for could not be read and the next one with a good image took its place, else 0.
     """
 
     crops: Pixels
@@ -46,12 +45,11 @@ class TrainingSample(TypedDict):
 
 
 class EvaluationBatch(TypedDict):
-    """All boxes of some images, one image after the other (n of them).
+    """All n boxes of some images, one image after the other.
 
-    ``crops`` (n, height, width, 3) uint8 RGB. ``centers_in_image`` (n, 2) x, y and ``extents_in_image`` (n, 2)
-    width, height of the regions that the crops show, in image pixels. ``instance_index`` (n,).
-    ``unreadable_images``: indices of the images that could not be read, of which there are no crops and whose
-    people are missed.
+    ``crops`` (n, height, width, 3) uint8 RGB. ``centers_in_image`` (n, 2) x, y and ``extents_in_image`` (n, 2) width,
+    height of the regions that they show. ``instance_index`` (n,). ``unreadable_images``: indices of the images that
+    could not be read, of which there are no crops and whose people are missed.
     """
 
     crops: torch.Tensor
@@ -64,12 +62,9 @@ class EvaluationBatch(TypedDict):
 class TrainingCrops(Dataset[TrainingSample]):
     """Augmented crops of people, for (index, epoch) pairs as ``EpochSampler`` gives them.
 
-    A sample depends on ``seed``, epoch and index only: not on the worker that reads it, on the number of
-    processes, or on what was read before. ``geometric`` None: upright crops of the padded boxes;
-    ``photometric`` None: the pixels as they are.
-
-    The place of a person whose image ``images`` skips is taken by the next one with a good image, which shows in the
-    sample's ``replaced``.
+    A sample depends on ``seed``, epoch and index only: not on the worker that reads it, on the number of processes, or
+    on what was read before. ``geometric`` None: upright crops of the padded boxes; ``photometric`` None: the pixels as
+    they are.
     """
 
     def __init__(

@@ -1,16 +1,10 @@
 """The affine map between an image and its person crops, one or many at once.
 
-The numbers are those of MMPose's top-down transforms (``TopdownAffine`` with ``GetBBoxCenterScale``), which
-the published results rest on: the padded box, grown to the crop's aspect ratio, fills the crop. Where the
-original warps by three point pairs, this is the closed form, so that both directions are exact inverses of
-each other.
-
-Two conventions exist for what "fills" means, and they differ by up to one pixel at the crop's far side:
-
-- plain: the box's edges meet the crop's edges at 0 and ``width``; the unit of length is one pixel of
-  ``width``;
-- unbiased (UDP; Huang et al., "The Devil is in the Details", CVPR 2020, section 3): the box's edges meet the
-  centres of the first and the last pixel, 0 and ``width - 1``; the unit of length is "pixels minus one".
+The numbers are those of MMPose's top-down transforms (``TopdownAffine`` with ``GetBBoxCenterScale``), which the
+published results rest on: the padded box, grown to the crop's aspect ratio, fills the crop. "Fills" has two
+conventions: plain, the box's edges meet the crop's edges at 0 and ``width``; unbiased (UDP; Huang et al., CVPR 2020,
+section 3), they meet the centres of the first and the last pixel, 0 and ``width - 1``, and the unit of length is
+"pixels minus one".
 """
 
 from __future__ import annotations
@@ -83,18 +77,13 @@ class CropSpec:
 class CropGeometry:
     """Where crops lie in their image, and the maps between the two.
 
-    A point in the image goes to the crop by: mirror (if ``mirrored``), turn, scale; all three about the
-    centre, which lands in the middle of the crop. Pixel centres have whole-number coordinates in both frames.
-
-    ``center`` (..., 2): x, y of the regions that the crops show, in pixels of the image as it is (not mirrored).
-    ``extent`` (..., 2): width, height of those regions before turning, in image pixels. ``rotation_degrees`` and
-    ``mirrored`` hold for all of the crops.
+    A point in the image goes to the crop by: mirror (if ``mirrored``), turn, scale; all three about ``center`` (...,
+    2), x, y in image pixels, which lands in the middle of the crop. ``extent`` (..., 2): width, height of the regions
+    that the crops show, before turning. Pixel centres have whole-number coordinates in both frames.
 
     ``rotation_degrees``: MMPose's value. Its two warps turn opposite ways: seen in the crop (y down), a positive
-    angle turns the person counter-clockwise in the plain convention and clockwise in the unbiased one.
-
-    ``mirrored``: the image is mirrored first, column ``x`` becoming ``W - 1 - x``; its width cancels out. Without
-    rotation that is ``crop[:, ::-1]`` in the unbiased convention, and lies one crop pixel further right in the plain
+    angle turns the person counter-clockwise in the plain convention and clockwise in the unbiased one. ``mirrored``:
+    without rotation that is ``crop[:, ::-1]`` in the unbiased convention, and one crop pixel further right in the plain
     one. Left and right keypoints are not swapped here: that is the skeleton's business.
     """
 

@@ -51,13 +51,9 @@ class PersonCrops(pl.LightningDataModule):
     are read from; None reads the image files. ``if_missing`` tells a user who does not have the data what to do. The
     other arguments are those of conf/data/_people.yaml, explained there.
 
-    A training batch: ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K) in
-    0, 1, 2, ``instance_index`` (B,) into ``train_people``. An evaluation batch holds all boxes of some images:
-    ``crops`` (N, H, W, 3), ``centers_in_image`` and ``extents_in_image`` (N, 2), ``instance_index`` (N,) into
-    ``val_people``.
-
-    The order of epoch e depends on (seed, e) and every crop on (seed, e, index) alone: neither the number of workers,
-    nor the number of processes, nor an interruption changes what a person's crop looks like.
+    Batches: ``TrainingSample``, whose ``instance_index`` counts in ``train_people``, and ``EvaluationBatch``, in
+    ``val_people``. The order of epoch e depends on (seed, e) and every crop on (seed, e, index) alone: neither workers,
+    nor processes, nor an interruption change what a person's crop looks like.
     """
 
     train_people: PersonInstances | None = None
@@ -103,7 +99,6 @@ class PersonCrops(pl.LightningDataModule):
         self.root = Path(root).expanduser()
         self.train_annotations, self.train_images = train_annotations, train_images
         self.val_annotations, self.val_images, self.val_boxes = val_annotations, val_images, val_boxes
-        self.test_annotations, self.test_images, self.test_boxes = test_annotations, test_images, test_boxes
         self.skeleton = skeleton if isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
         self.codec = codec
         self.mean, self.std = tuple(mean), tuple(std)

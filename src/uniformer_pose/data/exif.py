@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import io
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -20,17 +19,6 @@ Pixels = npt.NDArray[np.uint8]
 JPEG_START = b"\xff\xd8"
 TURNED_BY_A_QUARTER = frozenset({5, 6, 7, 8})
 _ORIENTATION_TAG = 0x0112
-
-# The meanings are EXIF 2.3's.
-_TURNS: dict[int, Callable[[Pixels], npt.NDArray[np.generic]]] = {
-    2: lambda pixels: cv2.flip(pixels, 1),
-    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
-    4: lambda pixels: cv2.flip(pixels, 0),
-    5: lambda pixels: cv2.transpose(pixels),
-    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
-    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}
 
 
 def exif_orientation(data: Bytes) -> int:
@@ -47,7 +35,7 @@ def exif_orientation(data: Bytes) -> int:
         value = exif.get(_ORIENTATION_TAG)
     except Exception:  # whatever a damaged header leads Pillow into: there is no list of it
         return 1
-    return int(value) if value in _TURNS else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _exif_of_jpeg(data: Bytes) -> bytes:
@@ -85,5 +73,11 @@ def jpeg_segments(data: Bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:
-    """(H, W, 3) stored pixels as viewers show them; H and W change places for orientations 5 to 8."""
-    return pixels if orientation == 1 else np.asarray(_TURNS[orientation](pixels), dtype=np.uint8)
+    """(H, W, ...) stored pixels as viewers show them; H and W change places for orientations 5 to 8."""
+    if orientation in TURNED_BY_A_QUARTER:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

@@ -55,9 +55,8 @@ class SkippedImage(InputError):  # noqa: N818  # the caller leaves the image out
 class ImageSource:
     """The crops of people, out of their image files, or of a prepared folder that gives the same pixels in less time.
 
-    ``on_bad_image``: what an image that cannot be used raises: an InputError with its path and the annotation, or
-    (``skip``) a ``SkippedImage`` with the same words. What is remarkable about the images is said once, whichever
-    process reads them.
+    An image that cannot be used raises an InputError with its path and the annotation, or, with ``on_bad_image`` skip,
+    a ``SkippedImage``. What is remarkable about the images is said once, whichever process reads them.
     """
 
     def __init__(
@@ -203,8 +202,8 @@ def remark_line(
 def eight_bits(pixels: npt.NDArray[Any]) -> tuple[Pixels, bool]:
     """Pixels of whole numbers as 8 bits, and whether they used a part of their bits only (8, 10, 12, 14 of 16).
 
-    A sensor of 12 bits fills a file of 16 to a sixteenth: taken as 16 bits it would be nearly black. A picture that
-    uses the whole range stays as it is. Raises InputError for negative numbers and for fractions.
+    A sensor of 12 bits fills a file of 16 to a sixteenth: taken as 16 bits it would be nearly black. Raises InputError
+    for negative numbers and for fractions.
     """
     if pixels.dtype == np.uint8:
         return pixels, False
@@ -217,11 +216,10 @@ def eight_bits(pixels: npt.NDArray[Any]) -> tuple[Pixels, bool]:
 
 
 def is_complete_jpeg(data: bytes | bytearray) -> bool:
-    """Whether a JPEG has its end marker after the start of its picture data.
+    """Whether a JPEG has its end marker after the start of its picture data, in which none can stand.
 
-    Decoders differ on cut-off files: OpenCV fills the missing rows with grey, Pillow raises. The end marker cannot
-    stand inside picture data, so finding one proves that the data came to their end; trailing bytes are common and
-    harmless. An embedded preview image has an end marker of its own, hence the look behind the header's segments.
+    Decoders differ on cut-off files: OpenCV fills the missing rows with grey, Pillow raises. Trailing bytes are common
+    and harmless; an embedded preview has an end marker of its own, hence the look behind the header's segments.
     """
     if data.endswith(_JPEG_END):
         return True

@@ -1,12 +1,9 @@
 """The prepared folder: the pixels of a data set's images, one after the other in one file, and an index.
 
 A crop then reads the rows of the picture that it shows, and decodes nothing: about five times the crops a second, for
-about five times the space of the JPEGs. Nothing in the folder depends on boxes, crop sizes or augmentation; it goes
-stale only when the images change or others are asked for, and that is what is checked.
-
-Why not LitData or WebDataset: both read a shard from its beginning and shuffle what they have read so far, so an
-epoch's order depends on buffers and processes, and an interrupted one is not continued exactly. Here an image is one
-range of one file, found by its number: the order stays ``EpochSampler``'s.
+about five times the space of the JPEGs. It depends on no boxes, crop sizes or augmentation, and goes stale only when
+the images change or others are asked for, which is checked. Unlike in LitData or WebDataset, whose order depends on
+buffers and processes, an image is found by its number: the order stays ``EpochSampler``'s.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -76,9 +74,8 @@ class PreparedImages:
     """The images of some people out of a prepared folder; ``image_index`` counts as in ``people``.
 
     Raises InputError with one line if the folder is none, damaged, or stale: if images of ``people`` are not in it,
-    have another size or orientation, or their files are no longer those that were prepared. Files are looked at for at
-    most five seconds, which is enough for all of COCO on a local disk; where the image folder is not at hand, they are
-    not.
+    have another size or orientation, or their files, where at hand, are no longer those that were prepared. Files are
+    looked at for at most five seconds, which is enough for all of COCO on a local disk.
     """
 
     def __init__(self, folder: str | Path, people: PersonInstances) -> None:
@@ -87,7 +84,7 @@ class PreparedImages:
         _require_same_files(self.folder, images, people)
         self._starts = np.array([image.start for image in images], dtype=np.int64)
         self._sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32)
-        self._file: int | None = None
+        self._file: FileIO | None = None
         self._canvas = np.zeros(0, dtype=np.uint8)
 
     def pixels(self, image_index: int, geometry: CropGeometry) -> Pixels | None:
@@ -114,8 +111,8 @@ class PreparedImages:
         path = self.folder / _PIXELS
         try:
             if self._file is None:
-                self._file = os.open(path, os.O_RDONLY)
-            found = os.preadv(self._file, [memory], first)
+                self._file = path.open("rb", buffering=0)
+            found = os.preadv(self._file.fileno(), [memory], first)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         if found != memory.nbytes:
@@ -123,10 +120,6 @@ class PreparedImages:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_file": None, "_canvas": self._canvas[:0]}
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
-            os.close(self._file)  # type: ignore[arg-type]
 
 
 def prepare_images(
