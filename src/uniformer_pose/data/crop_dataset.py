@@ -99,21 +99,64 @@ class TrainingCrops(Dataset[TrainingSample]):
 
     def __getitem__(self, index_and_epoch: tuple[int, int]) -> TrainingSample:
         """The sample of one visit; see ``TrainingSample`` for its fields."""
-        return self._sample(*index_and_epoch, np.empty((self.spec.height, self.spec.width, 3), dtype=np.uint8))
+        crop = np.empty((self.spec.height, self.spec.width, 3), dtype=np.uint8)
+        requested, epoch = index_and_epoch
+        index, geometry = self._show(requested, epoch, self._draw(requested, requested, epoch), crop)
+        return self._sample(requested, index, geometry, crop)
 
     def __getitems__(self, visits: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         """The samples of several visits, as a batch."""
         crops = _batch_memory(len(visits), self.spec)
-        samples: list[Any] = [self._sample(*visit, crop) for visit, crop in zip(visits, crops.numpy(), strict=True)]
+        places = crops.numpy()
+        # One kind of work after the other: each image that is decoded pushes code and numbers out of the cache.
+        drawn = [self._draw(requested, requested, epoch) for requested, epoch in visits]
+        shown = [self._show(*visit, draw, crop) for visit, draw, crop in zip(visits, drawn, places, strict=True)]
+        samples: list[Any] = [
+            self._sample(requested, *what, crop)
+            for (requested, _), what, crop in zip(visits, shown, places, strict=True)
+        ]
         names = ("keypoints_in_crop", "visibility", "instance_index", "replaced")
         others = {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
         return {"crops": crops, **others}
 
-    def _sample(self, requested: int, epoch: int, crop: Pixels) -> TrainingSample:
-        """The sample of one visit, its pixels in the memory of ``crop``."""
-        index, geometry, rng = self._first_good(requested, epoch, crop)
-        if self.photometric is not None:
-            crop[...] = self.photometric(crop, rng)
+    def _draw(self, index: int, requested: int, epoch: int) -> tuple[CropGeometry, np.random.Generator]:
+        """What to show of a person on the visit to ``requested``; the generator goes on for the looks."""
+        rng = np.random.default_rng([self.seed, epoch, requested])
+        box = self.people.boxes_xywh[index]
+        if self.geometric is None:
+            geometry = self.spec.around(box)
+        else:
+            keypoints, visibility = self.people.keypoints_in_image[index], self.people.visibility[index]
+            geometry = self.geometric(rng, box, keypoints, visibility, self.skeleton, self.spec)
+        _ = geometry.matrix  # computed here and kept: see __getitems__
+        return geometry, rng
+
+    def _show(
+        self, requested: int, epoch: int, drawn: tuple[CropGeometry, np.random.Generator], crop: Pixels
+    ) -> tuple[int, CropGeometry]:
+        """Put the requested person into ``crop``, or the next one of another image that can be read; returns which."""
+        bad_images: dict[int, SkippedImage] = {}
+        for step in range(len(self)):
+            index = (requested + step) % len(self)
+            image_index = int(self.people.image_of_instance[index])
+            if image_index in bad_images:
+                continue
+            geometry, rng = drawn if step == 0 else self._draw(index, requested, epoch)
+            try:
+                self.images.crop(index, geometry, into=crop)
+            except SkippedImage as problem:
+                bad_images[image_index] = problem
+                if len(bad_images) == _MOST_BAD_IMAGES_IN_A_ROW:
+                    break
+            else:
+                if self.photometric is not None:
+                    crop[...] = self.photometric(crop, rng)
+                return index, geometry
+        first = next(iter(bad_images.values()))
+        raise InputError(f"{len(bad_images)} images in a row cannot be used, the first: {first}") from first
+
+    def _sample(self, requested: int, index: int, geometry: CropGeometry, crop: Pixels) -> TrainingSample:
+        """Where the keypoints of a person are in its crop, in the order that the crop shows them."""
         keypoints_in_crop = geometry.to_crop(self.people.keypoints_in_image[index]).astype(np.float32)
         visibility = self.people.visibility[index]
         order = self._mirrored if geometry.mirrored else slice(None)
@@ -124,34 +167,6 @@ class TrainingCrops(Dataset[TrainingSample]):
             "instance_index": np.int64(index),
             "replaced": np.uint8(index != requested),
         }
-
-    def _first_good(self, requested: int, epoch: int, crop: Pixels) -> tuple[int, CropGeometry, np.random.Generator]:
-        """The requested person, or the next one of another image that can be read; it is put into ``crop``."""
-        bad_images: dict[int, SkippedImage] = {}
-        for step in range(len(self)):
-            index = (requested + step) % len(self)
-            image_index = int(self.people.image_of_instance[index])
-            if image_index in bad_images:
-                continue
-            rng = np.random.default_rng([self.seed, epoch, requested])
-            geometry = self._geometry(index, rng)
-            try:
-                self.images.crop(index, geometry, into=crop)
-            except SkippedImage as problem:
-                bad_images[image_index] = problem
-                if len(bad_images) == _MOST_BAD_IMAGES_IN_A_ROW:
-                    break
-            else:
-                return index, geometry, rng
-        first = next(iter(bad_images.values()))
-        raise InputError(f"{len(bad_images)} images in a row cannot be used, the first: {first}") from first
-
-    def _geometry(self, index: int, rng: np.random.Generator) -> CropGeometry:
-        box = self.people.boxes_xywh[index]
-        if self.geometric is None:
-            return self.spec.around(box)
-        keypoints, visibility = self.people.keypoints_in_image[index], self.people.visibility[index]
-        return self.geometric(rng, box, keypoints, visibility, self.skeleton, self.spec)
 
 
 class EvaluationImages(Dataset[EvaluationBatch]):

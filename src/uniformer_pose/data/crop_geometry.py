@@ -97,7 +97,7 @@ class CropGeometry:
         """Some of the crops, chosen as from an array."""
         return replace(self, center=self.center[rows], extent=self.extent[rows])
 
-    @property
+    @cached_property
     def matrix(self) -> FloatArray:
         """(..., 2, 3) affine matrices from image pixels to crop pixels."""
         linear = self._linear
