@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,7 +83,7 @@ class PreparedImages:
         _require_same_files(self.folder, images, people)
         self._starts = np.array([image.start for image in images], dtype=np.int64)
         self._sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32)
-        self._file: FileIO | None = None
+        self._file: int | None = None
         self._canvas = np.zeros(0, dtype=np.uint8)
 
     def pixels(self, image_index: int, geometry: CropGeometry) -> Pixels | None:
@@ -111,8 +110,8 @@ class PreparedImages:
         path = self.folder / _PIXELS
         try:
             if self._file is None:
-                self._file = path.open("rb", buffering=0)
-            found = os.preadv(self._file.fileno(), [memory], first)
+                self._file = os.open(path, os.O_RDONLY)
+            found = os.preadv(self._file, [memory], first)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         if found != memory.nbytes:
@@ -120,6 +119,10 @@ class PreparedImages:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_file": None, "_canvas": self._canvas[:0]}
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            os.close(self._file)  # type: ignore[arg-type]
 
 
 def prepare_images(
