@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +13,9 @@ from uniformer_pose.config_parts import EvalConfig
 from uniformer_pose.entry_point import checked_config, quiet_lightning, report_input_errors, run, trained_model
 from uniformer_pose.errors import InputError
 from uniformer_pose.start_up import import_training_libraries
+
+if TYPE_CHECKING:
+    from uniformer_pose.training.pose_module import PoseModule
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="eval")
@@ -33,8 +36,7 @@ def evaluate(config: dict[str, Any]) -> float:
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.evaluation.datasets import evaluation_datasets
-    from uniformer_pose.evaluation.report import write_comparison, write_report
-    from uniformer_pose.evaluation.results import write_submission
+    from uniformer_pose.evaluation.report import write_comparison
     from uniformer_pose.prediction.engines import inference_network
     from uniformer_pose.run import record_run
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
@@ -73,20 +75,26 @@ def evaluate(config: dict[str, Any]) -> float:
             trainer.validate(module, datamodule=data, verbose=False)
         if is_scored and module.evaluation is None:
             raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")
-        if trainer.is_global_zero:
-            print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")
         if module.evaluation is not None:
             evaluations[name] = module.evaluation
-            if trainer.is_global_zero:
-                print(write_report(folder, module.evaluation, module.protocol))
-                print(f"pictures            {folder / 'pictures'}\n")
-        elif trainer.is_global_zero:
-            images, complete = data.val_annotation_file, module.is_complete
-            how = (module.metric.predictions, module.protocol, model.skeleton)
-            print(write_submission(folder, *how, image_file=images, algorithm=config["name"], complete=complete))
+        if trainer.is_global_zero:
+            print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")
+            print(_report(folder, module, data.val_annotation_file, algorithm=config["name"]))
     if len(evaluations) > 1 and trainer.is_global_zero:
         print(write_comparison(run_dir, evaluations))
     return float(trainer.callback_metrics.get("val/AP", float("nan")))
+
+
+def _report(folder: Path, module: PoseModule, images: Path, *, algorithm: str) -> str:
+    """Write what one pass gave: tables and poses, or a submission for the test server, whose list is ``images``."""
+    from uniformer_pose.evaluation.report import write_report
+    from uniformer_pose.evaluation.results import write_submission
+
+    if module.evaluation is not None:
+        tables = write_report(folder, module.evaluation, module.protocol)
+        return f"{tables}\npictures            {folder / 'pictures'}\n"
+    how = (module.metric.predictions, module.protocol, module.model.skeleton)
+    return write_submission(folder, *how, image_file=images, algorithm=algorithm, complete=module.is_complete)
 
 
 if __name__ == "__main__":
