@@ -151,19 +151,6 @@ def test_training_then_resuming_equals_training_straight_through_bit_for_bit(tin
         assert same_weights(resumed, straight), checkpoint
 
 
-def test_a_run_interrupted_twice_in_one_epoch_equals_one_straight_through(tiny):
-    straight_log, second_log = Log(), Log()
-    trainer, straight, data = resumable(tiny, 0, straight_log, folder="first")
-    trainer.fit(straight, datamodule=data)
-    trainer, again, data = resumable(tiny, 0, Log(), folder="second", max_steps=2, max_epochs=-1)
-    trainer.fit(again, datamodule=data, ckpt_path=tiny.folder / "first" / "step_1.ckpt", weights_only=True)
-    trainer, resumed, data = resumable(tiny, 0, second_log)
-    trainer.fit(resumed, datamodule=data, ckpt_path=tiny.folder / "second" / "step_2.ckpt", weights_only=True)
-
-    assert second_log.people == straight_log.people[2:]
-    assert same_weights(resumed, straight)
-
-
 def test_resuming_in_the_middle_of_an_epoch_with_other_batches_is_refused(tiny):
     trainer, module, data = resumable(tiny, 0, Log(), folder="checkpoints", max_epochs=1)
     trainer.fit(module, datamodule=data)
@@ -336,15 +323,6 @@ def test_an_evaluation_of_a_part_is_logged_as_undefined_and_marked(tiny, limit):
     assert 0 < len(module.evaluation.predictions) < 6
 
 
-def test_a_sanity_check_before_training_is_no_full_evaluation(tiny):
-    trainer = tiny.trainer(num_sanity_val_steps=1)
-
-    with pytest.warns(UserWarning, match="partial validation"):
-        trainer.fit(tiny.module(), datamodule=tiny.data())
-
-    assert trainer.callback_metrics["val/AP"].item() >= 0
-
-
 def test_people_on_unreadable_images_count_as_missed_and_their_files_are_named(tiny):
     (tiny.folder / "images" / "99.png").write_bytes(b"no picture")  # two of the six people
 
@@ -387,15 +365,6 @@ def test_the_first_images_alone_are_scored_when_asked_for_and_the_evaluation_is_
     assert len(module.evaluation.predictions) == 3
     assert not module.evaluation.complete
     assert module.evaluation.part == "2 of 4 images"
-
-
-def test_where_the_time_goes_is_measured(tiny):
-    module, _ = evaluate(tiny, truthful=False)
-
-    seconds = module.evaluation.seconds
-    assert list(seconds) == ["loading", "network", "decoding", "matching", "total"]
-    assert min(seconds.values()) > 0
-    assert sum(seconds.values()) - seconds["total"] <= seconds["total"]
 
 
 def spoil(tiny, change):
@@ -454,16 +423,3 @@ def test_poses_on_images_without_ground_truth_are_those_that_an_evaluation_would
     for field in predictor.metric.predictions.__dataclass_fields__:
         expected = getattr(scored.evaluation.predictions, field)
         np.testing.assert_array_equal(getattr(predictor.metric.predictions, field), expected)
-
-
-def test_an_evaluation_module_cannot_train(tiny):
-    with pytest.raises(RuntimeError, match="built for evaluation"):
-        tiny.trainer().fit(tiny.module(optimization=None), datamodule=tiny.data())
-
-
-def test_other_data_modules_are_refused(tiny):
-    module, trainer = tiny.module(), tiny.trainer()
-    trainer.datamodule, module.trainer = pl.LightningDataModule(), trainer
-
-    with pytest.raises(TypeError, match="works with PersonCrops, not LightningDataModule"):
-        _ = module.data

@@ -13,9 +13,11 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.images import read_image_of
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import keypoint_similarities
+from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.pictures.drawing import save_picture
 from uniformer_pose.pictures.sheets import prediction_sheet, training_sheet
 from uniformer_pose.ranges import Count
@@ -84,9 +86,7 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
     Drawn on the crop of the annotated box. People on images where nothing was predicted, and those whose annotated
     box has no area, are left out.
     """
-    evaluation, people = module.evaluation, module.data.val_people
-    if evaluation is None or people is None:
-        raise RuntimeError("nothing has been evaluated yet")
+    evaluation, people = cast("Evaluation", module.evaluation), cast("PersonInstances", module.data.val_people)
     truth, poses, skeleton = evaluation.ground_truth, evaluation.predictions, module.model.skeleton
     has_area = (truth.boxes_xywh[:, 2:] > 0).all(axis=1)
     shown = np.flatnonzero(truth.is_scored & has_area & np.isin(truth.image_ids, poses.image_ids))

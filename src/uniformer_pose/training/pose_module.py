@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from timm.utils import distribute_bn
 from torch import Tensor
 
+from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.errors import DivergedError
 from uniformer_pose.evaluation.pose_metric import PoseMetric
@@ -97,7 +98,8 @@ class PoseModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Train with what the configuration says, whatever a checkpoint brought, and say with what."""
-        optimization, trainer, optimizer = self._optimization, self.trainer, self.trainer.optimizers[0]
+        optimization = cast("Optimization", self.optimization)
+        trainer, optimizer = self.trainer, self.trainer.optimizers[0]
         rate, step = optimization.learning_rate(self._global_batch), trainer.global_step
         if trainer.ckpt_path:
             epoch = self.data.resumed_at[0] or trainer.current_epoch
@@ -125,10 +127,11 @@ class PoseModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer at the scaled learning rate, and its schedule."""
+        optimization = cast("Optimization", self.optimization)
         clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
-        rate = self._optimization.learning_rate(self._global_batch)
-        optimizer = self._optimization.make(self.network, rate, fused=not clips_scaled)
-        return [optimizer], self._optimization.schedulers(optimizer)
+        rate = optimization.learning_rate(self._global_batch)
+        optimizer = optimization.make(self.network, rate, fused=not clips_scaled)
+        return [optimizer], optimization.schedulers(optimizer)
 
     def configure_gradient_clipping(
         self, _optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -139,12 +142,6 @@ class PoseModule(pl.LightningModule):
             clip(self.network.parameters(), gradient_clip_val)
 
     @property
-    def _optimization(self) -> Optimization:
-        if self.optimization is None:
-            raise RuntimeError("this module was built for evaluation: give it an optimization")
-        return self.optimization
-
-    @property
     def _global_batch(self) -> int:
         """Crops of one optimizer step."""
         return int(self.data.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches)
@@ -153,9 +150,7 @@ class PoseModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin a pass."""
-        people = self.data.val_people
-        if people is None:
-            raise RuntimeError("no evaluation people were read")
+        people = cast("PersonInstances", self.data.val_people)
         truth = self.data.ground_truth if self.is_scored else None
         if self.trainer.world_size > 1:  # trainer=ddp leaves each process its own until now
             distribute_bn(self.network, self.trainer.world_size)
@@ -177,8 +172,8 @@ class PoseModule(pl.LightningModule):
 
     def predict_batch(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Keypoints in crop pixels (B, K, 2) and scores (B, K) of a batch, which may be of unreadable images only."""
-        count, keypoints = len(batch["crops"]), self.model.skeleton.num_keypoints
-        if count == 0:
+        keypoints = self.model.skeleton.num_keypoints
+        if not len(batch["crops"]):
             return torch.zeros((0, keypoints, 2), device=self.device), torch.zeros((0, keypoints), device=self.device)
         # An image may have more boxes than a batch: memory stays bounded by the batch size.
         chunks = torch.split(batch["crops"], self.data.eval_batch_size)
@@ -242,7 +237,4 @@ class PoseModule(pl.LightningModule):
     @property
     def data(self) -> PersonCrops:
         """The datamodule of the running trainer."""
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(datamodule, PersonCrops):
-            raise TypeError(f"PoseModule works with PersonCrops, not {type(datamodule).__name__}")
-        return datamodule
+        return cast("PersonCrops", self.trainer.datamodule)  # type: ignore[attr-defined]
