@@ -22,6 +22,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.singleton import Singleton
 from omegaconf import DictConfig
 
+import uniformer_pose.run  # noqa: F401 - registers a resolver, which is part of the state that Hydra keeps
 from uniformer_pose.entry_point import CONF, accept_any_argument, config_groups, users_mistake
 from uniformer_pose.errors import InputError
 
