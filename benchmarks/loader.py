@@ -58,9 +58,10 @@ def bare_loop(plain: Any, visits: list[tuple[int, int]]) -> Work:
     return work
 
 
-def reading(dataset: Any, visits: list[tuple[int, int]]) -> Work:
-    """Read the samples one by one, in this process."""
-    return lambda: sum(1 for visit in visits if dataset[visit])
+def reading(dataset: Any, visits: list[tuple[int, int]], batch_size: int = 32) -> Work:
+    """Read them as a worker does, batch by batch, in this process."""
+    batches = [visits[start : start + batch_size] for start in range(0, len(visits), batch_size)]
+    return lambda: sum(len(dataset.__getitems__(batch)["crops"]) for batch in batches)
 
 
 def passing(dataset: Any, visits: list[tuple[int, int]], batch_size: int, workers: int) -> Work:
