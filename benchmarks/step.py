@@ -63,30 +63,51 @@ def main(overrides: list[str]) -> None:
         print(f"{name:28} {median:9.4g} {f'{low:.4g} - {high:.4g}':>19}")
 
 
-def images_a_second(config: Any, *, resident: bool) -> float:
+def images_a_second(config: Any, *, resident: bool, channels_last: bool = False) -> float:
     """The pace of one short training."""
-    data: PersonCrops = data_module(config)
     pace = Pace()
-    settings = {"max_epochs": 1, "limit_val_batches": 0, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = make_trainer(
-        {**config.trainer, **settings},
-        precision=config.precision,
-        callbacks=[pace],
-        logger=False,
-        enable_checkpointing=False,
-    )
+    batch = train(config, [pace], resident=resident, channels_last=channels_last, max_epochs=1).data.batch_size
+    return (STEPS - STEPS // 2) * batch / pace.seconds
+
+
+def train(
+    config: Any, callbacks: list[pl.Callback], *, resident: bool, channels_last: bool = False, **settings: Any
+) -> PoseModule:
+    """A training that writes and evaluates nothing; ``channels_last`` is the memory order of the weights."""
+    module, data = pose_module(config)
+    if channels_last:
+        module.network.to(memory_format=torch.channels_last)
+    trainer = quiet_trainer(config, callbacks, limit_val_batches=0, **settings)
+    if resident:
+        data.setup("fit")
+        batches = ResidentBatch(data.train_dataloader(), STEPS, trainer.strategy.root_device)
+        data.train_dataloader = lambda: batches  # type: ignore[method-assign,assignment,return-value]
+    trainer.fit(module, datamodule=data)
+    return module
+
+
+def pose_module(config: Any) -> tuple[PoseModule, PersonCrops]:
+    """What is trained, with random weights, and its data."""
+    data: PersonCrops = data_module(config)
     make: type[PoseModule] = hydra.utils.instantiate(config.training, _partial_=True, _convert_="all")
     module = make(
         model=random_model(config, data),
         protocol=hydra.utils.instantiate(config.evaluation),
         optimization=Optimization.of_config(config.optimizer, config.scheduler),
     )
-    if resident:
-        data.setup("fit")
-        batches = ResidentBatch(data.train_dataloader(), STEPS, trainer.strategy.root_device)
-        data.train_dataloader = lambda: batches  # type: ignore[method-assign,assignment,return-value]
-    trainer.fit(module, datamodule=data)
-    return (STEPS - STEPS // 2) * data.batch_size / pace.seconds
+    return module, data
+
+
+def quiet_trainer(config: Any, callbacks: list[pl.Callback], **settings: Any) -> pl.Trainer:
+    """The config's trainer, which writes nothing."""
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, **settings}
+    return make_trainer(
+        {**config.trainer, **quiet},
+        precision=config.precision,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+    )
 
 
 if __name__ == "__main__":

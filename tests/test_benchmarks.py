@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -65,3 +67,35 @@ def test_network_and_step_are_measured(
     measured = rows(capsys.readouterr().out)
     assert {"with the loader", "one batch, on the device", "network, eager"} <= set(measured)
     assert min(measured.values()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_script_for_a_gpu_runs_at_its_smallest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "compile", torch.compile)  # which the script replaces
+    gpu = script("gpu", monkeypatch)
+    with warnings.catch_warnings():
+        gpu.main(str(tmp_path / "gpu.json"), "--toy")
+    found = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert [row for row in found if "note" in row] == []
+    assert sum("images/s" in row for row in found) == 5
+    assert sum("share of bandwidth" in row for row in found) == 20
+    assert {"boxes/s", "largest share", "share of compute"} <= {key for row in found for key in row}
+
+
+def test_a_row_out_of_memory_is_said_and_the_next_one_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_memory() -> dict[str, float]:
+        raise torch.OutOfMemoryError
+
+    table = script("gpu", monkeypatch).Table(60)
+    table.add("large", out_of_memory)
+    table.add("small", lambda: {"images/s": 2.0}, beside={"images/s": 1.0})
+    assert table.rows == [
+        {"row": "large", "note": "out of memory"},
+        {"row": "small", "images/s": 2.0, "x images/s": 2.0},
+    ]
+    assert "out of memory" in capsys.readouterr().out

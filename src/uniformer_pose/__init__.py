@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from uniformer_pose.cache import cache_folder
+from uniformer_pose.errors import InputError
 
 # Read when OpenCV is loaded; its own limit lets a PNG of 50 kB take 2 GB and a minute. As data.images.MOST_PIXELS.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(250_000_000))
@@ -12,6 +16,11 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(250_000_000))
 # and 0.15 / 0.33 / 0.7 s with this. Not where a person has chosen.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+# Importing Lightning fixes it in the temporary folder; kept, so that a resumed run need not compile its step again.
+if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    with suppress(InputError):  # no home folder
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "compiled")
 
 if TYPE_CHECKING:
     from uniformer_pose.prediction.estimator import PoseEstimator

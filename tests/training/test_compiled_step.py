@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,13 @@ from tiny_setup import TinySetup
 from torch._dynamo.utils import counters
 
 from uniformer_pose.training.compiled_step import CompiledStep, compiled_where_asked
-from uniformer_pose.training.loss import loss_and_heatmaps
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
 def _nothing_compiled_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -77,27 +76,25 @@ def test_each_of_two_processes_compiles_one_graph_once(tiny: TinySetup) -> None:
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(900)  # a compiler of C++ runs, on all of the step
-def test_inductor_s_kernels_are_kept_below_the_cache_folder_and_taken_from_there(
-    tiny: TinySetup, tmp_path: Path
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=generator)
-    people = (torch.rand(2, 17, 2, generator=generator) * 64, torch.full((2, 17), 2))
-
-    def loss_and_gradient(step: Callable[..., Any]) -> tuple[float, float]:
-        module = tiny.module(model=tiny.model(**NETWORK)).train()
-        torch.manual_seed(0)
-        loss, _ = step(module.network, module.normalize, module.codec, crops, *people)
-        loss.backward()
-        return loss.item(), float(torch.nn.utils.get_total_norm(p.grad for p in module.network.parameters()))
-
-    expected = loss_and_gradient(loss_and_heatmaps)
+def test_inductor_s_kernels_have_the_plain_numbers_and_are_compiled_once(tiny: TinySetup, tmp_path: Path) -> None:
+    tiny.write_people([1] * 4)
+    plain = trained(tiny, compiled=False, network=NETWORK)
     for _ in ("cold", "warm"):
-        torch._dynamo.reset()
-        counters.clear()
-        assert loss_and_gradient(CompiledStep(loss_and_heatmaps)) == pytest.approx(expected, rel=1e-4)
+        compiled = trained(tiny, compiled=True, network=NETWORK)
+        assert compiled["losses"] == pytest.approx(plain["losses"], rel=1e-4)
     assert counters["aot_autograd"]["autograd_cache_hit"] == 1
-    assert any((tmp_path / "cache" / "compiled").rglob("*.so"))
+    assert any((tmp_path / "compiled").rglob("*.so"))
+
+
+def test_kernels_are_kept_beside_downloads_unless_the_person_says_where() -> None:
+    program = "import os, uniformer_pose; print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    for chosen, expected in (
+        ({"UNIFORMER_POSE_CACHE": "/somewhere"}, "/somewhere/compiled"),
+        ({"UNIFORMER_POSE_CACHE": "/somewhere", "TORCHINDUCTOR_CACHE_DIR": "/mine"}, "/mine"),
+    ):
+        printed = subprocess.check_output([sys.executable, "-c", program], env=environment | chosen, text=True)
+        assert printed.strip() == expected
 
 
 def test_what_cannot_be_compiled_is_said_once_and_computed_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:

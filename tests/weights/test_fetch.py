@@ -16,9 +16,10 @@ from typing import NoReturn
 import pytest
 
 from loopback_server import Page, Server
+from uniformer_pose.cache import cache_folder
 from uniformer_pose.errors import InputError
 from uniformer_pose.weights import fetch
-from uniformer_pose.weights.fetch import cache_folder, download, local_file
+from uniformer_pose.weights.fetch import download, local_file
 from uniformer_pose.weights.zoo import digest_in_name
 
 CONTENT = random.Random(0).randbytes(400_000)

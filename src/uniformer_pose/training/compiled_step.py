@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,7 +9,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from uniformer_pose.errors import one_line
-from uniformer_pose.weights.fetch import cache_folder
 
 CompileStep = Literal["auto"] | bool
 """``auto`` is true on CUDA."""
@@ -19,12 +17,11 @@ CompileStep = Literal["auto"] | bool
 class CompiledStep:
     """A function compiled whole (``fullgraph``) at its first call, which takes a minute or two.
 
-    Its kernels stay below the folder where downloads are kept, unless ``TORCHINDUCTOR_CACHE_DIR`` says where, so that
-    a resumed run takes them from there. What cannot be compiled is computed as it stands.
+    Its kernels are kept (``TORCHINDUCTOR_CACHE_DIR``), so that a resumed run need not compile them again. What cannot
+    be compiled is computed as it stands.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
         self._plain = function
         self._step: Callable[..., Any] = torch.compile(function, fullgraph=True, dynamic=False)
 

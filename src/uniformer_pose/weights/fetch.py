@@ -19,13 +19,13 @@ from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+from uniformer_pose.cache import CACHE_VARIABLE, cache_folder
 from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.files import write_whole
 from uniformer_pose.nearest_name import nearest
 from uniformer_pose.progress import progress_bar
 from uniformer_pose.weights.zoo import digest_in_name, released_address
 
-CACHE_VARIABLE = "UNIFORMER_POSE_CACHE"
 DEFAULT_FILE = "model.safetensors"
 """The weights of a folder, or of a repository on the hub."""
 
@@ -81,16 +81,6 @@ def local_file(address: str | Path) -> Path:
         raise InputError(f"{text}: cannot be read ({getattr(error, 'strerror', error)}); give {_FORMS}") from error
     hint = f"give {_FORMS}" if alike is None else f"did you mean {path.with_name(alike)}?"
     raise InputError(f"no such file: {printable(str(path))}; {hint}")
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: ``UNIFORMER_POSE_CACHE``, or ``uniformer_pose`` in the user's cache folder."""
-    users = os.environ.get("XDG_CACHE_HOME", "")
-    own = os.environ.get(CACHE_VARIABLE) or f"{users if users.startswith('/') else '~/.cache'}/uniformer_pose"
-    try:
-        return Path(own).expanduser()
-    except RuntimeError as error:
-        raise InputError(f"no home folder to keep downloads in; set {CACHE_VARIABLE} to a folder") from error
 
 
 def is_offline() -> bool:
