@@ -300,19 +300,7 @@ def test_the_host_does_not_wait_for_the_device(method: Method) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_an_empty_batch_decodes_to_an_empty_batch() -> None:
-    for method in METHODS:
-        keypoints, scores = codec_for((128, 96), method).decode(torch.zeros(0, 17, 32, 24))
-        assert keypoints.shape == (0, 17, 2)
-        assert scores.shape == (0, 17)
-
-
 # --- Construction ---
-
-
-@pytest.mark.parametrize(("sigma", "expected"), [(2, 11), (3, 17), (1.5, 7), (0.5, 3)])
-def test_blur_kernel_follows_sigma(sigma: float, expected: int) -> None:
-    assert HeatmapCodec(256, 192, sigma, "dark").blur_kernel == expected
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Len, Lt
+
+from uniformer_pose.config import check_arguments
 from uniformer_pose.errors import InputError
+from uniformer_pose.ranges import Count, CountOrNone, Positive
 
-Stage3Attention = Literal["global", "window", "hybrid"]
-Stem = Literal["patch", "convolution"]
-LayerScaleBlocks = Literal["attention", "all"]
-
+OfStages = Annotated[Sequence[Count], Len(4, 4)]
 # Three doublings take the backbone's stride 32 to the heatmaps' stride 4.
-_DECONVOLUTIONS = 3
+OfDeconvolutions = Annotated[Sequence[Count], Len(3, 3)]
 
 
 @dataclass(frozen=True)
@@ -40,50 +40,31 @@ class Architecture:
     Raises InputError for numbers that do not fit together.
     """
 
-    num_keypoints: int
-    depths: Sequence[int]
-    embed_dims: Sequence[int] = (64, 128, 320, 512)
-    head_dim: int = 64
-    mlp_ratio: float = 4.0
-    stage3_attention: Stage3Attention = "global"
-    window_size: int = 14
-    layer_norm_eps: float = 1e-6
-    deconv_channels: Sequence[int] = (256, 256, 256)
-    stem: Stem = "patch"
-    layer_scale: float | None = None
-    layer_scale_blocks: LayerScaleBlocks = "attention"
+    num_keypoints: Count
+    depths: OfStages
+    embed_dims: OfStages = (64, 128, 320, 512)
+    head_dim: Count = 64
+    mlp_ratio: Positive = 4.0
+    stage3_attention: Literal["global", "window", "hybrid"] = "global"
+    window_size: Count = 14
+    layer_norm_eps: Positive = 1e-6
+    deconv_channels: OfDeconvolutions = (256, 256, 256)
+    stem: Literal["patch", "convolution"] = "patch"
+    layer_scale: Positive | None = None
+    layer_scale_blocks: Literal["attention", "all"] = "attention"
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("stage3_attention", Stage3Attention),
-            ("stem", Stem),
-            ("layer_scale_blocks", LayerScaleBlocks),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                raise self._refusal(name, f"must be one of {', '.join(get_args(choices))}")
-        for name, length in (("depths", 4), ("embed_dims", 4), ("deconv_channels", _DECONVOLUTIONS)):
-            self._require_counts(name, length, at_least=1)
-        for name in ("num_keypoints", "head_dim", "window_size"):
-            if getattr(self, name) < 1:
-                raise self._refusal(name, "must be at least 1")
-        for name in ("mlp_ratio", "layer_norm_eps"):
-            if not getattr(self, name) > 0:
-                raise self._refusal(name, "must be above 0")
-        if self.layer_scale is not None and not 0 < self.layer_scale < math.inf:
-            raise self._refusal("layer_scale", "must be above 0, or null for none; the original code has 1e-6")
+        check_arguments(type(self), self.to_dict())
         if any(dim % self.head_dim for dim in self.embed_dims[2:]):
-            raise self._refusal("embed_dims", f"stages 3 and 4 need multiples of head_dim={self.head_dim}")
+            stated = f"embed_dims={list(self.embed_dims)}"
+            raise InputError(f"{stated}: stages 3 and 4 need multiples of head_dim={self.head_dim}")
         if self.stem == "convolution" and self.embed_dims[0] % 2:
-            raise self._refusal("embed_dims", "stem=convolution needs an even first number")
+            raise InputError(f"embed_dims={list(self.embed_dims)}: stem=convolution needs an even first number")
 
-    def _require_counts(self, name: str, length: int, *, at_least: int) -> None:
-        values = getattr(self, name)
-        if len(values) != length or min(values) < at_least:
-            raise self._refusal(name, f"give {length} whole numbers, each at least {at_least}")
-
-    def _refusal(self, name: str, reason: str) -> InputError:
-        value = getattr(self, name)
-        return InputError(f"{name}={value if isinstance(value, int | float | str | None) else list(value)}: {reason}")
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments as plain numbers, strings and lists, for a checkpoint."""
+        # One by one: a list-like from a config file must not reach the checkpoint as its own type.
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
 
 @dataclass(frozen=True)
@@ -97,25 +78,18 @@ class NetworkArguments(Architecture):
       train mode too. The head's have no statistics worth keeping when training starts from ImageNet weights.
     """
 
-    drop_path_rate: float = 0.0
-    checkpointed_blocks: Sequence[int] = (0, 0, 0, 0)
+    drop_path_rate: Annotated[float, Ge(0), Lt(1)] = 0.0
+    checkpointed_blocks: Annotated[Sequence[CountOrNone], Len(4, 4)] = (0, 0, 0, 0)
     frozen_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.drop_path_rate < 1:
-            raise self._refusal("drop_path_rate", "must be at least 0 and below 1")
-        self._require_counts("checkpointed_blocks", 4, at_least=0)
         if any(count > depth for count, depth in zip(self.checkpointed_blocks, self.depths, strict=True)):
-            raise self._refusal("checkpointed_blocks", f"give at most depths={list(self.depths)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments as plain numbers, strings and lists, for a checkpoint."""
-        # One by one: a list-like from a config file must not reach the checkpoint as its own type.
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+            blocks = list(self.checkpointed_blocks)
+            raise InputError(f"checkpointed_blocks={blocks}: give at most depths={list(self.depths)}")
 
 
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return [int(entry) for entry in value]
+    return list(value)

@@ -62,19 +62,19 @@ class UniFormer(nn.Module):
         def attention_stage(stage: int, windows: Sequence[int | None]) -> nn.ModuleList:
             return nn.ModuleList(AttentionBlock(dims[stage], next(rates), size, arguments) for size in windows)
 
-        self.patch_embed1 = _first_embedding(arguments)
+        self.patch_embed1 = _embedding(0, arguments)
         self.blocks1 = convolution_stage(0)
-        self.patch_embed2 = _embedding(dims[0], dims[1], arguments)
+        self.patch_embed2 = _embedding(1, arguments)
         self.blocks2 = convolution_stage(1)
-        self.patch_embed3 = _embedding(dims[1], dims[2], arguments)
+        self.patch_embed3 = _embedding(2, arguments)
         self.blocks3 = attention_stage(2, _windows_of_stage3(arguments))
-        self.patch_embed4 = _embedding(dims[2], dims[3], arguments)
+        self.patch_embed4 = _embedding(3, arguments)
         self.blocks4 = attention_stage(3, [None] * depths[3])
         self.norm4 = nn.LayerNorm(dims[3], eps=_LAST_NORM_EPS)
 
         for (_, blocks), checkpointed in zip(self._stages, self.checkpointed_blocks, strict=True):
             for block in blocks[:checkpointed]:  # they recompute everything already
-                if isinstance(block, ConvolutionBlock | AttentionBlock):
+                if isinstance(block, _Block):
                     block.mlp.recompute_gelu = False
         for module in self.modules():
             # Convolutions keep PyTorch's default, as in the original. Not timm's trunc_normal_, whose draws differ.
@@ -159,19 +159,32 @@ class ConvolutionEmbedding(nn.Module):
         return embedded
 
 
-class ConvolutionBlock(nn.Module):
+class _Block(nn.Module):
+    """What both kinds of block have: a residual branch has a learnt scale, and stochastic depth (ECCV 2016)."""
+
+    gamma_1: nn.Parameter | None
+    gamma_2: nn.Parameter | None
+    mlp: MLP
+
+    def __init__(self, drop_path_rate: float) -> None:
+        super().__init__()
+        self.drop_path_rate = drop_path_rate
+
+    def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
+        scaled = branch if scale is None else scale * branch
+        dropped: Tensor = drop_path(scaled, self.drop_path_rate, self.training)
+        return dropped
+
+
+class ConvolutionBlock(_Block):
     """Position encoding, local aggregation and MLP, each added on; convolutions throughout.
 
     The paper's block with local token affinity: the affinity is a learnt 5x5 depthwise convolution, hence the
     released name ``attn``.
     """
 
-    gamma_1: nn.Parameter | None
-    gamma_2: nn.Parameter | None
-
     def __init__(self, dim: int, drop_path_rate: float, arguments: NetworkArguments) -> None:
-        super().__init__()
-        self.drop_path_rate = drop_path_rate
+        super().__init__(drop_path_rate)
         self.pos_embed = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
         self.norm1 = nn.BatchNorm2d(dim)
         self.conv1 = nn.Conv2d(dim, dim, kernel_size=1)
@@ -189,22 +202,15 @@ class ConvolutionBlock(nn.Module):
         x = x + self._branch(self.conv2(self.attn(self.conv1(self.norm1(x)))), self.gamma_1)
         return x + self._branch(self.mlp(self.norm2(x)), self.gamma_2)
 
-    def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
-        return _scaled_or_dropped(branch, scale, self.drop_path_rate, training=self.training)
 
-
-class AttentionBlock(nn.Module):
+class AttentionBlock(_Block):
     """Position encoding by a 3x3 depthwise convolution, self-attention and MLP, each added on.
 
     ``window_size`` None attends over the whole map, a number within square windows of that many cells.
     """
 
-    gamma_1: nn.Parameter | None
-    gamma_2: nn.Parameter | None
-
     def __init__(self, dim: int, drop_path_rate: float, window_size: int | None, arguments: NetworkArguments) -> None:
-        super().__init__()
-        self.drop_path_rate = drop_path_rate
+        super().__init__(drop_path_rate)
         self.window_size = window_size
         self.pos_embed = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)
         self.norm1 = nn.LayerNorm(dim, eps=arguments.layer_norm_eps)
@@ -234,9 +240,6 @@ class AttentionBlock(nn.Module):
         attended: Tensor = self.attn(cells.flatten(1, 2))
         return attended.view(cells.shape)
 
-    def _branch(self, branch: Tensor, scale: Tensor | None) -> Tensor:
-        return _scaled_or_dropped(branch, scale, self.drop_path_rate, training=self.training)
-
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention of each sequence over its own tokens."""
@@ -251,7 +254,8 @@ class SelfAttention(nn.Module):
         """Tokens (B, N, C) -> same shape."""
         batch, length, _ = tokens.shape
         qkv: Tensor = self.qkv(tokens).view(batch, length, 3, -1, self.head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, head_dim)
+        # Each (B, heads, N, head_dim), and split where their gradients are put together without another copy.
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
         attended = F.scaled_dot_product_attention(query, key, value)
         mixed: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return mixed
@@ -304,39 +308,23 @@ def from_windows(windows: Tensor, rows: int, columns: int) -> Tensor:
     return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def _first_embedding(arguments: NetworkArguments) -> PatchEmbedding | ConvolutionEmbedding:
-    dim = arguments.embed_dims[0]
+def _embedding(stage: int, arguments: NetworkArguments) -> PatchEmbedding | ConvolutionEmbedding:
+    """How a stage, counted from 0, begins; the first one at the image."""
+    dims = (3, *arguments.embed_dims)
+    before, dim = dims[stage : stage + 2]
     if arguments.stem == "patch":
-        return PatchEmbedding(3, dim, patch_size=4)
-    return ConvolutionEmbedding(3, dim // 2, dim)
-
-
-def _embedding(dim_before: int, dim: int, arguments: NetworkArguments) -> PatchEmbedding | ConvolutionEmbedding:
-    if arguments.stem == "patch":
-        return PatchEmbedding(dim_before, dim, patch_size=2)
-    return ConvolutionEmbedding(dim_before, dim)
+        return PatchEmbedding(before, dim, patch_size=2 if stage else 4)
+    return ConvolutionEmbedding(before, dim) if stage else ConvolutionEmbedding(before, dim // 2, dim)
 
 
 def _windows_of_stage3(arguments: NetworkArguments) -> list[int | None]:
     """Per block the side of its windows, None for a block that sees the whole map."""
-    if arguments.stage3_attention == "global":
-        return [None] * arguments.depths[2]
-    sees_all = [
-        arguments.stage3_attention == "hybrid" and (index + 1) % _HYBRID_GLOBAL_EVERY == 0
-        for index in range(arguments.depths[2])
-    ]
-    return [None if whole else arguments.window_size for whole in sees_all]
+    every = {"global": 1, "window": arguments.depths[2] + 1, "hybrid": _HYBRID_GLOBAL_EVERY}[arguments.stage3_attention]
+    return [None if block % every == 0 else arguments.window_size for block in range(1, arguments.depths[2] + 1)]
 
 
 def _layer_scale(shape: tuple[int, ...], initial: float | None) -> nn.Parameter | None:
     return None if initial is None else nn.Parameter(torch.full(shape, float(initial)))
-
-
-def _scaled_or_dropped(branch: Tensor, scale: Tensor | None, rate: float, *, training: bool) -> Tensor:
-    """A residual branch (B, ...) by its learnt scale, and by stochastic depth (Huang et al., ECCV 2016)."""
-    scaled = branch if scale is None else scale * branch
-    dropped: Tensor = drop_path(scaled, rate, training)
-    return dropped
 
 
 def _layer_norm_of_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
