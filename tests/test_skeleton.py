@@ -119,6 +119,8 @@ def test_names_that_differ_in_their_side_are_mirror_partners(names):
         "lip lower_lip rump leg bright copyright cleft root",
         "L1 L2 L3 L4 L5 S1",
         "a b c d e f g h i j k l m n o p q r s t",
+        " ".join(f"pt_{letter}" for letter in "abcdefghijklmnopqrst"),
+        " ".join(f"mark{letter}" for letter in "klmnopqrs"),
     ],
 )
 def test_words_and_series_have_no_sides(names):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -221,9 +221,12 @@ def mirror_pairs(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]
     as in ``lear`` and ``paw_fl``, ``l`` and ``r`` are sides only where the partner is among the names.
     """
     by_plain_name = {plain_name(name): name for name in names}
-    sided = {plain for plain, name in by_plain_name.items() if _other_side(name)}
-    others = {plain: _other_side(name) or _other_end(name) for plain, name in by_plain_name.items()}
-    there = {plain: found & others.keys() for plain, found in others.items()}
+    sides, ends = (
+        {plain: _not_in_series(plain, other(name), by_plain_name) for plain, name in by_plain_name.items()}
+        for other in (_other_side, _other_end)
+    )
+    sided = {plain for plain, found in sides.items() if found}
+    there = {plain: (sides[plain] or ends[plain]) & by_plain_name.keys() for plain in by_plain_name}
     partner = {
         plain: other for plain, found in there.items() for other in found if {plain} == there[other] and len(found) == 1
     }
@@ -233,6 +236,16 @@ def mirror_pairs(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]
         [(by_plain_name[left], by_plain_name[partner[left]]) for left in lefts],
         [name for plain, name in by_plain_name.items() if plain in sided and plain not in partner],
     )
+
+
+def _not_in_series(plain: str, others: set[str], names: Collection[str]) -> set[str]:
+    """The others without those of a series, such as pt_a to pt_t: the letters between l and r are in use too."""
+
+    def is_in_series(other: str) -> bool:
+        place = next(place for place, (one, two) in enumerate(zip(plain, other, strict=False)) if one != two)
+        return all(plain[:place] + letter + plain[place + 1 :] in names for letter in "mnopq")
+
+    return {other for other in others if not is_in_series(other)}
 
 
 def _other_side(name: str) -> set[str]:
