@@ -65,7 +65,7 @@ def test_network_and_step_are_measured(
     monkeypatch.setattr(inference, "load_model", lambda _weights: (model, "a small model"))
     inference.main("a small model", str(torch.get_num_threads()))
     measured = rows(capsys.readouterr().out)
-    assert {"with the loader", "one batch, on the device", "network, eager"} <= set(measured)
+    assert {"with the loader", "one batch, on the device", "network, eager fp32"} <= set(measured)
     assert min(measured.values()) > 0
 
 
