@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 
@@ -16,8 +15,11 @@ def seed_by_process(rank: int) -> None:
     All are seeded alike, so that they build the same network; with the same masks of stochastic depth on all of them,
     half of what they were to add to each other's gradients would be lost.
     """
-    if rank:
-        pl.seed_everything((torch.initial_seed() + rank) % 2**32, workers=True, verbose=False)
+    if rank:  # not seed_everything: Lightning takes that seed up at the next fit, and adds the rank again
+        seed = (torch.initial_seed() + rank) % 2**32
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  # see random_state
+        torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:
