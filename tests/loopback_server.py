@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ class Page:
     headers: Mapping[str, str] = field(default_factory=dict)
     etag: str | None = None
     says_length: bool = True
+    has_ranges: bool = False  # answers with the part that a request asks for
     statuses: list[int] = field(default_factory=list)  # of the first requests, in place of ``status``
     cuts: list[int] = field(default_factory=list)  # bytes after which the first bodies lose their connection
     seconds_before: float = 0.0  # the answer
@@ -73,6 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(page.seconds_before)
         status = page.statuses.pop(0) if page.statuses else page.status
         body = page.body if status == page.status else b""
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if page.has_ranges and asked and status == 200:
+            status, body = 206, body[int(asked[1]) : int(asked[2]) + 1]
         length = str(len(body)) if page.says_length else None
         self.send_response(status)
         for name, value in {"Connection": "close", "ETag": page.etag, "Content-Length": length, **page.headers}.items():
@@ -81,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         if self.command == "GET":
-            cut = page.cuts.pop(0) if page.cuts and status == 200 else None
+            cut = page.cuts.pop(0) if page.cuts and status in (200, 206) else None
             with contextlib.suppress(OSError):  # the client went away
                 for start in range(0, len(body[:cut]), 2**16):
                     self.wfile.write(body[:cut][start : start + 2**16])

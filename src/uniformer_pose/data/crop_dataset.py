@@ -110,6 +110,9 @@ class TrainingCrops(Dataset[TrainingSample]):
         places = crops.numpy()
         # One kind of work after the other: each image that is decoded pushes code and numbers out of the cache.
         drawn = [self._draw(requested, requested, epoch) for requested, epoch in visits]
+        self.images.expect(
+            (requested, geometry) for (requested, _), (geometry, _rng) in zip(visits, drawn, strict=True)
+        )
         shown = [self._show(*visit, draw, crop) for visit, draw, crop in zip(visits, drawn, places, strict=True)]
         samples: list[Any] = [
             self._sample(requested, *what, crop)

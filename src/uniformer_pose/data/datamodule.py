@@ -91,6 +91,7 @@ class PersonCrops(pl.LightningDataModule):
         geometric: GeometricAugmentation | None = None,
         photometric: PhotometricAugmentation | None = None,
         prepared: str | None = None,
+        prepared_cache_gb: NotNegative = 100.0,
         image_orientation: ImageOrientation | None = None,
         worker_timeout: NotNegative = 300.0,
     ) -> None:
@@ -111,7 +112,7 @@ class PersonCrops(pl.LightningDataModule):
         self.if_missing = if_missing
         self.seed = seed
         self.geometric, self.photometric = geometric, photometric
-        self.prepared = prepared
+        self.prepared, self.prepared_cache_gb = prepared, prepared_cache_gb
         self.image_orientation = image_orientation
         self.worker_timeout = worker_timeout
         self._resumed: dict[str, int] = {}
@@ -157,7 +158,9 @@ class PersonCrops(pl.LightningDataModule):
             self.train_people = self.read_train_people()
             rank_zero_info(self.train_people.summary())  # what was left out, and why
             if self.prepared is not None:
-                self._prepared_images = PreparedImages(self.prepared, self.train_people)
+                self._prepared_images = PreparedImages(
+                    self.prepared, self.train_people, cache_gb=self.prepared_cache_gb
+                )
         # At each call: before the trainer is there, the number of processes is not known yet.
         if stage == "fit" and self.train_batches < 1:
             _rank, processes = self._rank_and_world_size()

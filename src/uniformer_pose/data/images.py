@@ -10,6 +10,7 @@ import contextlib
 import io
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,6 +89,11 @@ class ImageSource:
             file = self.people.image_folder / str(self.people.file_names[image_index])
             error.add_note(f"while reading {file} ({self.people.describe(index)})")
             raise
+
+    def expect(self, visits: Iterable[tuple[int, CropGeometry]]) -> None:
+        """Prepare for the crops of these people, to be asked for next: a store answers all of them at the same time."""
+        if self.prepared is not None:
+            self.prepared.expect((int(self.people.image_of_instance[index]), geometry) for index, geometry in visits)
 
     def _file(self, image_index: int) -> Pixels:
         """(height, width, 3) RGB pixels of an image file."""

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry, Pixels
 from uniformer_pose.data.images import Remark, decode_image, read_file, remark_line
+from uniformer_pose.data.remote_pixels import RemoteFile, RemotePixels, is_remote
 from uniformer_pose.errors import InputError
 from uniformer_pose.files import write_whole
 
@@ -75,15 +76,31 @@ class PreparedImages:
     Raises InputError with one line if the folder is none, damaged, or stale: if images of ``people`` are not in it,
     have another size or orientation, or their files, where at hand, are no longer those that were prepared. Files are
     looked at for at most five seconds, which is enough for all of COCO on a local disk.
+
+    The folder may be an address, of which ``cache_gb`` are kept on the local disk; see ``RemotePixels``.
     """
 
-    def __init__(self, folder: str | Path, people: PersonInstances) -> None:
-        self.folder = Path(folder).expanduser()
-        images = _of_people(self.folder, _read_index(self.folder), people)
+    def __init__(self, folder: str | Path, people: PersonInstances, *, cache_gb: float = 0.0) -> None:
+        if is_remote(folder):
+            self.folder: str | Path = str(folder).rstrip("/")
+            content = RemoteFile(f"{self.folder}/{_INDEX}").read()
+            pixels = RemoteFile(f"{self.folder}/{_PIXELS}")
+            index = _checked_index(f"{self.folder}/{_INDEX}", content)
+            self._pixels: LocalPixels | RemotePixels = RemotePixels(
+                pixels.address, total_bytes=index.total_bytes, cache_bytes=int(cache_gb * 1e9), version=content
+            )
+            found = pixels.size()
+        else:
+            self.folder = Path(folder).expanduser()
+            index, self._pixels = _read_index(self.folder), LocalPixels(self.folder / _PIXELS)
+            found = self._pixels.size()
+        if found != index.total_bytes:
+            sizes = f"{found} bytes instead of {index.total_bytes}"
+            raise InputError(f"{self.folder}/{_PIXELS}: has {sizes}; {_PREPARE_AGAIN}")
+        images = _of_people(self.folder, index, people)
         _require_same_files(self.folder, images, people)
         self._starts = np.array([image.start for image in images], dtype=np.int64)
         self._sizes = np.array([(image.height, image.width) for image in images], dtype=np.int32)
-        self._file: int | None = None
         self._canvas = np.zeros(0, dtype=np.uint8)
 
     def pixels(self, image_index: int, geometry: CropGeometry) -> Pixels | None:
@@ -98,31 +115,61 @@ class PreparedImages:
         if len(self._canvas) < height * width * 3:
             self._canvas = np.zeros(height * width * 3, dtype=np.uint8)
         picture = self._canvas[: height * width * 3].reshape(height, width, 3)
-        ys = geometry.to_image(geometry.spec.corners)[..., 1]
-        # With the neighbours that bilinear interpolation reads.
-        top = min(max(int(ys.min()) - 3, 0), height - 1)
-        bottom = min(max(int(ys.max()) + 4, top + 1), height)
-        self._read_into(picture[top:bottom].data, start + top * width * 3)
+        top, bottom = _rows(geometry, height)
+        self._pixels.read_into(picture[top:bottom].data, start + top * width * 3)
         return picture
 
-    def _read_into(self, memory: memoryview, first: int) -> None:
-        """Fill ``memory`` from the file. No memory map: a file that is cut off would end the process."""
-        path = self.folder / _PIXELS
-        try:
-            if self._file is None:
-                self._file = os.open(path, os.O_RDONLY)
-            found = os.preadv(self._file, [memory], first)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        if found != memory.nbytes:
-            raise InputError(f"{path}: cut off; {_PREPARE_AGAIN}")
+    def expect(self, visits: Iterable[tuple[int, CropGeometry]]) -> None:
+        """Fetch what these images' crops show from a store, at the same time; of a folder nothing."""
+        if isinstance(self._pixels, LocalPixels):
+            return
+        wanted = []
+        for image_index, geometry in visits:
+            (height, width), start = self._sizes[image_index].tolist(), int(self._starts[image_index])
+            if start != _NOT_STORED:
+                top, bottom = _rows(geometry, height)
+                wanted.append((start + top * width * 3, start + bottom * width * 3))
+        self._pixels.fetch(wanted)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_file": None, "_canvas": self._canvas[:0]}
+        return vars(self) | {"_canvas": self._canvas[:0]}
+
+
+class LocalPixels:
+    """The file of a prepared folder. No memory map: a file that is cut off would end the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+
+    def size(self) -> int:
+        """How many bytes it has, 0 without it."""
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    def read_into(self, memory: memoryview, first: int) -> None:
+        """Fill ``memory`` with what begins at byte ``first``."""
+        try:
+            if self._file is None:
+                self._file = os.open(self.path, os.O_RDONLY)
+            found = os.preadv(self._file, [memory], first)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
+        if found != memory.nbytes:
+            raise InputError(f"{self.path}: cut off; {_PREPARE_AGAIN}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_file": None}
 
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
             os.close(self._file)  # type: ignore[arg-type]
+
+
+def _rows(geometry: CropGeometry, height: int) -> tuple[int, int]:
+    """The first row that a crop shows, and the one behind the last, with the neighbours that interpolation reads."""
+    ys = geometry.to_image(geometry.spec.corners)[..., 1]
+    top = min(max(int(ys.min()) - 3, 0), height - 1)
+    return top, min(max(int(ys.max()) + 4, top + 1), height)
 
 
 def prepare_images(
@@ -213,22 +260,25 @@ def _digest(data: bytes) -> str:
 def _read_index(folder: Path) -> _Index:
     """The index of a prepared folder, checked; InputError where there is none or it is damaged."""
     try:
-        index = msgspec.json.decode((folder / _INDEX).read_bytes(), type=_Index)
+        return _checked_index(folder / _INDEX, (folder / _INDEX).read_bytes())
     except FileNotFoundError:
         raise InputError(f"{folder}: holds no prepared images, or unfinished ones; {_PREPARE_AGAIN}") from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError as error:
         raise InputError(f"{folder / _INDEX}: damaged ({error}); {_PREPARE_AGAIN}") from error
+
+
+def _checked_index(path: str | Path, content: bytes) -> _Index:
+    try:
+        index = msgspec.json.decode(content, type=_Index)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"{path}: damaged ({error}); {_PREPARE_AGAIN}") from error
     for image in index.images:
         if image.start + image.height * image.width * 3 > index.total_bytes and image.start != _NOT_STORED:
-            raise InputError(f"{folder / _INDEX}: damaged ({image.name} is behind the end); {_PREPARE_AGAIN}")
-    pixels = folder / _PIXELS
-    found = pixels.stat().st_size if pixels.is_file() else 0
-    if found != index.total_bytes:
-        raise InputError(f"{pixels}: has {found} bytes instead of {index.total_bytes}; {_PREPARE_AGAIN}")
+            raise InputError(f"{path}: damaged ({image.name} is behind the end); {_PREPARE_AGAIN}")
     return index
 
 
-def _of_people(folder: Path, index: _Index, people: PersonInstances) -> list[_StoredImage]:
+def _of_people(folder: str | Path, index: _Index, people: PersonInstances) -> list[_StoredImage]:
     """The stored images in the order of ``people``'s; InputError if they are others than are asked for."""
     by_name = {image.name: image for image in index.images}
     names = people.file_names.tolist()
@@ -248,7 +298,7 @@ def _of_people(folder: Path, index: _Index, people: PersonInstances) -> list[_St
     return images
 
 
-def _require_same_files(folder: Path, images: list[_StoredImage], people: PersonInstances) -> None:
+def _require_same_files(folder: str | Path, images: list[_StoredImage], people: PersonInstances) -> None:
     """Stop if an image file is another one than was prepared: by its size, then its time, then its content."""
     stop = time.monotonic() + _SECONDS_OF_CHECKING
     # In an order that reaches all parts of the set, should the time not be enough for every file.

@@ -16,7 +16,7 @@ _WITHOUT_EFFECT = (
     *("ckpt_path", "logger", "model.checkpointed_blocks", "name", "resume", "run_dir", "run_id"),
     *("callbacks.pictures", "callbacks.resume_checkpoints", "callbacks.throughput"),
     *("data.eval_batch_size", "data.if_missing", "data.num_workers", "data.prefetch"),
-    *("data.prepared", "data.worker_timeout"),
+    *("data.prepared", "data.prepared_cache_gb", "data.worker_timeout"),
     *("trainer.default_root_dir", "trainer.enable_progress_bar", "trainer.log_every_n_steps"),
 )
 # Another one of these is another experiment, except for the second line's; so is an optimizer, but not its numbers.

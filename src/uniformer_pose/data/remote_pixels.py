@@ -1,0 +1,190 @@
+"""The pixels of a prepared folder in an object store, read by ranges, with a part of them kept on the local disk.
+
+Every image is visited once an epoch, in another order each time, so what was read last is never what is wanted next:
+a cache that replaces would be all misses. The first ``cache_bytes`` of the file are kept instead, wherever they are
+first read, and the rest is fetched each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from uniformer_pose.cache import cache_folder
+from uniformer_pose.errors import InputError, one_line
+
+_BLOCK = 2**18  # bytes that are kept or not; a crop reads about half a million
+_ATTEMPTS = 5  # with a pause of 0.25, 0.5, ... seconds before each but the first
+_SECONDS_TO_CONNECT, _SECONDS_OF_SILENCE = 20, 30
+_SCHEMES = ("https", "s3", "gs")
+
+Range = tuple[int, int]
+"""The first byte, and the one behind the last."""
+
+
+def is_remote(folder: str | Path) -> bool:
+    """Whether this is an address and no path."""
+    return "://" in str(folder)
+
+
+class RemoteFile:
+    """One file of a store: https, s3 (package s3fs) or gs (gcsfs), whose own settings say who asks.
+
+    A range that fails, or comes short, is asked for again; an InputError names the address after that.
+    """
+
+    def __init__(self, address: str) -> None:
+        scheme, host = urlsplit(address).scheme, urlsplit(address).hostname
+        if scheme not in _SCHEMES and not (scheme == "http" and host in ("127.0.0.1", "localhost")):
+            raise InputError(f"{address}: cannot be read from there; give a folder, https://, s3:// or gs://")
+        self.address = address
+        self._files: Any = None
+        self._process = 0
+
+    def read(self) -> bytes:
+        """All of it."""
+        return bytes(self._tried(lambda files, path: {0: files.cat_file(path)}, {0: None})[0])
+
+    def size(self) -> int:
+        """How many bytes it has; -1 if the store does not say."""
+        found = self._tried(lambda files, path: {0: files.info(path)}, {0: None})[0]
+        return int(found.get("size") or -1)
+
+    def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
+        """The bytes of several ranges, asked for at the same time."""
+
+        def read(files: Any, path: str) -> dict[int, Any]:
+            starts, ends = zip(*(wanted[place] for place in left), strict=True)
+            found = files.cat_ranges([path] * len(left), list(starts), list(ends), on_error="return")
+            return dict(zip(left, found, strict=True))
+
+        left: dict[int, int | None] = {place: end - start for place, (start, end) in enumerate(wanted)}
+        found = self._tried(read, left)
+        return [found[place] for place in range(len(wanted))]
+
+    def _tried(self, read: Any, left: dict[int, int | None]) -> dict[int, Any]:
+        """What ``read`` gives for the places that are ``left``, which have these lengths, in some attempts."""
+        done: dict[int, Any] = {}
+        problem = Exception()
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(0.25 * 2 ** (attempt - 1))
+            try:
+                found = read(*self._opened())
+            except ImportError as error:  # s3fs or gcsfs
+                raise InputError(f"{self.address}: {one_line(error)}") from None
+            except Exception as error:  # every store has exceptions of its own
+                problem = error
+                continue
+            for place, content in found.items():
+                length = left[place]
+                if isinstance(content, Exception):
+                    problem = content
+                elif length is not None and len(content) != length:
+                    problem = Exception(f"{len(content)} bytes came instead of {length}")
+                else:
+                    done[place] = content
+            for place in found.keys() & done.keys():
+                del left[place]
+            if not left:
+                return done
+        reason = f"{one_line(problem)}; tried {_ATTEMPTS} times"
+        raise InputError(f"{self.address}: cannot be read ({reason}); copy the folder, or give another address")
+
+    def _opened(self) -> tuple[Any, str]:
+        """The store, opened by each process for itself: connections do not survive a fork."""
+        if self._process != os.getpid():
+            options: dict[str, Any] = {}
+            if self.address.startswith("http"):
+                import aiohttp  # only here: it is fsspec's own choice for the web
+
+                timeout = aiohttp.ClientTimeout(connect=_SECONDS_TO_CONNECT, sock_read=_SECONDS_OF_SILENCE)
+                options = {"client_kwargs": {"timeout": timeout}}
+            self._files, path = fsspec.url_to_fs(self.address, **options)
+            self._path, self._process = path, os.getpid()
+        return self._files, self._path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_files": None, "_process": 0}
+
+
+class RemotePixels:
+    """Bytes of the file at ``address``, of which the first ``cache_bytes`` are kept below the cache folder.
+
+    ``version`` tells one content of the file from another. Several processes may share what is kept.
+    """
+
+    def __init__(self, address: str, *, total_bytes: int, cache_bytes: int, version: bytes) -> None:
+        self._file = RemoteFile(address)
+        folder = cache_folder() / "prepared" / hashlib.blake2b(address.encode() + version, digest_size=16).hexdigest()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._bytes, self._marks = folder / "pixels", folder / "present"
+        at_hand = self._bytes.stat().st_blocks * 512 if self._bytes.exists() else 0
+        room = shutil.disk_usage(folder).free + at_hand - 10**9
+        self._total = total_bytes
+        self._kept = total_bytes
+        if total_bytes > min(cache_bytes, room):
+            self._kept = max(min(cache_bytes, room), 0) // _BLOCK * _BLOCK
+        for path, size in ((self._bytes, self._kept), (self._marks, _blocks(self._kept))):
+            with path.open("ab") as file:
+                if file.tell() < size:
+                    file.truncate(size)
+        self._fetched: dict[Range, bytes] = {}
+
+    def fetch(self, wanted: Sequence[Range]) -> None:
+        """Have these ranges at hand, whatever was fetched before."""
+        self._fetched = {}
+        absent = []
+        for start, end in wanted:
+            whole = self._whole(start, end)
+            if whole[1] > self._kept:
+                absent.append((start, end))
+            elif not self._is_there(whole):
+                absent.append(whole)
+        absent = list(dict.fromkeys(absent))
+        for (start, end), content in zip(absent, self._file.ranges(absent) if absent else [], strict=True):
+            self._fetched[start, end] = content
+            if (start, end) == self._whole(start, end) and end <= self._kept:
+                self._keep(start, content)
+
+    def read_into(self, memory: memoryview, first: int) -> None:
+        """Fill ``memory`` with what begins at byte ``first``."""
+        end = first + memory.nbytes
+        whole = self._whole(first, end)
+        if (first, end) not in self._fetched and whole not in self._fetched and not self._is_there(whole):
+            self.fetch([(first, end)])
+        for start, stop in ((first, end), whole):
+            if (start, stop) in self._fetched:
+                memory.cast("B")[:] = self._fetched[start, stop][first - start : end - start]
+                return
+        with self._bytes.open("rb") as file:
+            if os.preadv(file.fileno(), [memory], first) != memory.nbytes:
+                raise InputError(f"{self._bytes}: cut off; delete the folder {self._bytes.parent}")
+
+    def _whole(self, start: int, end: int) -> Range:
+        """The blocks that a range touches."""
+        return start // _BLOCK * _BLOCK, min(_blocks(end) * _BLOCK, self._total)
+
+    def _is_there(self, whole: Range) -> bool:
+        count = _blocks(whole[1]) - whole[0] // _BLOCK
+        with self._marks.open("rb") as file:
+            return whole[1] <= self._kept and os.pread(file.fileno(), count, whole[0] // _BLOCK) == b"\1" * count
+
+    def _keep(self, start: int, content: bytes) -> None:
+        """Write blocks, and only then the marks that they are there."""
+        with self._bytes.open("r+b") as file, self._marks.open("r+b") as marks:
+            os.pwrite(file.fileno(), content, start)
+            os.fdatasync(file.fileno())
+            os.pwrite(marks.fileno(), b"\1" * _blocks(len(content)), start // _BLOCK)
+
+
+def _blocks(count: int) -> int:
+    return -(-count // _BLOCK)
