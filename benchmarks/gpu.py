@@ -256,13 +256,13 @@ class Profiled(pl.Callback):
         bandwidth, _ = peaks()
         width = 2 if DEVICE.type == "cuda" else 4
         return {
-            f"{event.key} {[shape for shape in event.input_shapes if shape][:2]}": {
+            f"{place}. {event.key} {[shape for shape in event.input_shapes if shape][:2]}": {
                 "ms a step": microseconds / 3000,
                 "calls": event.count / 3,
                 "MB a call": width * numbers / 1e6,
                 "share of bandwidth": width * numbers * event.count / (microseconds * 1e-6) / bandwidth,
             }
-            for microseconds, event, numbers in longest
+            for place, (microseconds, event, numbers) in enumerate(longest, start=1)
         }
 
 
