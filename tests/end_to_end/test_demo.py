@@ -94,9 +94,11 @@ def test_the_heatmap_of_a_keypoint_stands_where_its_skeleton_has_it(
     for keypoint in np.flatnonzero(inside)[:3].tolist():
         paint = estimator.skeleton.colours[keypoint]
         laid = page.heatmaps(boxed, False, names[keypoint]).astype(float)
-        opacity = np.abs(laid - PHOTO).sum(axis=2) / np.abs(np.array(paint) - PHOTO).sum(axis=2).clip(1)
+        change, most = np.abs(laid - PHOTO).sum(axis=2), np.abs(np.array(paint) - PHOTO.astype(float)).sum(axis=2)
+        opacity = np.where(most > 100, change / most.clip(1), 0)  # of a pixel like the paint rounding hides it
         x, y = np.round(people.keypoints[0, keypoint]).astype(int)
-        assert opacity[y - 2 : y + 3, x - 2 : x + 3].max() == pytest.approx(0.7, abs=0.1)
+        # The peak's 0.7 lies up to half a pixel, an eighth of a cell, from each pixel's centre.
+        assert 0.7 * 7 / 8 < opacity[y - 2 : y + 3, x - 2 : x + 3].max() < 0.71
     assert inside.any()
 
 
