@@ -45,7 +45,10 @@ Boxed = dict[str, Any]
 MOST_BOXES = 100
 ALL_KEYPOINTS = "all keypoints"
 _THIS_MACHINE = ["localhost", "127.0.0.1"]
-_HOW = "Drop, paste or open a picture, and draw a box around each person; without boxes, the whole picture is taken for one person."
+_HOW = (
+    "Drop, paste or open a picture, and draw a box around each person; without boxes, the whole picture is taken for "
+    "one person."
+)
 
 
 class PosePage:
