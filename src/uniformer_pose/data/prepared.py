@@ -84,16 +84,17 @@ class PreparedImages:
         if is_remote(folder):
             self.folder: str | Path = str(folder).rstrip("/")
             content = RemoteFile(f"{self.folder}/{_INDEX}").read()
-            pixels = RemoteFile(f"{self.folder}/{_PIXELS}")
             index = _checked_index(f"{self.folder}/{_INDEX}", content)
             self._pixels: LocalPixels | RemotePixels = RemotePixels(
-                pixels.address, total_bytes=index.total_bytes, cache_bytes=int(cache_gb * 1e9), version=content
+                f"{self.folder}/{_PIXELS}",
+                total_bytes=index.total_bytes,
+                cache_bytes=int(cache_gb * 1e9),
+                version=content,
             )
-            found = pixels.size()
         else:
             self.folder = Path(folder).expanduser()
             index, self._pixels = _read_index(self.folder), LocalPixels(self.folder / _PIXELS)
-            found = self._pixels.size()
+        found = self._pixels.size()
         if found != index.total_bytes:
             sizes = f"{found} bytes instead of {index.total_bytes}"
             raise InputError(f"{self.folder}/{_PIXELS}: has {sizes}; {_PREPARE_AGAIN}")

@@ -11,9 +11,9 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
@@ -26,6 +26,7 @@ _ATTEMPTS = 5  # with a pause of 0.25, 0.5, ... seconds before each but the firs
 _SECONDS_TO_CONNECT, _SECONDS_OF_SILENCE = 20, 30
 _SCHEMES = ("https", "s3", "gs")
 
+_T = TypeVar("_T")
 Range = tuple[int, int]
 """The first byte, and the one behind the last."""
 
@@ -51,51 +52,46 @@ class RemoteFile:
 
     def read(self) -> bytes:
         """All of it."""
-        return bytes(self._tried(lambda files, path: {0: files.cat_file(path)}, {0: None})[0])
+        return self._tried(lambda files, path: bytes(files.cat_file(path)))
 
     def size(self) -> int:
         """How many bytes it has; -1 if the store does not say."""
-        found = self._tried(lambda files, path: {0: files.info(path)}, {0: None})[0]
-        return int(found.get("size") or -1)
+        return self._tried(lambda files, path: int(files.info(path).get("size") or -1))
 
     def ranges(self, wanted: Sequence[Range]) -> list[bytes]:
-        """The bytes of several ranges, asked for at the same time."""
+        """The bytes of several ranges, asked for at the same time; again, only those that failed or came short."""
+        found: dict[Range, bytes] = {}
 
-        def read(files: Any, path: str) -> dict[int, Any]:
-            starts, ends = zip(*(wanted[place] for place in left), strict=True)
-            found = files.cat_ranges([path] * len(left), list(starts), list(ends), on_error="return")
-            return dict(zip(left, found, strict=True))
+        def read_absent(files: Any, path: str) -> list[bytes]:
+            absent = [each for each in wanted if each not in found]
+            starts, ends = [start for start, _ in absent], [end for _, end in absent]
+            contents = files.cat_ranges([path] * len(absent), starts, ends, on_error="return")
+            problem = None
+            for (start, end), content in zip(absent, contents, strict=True):
+                if isinstance(content, Exception):
+                    problem = content
+                elif len(content) != end - start:
+                    problem = Exception(f"{len(content)} bytes came instead of {end - start}")
+                else:
+                    found[start, end] = content
+            if problem is not None:
+                raise problem
+            return [found[each] for each in wanted]
 
-        left: dict[int, int | None] = {place: end - start for place, (start, end) in enumerate(wanted)}
-        found = self._tried(read, left)
-        return [found[place] for place in range(len(wanted))]
+        return self._tried(read_absent)
 
-    def _tried(self, read: Any, left: dict[int, int | None]) -> dict[int, Any]:
-        """What ``read`` gives for the places that are ``left``, which have these lengths, in some attempts."""
-        done: dict[int, Any] = {}
+    def _tried(self, read: Callable[[Any, str], _T]) -> _T:
+        """What ``read`` returns, in one of several attempts."""
         problem = Exception()
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(0.25 * 2 ** (attempt - 1))
             try:
-                found = read(*self._opened())
+                return read(*self._opened())
             except ImportError as error:  # s3fs or gcsfs
                 raise InputError(f"{self.address}: {one_line(error)}") from None
             except Exception as error:  # every store has exceptions of its own
                 problem = error
-                continue
-            for place, content in found.items():
-                length = left[place]
-                if isinstance(content, Exception):
-                    problem = content
-                elif length is not None and len(content) != length:
-                    problem = Exception(f"{len(content)} bytes came instead of {length}")
-                else:
-                    done[place] = content
-            for place in found.keys() & done.keys():
-                del left[place]
-            if not left:
-                return done
         reason = f"{one_line(problem)}; tried {_ATTEMPTS} times"
         raise InputError(f"{self.address}: cannot be read ({reason}); copy the folder, or give another address")
 
@@ -138,6 +134,10 @@ class RemotePixels:
                 if file.tell() < size:
                     file.truncate(size)
         self._fetched: dict[Range, bytes] = {}
+
+    def size(self) -> int:
+        """How many bytes the file has; -1 if the store does not say."""
+        return self._file.size()
 
     def fetch(self, wanted: Sequence[Range]) -> None:
         """Have these ranges at hand, whatever was fetched before."""
