@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,14 +124,18 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_directory_and_a_finished_one_sa
         process.send_signal(signal.SIGUSR1)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
-    assert "stopped by SIGUSR1 after step" in output
-    epochs = torch.load(run / "checkpoints" / "interrupted.ckpt", weights_only=True)["epoch"] + 1
+    stopped_at = re.search(r"stopped by SIGUSR1 after step (\d+)", output)
+    assert stopped_at, output
+    kept = {path: torch.load(path, weights_only=True) for path in (run / "checkpoints").glob("*.ckpt")}
+    epochs = kept[run / "checkpoints" / "interrupted.ckpt"]["epoch"] + 1
 
     again = [*command, f"trainer.max_epochs={epochs}"]
     continued = run_program("train.py", again, tmp_path, **SLURM, SLURM_RESTART_COUNT="1")
     assert continued.returncode == 0, continued.stderr
     log = continued.stdout + continued.stderr
-    assert f"resuming from {run / 'checkpoints' / 'interrupted.ckpt'}" in log
+    resumed = re.search(r"resuming from (\S+)", log)
+    assert resumed, log
+    assert kept[Path(resumed[1])]["global_step"] == int(stopped_at[1])
     assert f"trainer.max_epochs 1000 is now {epochs}" in log
     assert [path.name for path in run.parent.iterdir()] == ["slurm_7"]
 
