@@ -1,5 +1,7 @@
 """A prepared folder in a store: the same crops, what is kept, and a store that fails."""
 
+import os
+
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
@@ -107,5 +109,40 @@ def test_a_store_that_goes_on_failing_is_named(store, people, skeleton, page, ch
 
 @pytest.mark.parametrize("address", ["http://example.org/p", "ftp://example.org/p", "file:///etc"])
 def test_only_stores_that_nobody_can_change_on_the_way_are_read(people, address):
-    with pytest.raises(InputError, match="https://"):
+    with pytest.raises(InputError, match=r"https://.*s3://bucket"):
         PreparedImages(address, people)
+
+
+@pytest.mark.parametrize("page", ["/index.json", "/pixels"])
+def test_a_store_that_sends_elsewhere_is_followed_only_where_nobody_can_change_what_comes(
+    store, people, skeleton, page
+):
+    store.serve("/elsewhere", store.pages[page])
+    store.serve(page, Page(status=302, headers={"Location": "/elsewhere"}))
+    assert_equal(
+        batches(crops(people, skeleton, PreparedImages(store.origin, people)), 0), batches(crops(people, skeleton), 0)
+    )
+    store.serve(page, Page(status=302, headers={"Location": "http://me:word@example.org/p?key=12345"}))
+    before = len(store.requests)
+    with pytest.raises(InputError, match=r"http://example\.org/p\?\.\.\.: only https://") as refused:
+        PreparedImages(store.origin, people)
+    assert store.origin + page in str(refused.value)
+    assert sum(path == page for _, path in store.requests[before:]) <= 2  # asked for its size in two ways
+
+
+def test_a_login_in_an_address_is_not_shown(store, people):
+    store.pages["/pixels"].status = 404
+    with pytest.raises(InputError, match="pixels") as refused:
+        PreparedImages(store.origin.replace("//", "//me:word@"), people)
+    assert "word" not in str(refused.value)
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(store, people, skeleton, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(tmp_path / "prepared" / "index.json"))
+    with pytest.raises(InputError, match=r"cannot be kept \(Not a directory\); set UNIFORMER_POSE_CACHE"):
+        PreparedImages(store.origin, people)
+    monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(tmp_path / "cache"))
+    remote = crops(people, skeleton, PreparedImages(store.origin, people, cache_gb=1))
+    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(InputError, match=r"cannot be kept \(No space left on device\)"):
+        batches(remote, 0)

@@ -14,17 +14,19 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import fsspec
 
-from uniformer_pose.cache import cache_folder
+from uniformer_pose.cache import cache_folder, writing_to_cache
 from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.web_address import checked_address, shown_address
 
 _BLOCK = 2**18  # bytes that are kept or not; a crop reads about half a million
 _ATTEMPTS = 5  # with a pause of 0.25, 0.5, ... seconds before each but the first
 _SECONDS_TO_CONNECT, _SECONDS_OF_SILENCE = 20, 30
-_SCHEMES = ("https", "s3", "gs")
+_BUCKETS = ("s3", "gs")
+_OTHERWISE = "s3://bucket/..., gs://bucket/..., or a folder"
 
 _T = TypeVar("_T")
 Range = tuple[int, int]
@@ -39,14 +41,14 @@ def is_remote(folder: str | Path) -> bool:
 class RemoteFile:
     """One file of a store: https, s3 (package s3fs) or gs (gcsfs), whose own settings say who asks.
 
-    A range that fails, or comes short, is asked for again; an InputError names the address after that.
+    On the web, the address and every redirection are held to ``checked_address``. A range that fails, or comes short,
+    is asked for again; an InputError names the address after that.
     """
 
     def __init__(self, address: str) -> None:
-        scheme, host = urlsplit(address).scheme, urlsplit(address).hostname
-        if scheme not in _SCHEMES and not (scheme == "http" and host in ("127.0.0.1", "localhost")):
-            raise InputError(f"{address}: cannot be read from there; give a folder, https://, s3:// or gs://")
-        self.address = address
+        self._is_in_bucket = address.partition("://")[0] in _BUCKETS
+        self._shown = shown_address(urlsplit(address) if self._is_in_bucket else checked_address(address, _OTHERWISE))
+        self._address = address
         self._files: Any = None
         self._process = 0
 
@@ -89,27 +91,38 @@ class RemoteFile:
             try:
                 return read(*self._opened())
             except ImportError as error:  # s3fs or gcsfs
-                raise InputError(f"{self.address}: {one_line(error)}") from None
+                raise InputError(f"{self._shown}: {one_line(error)}") from None
             except Exception as error:  # every store has exceptions of its own
+                for refusal in (error, error.__cause__):  # fsspec makes a FileNotFoundError of some
+                    if isinstance(refusal, InputError):
+                        raise InputError(f"{self._shown}: {refusal}") from None
                 problem = error
-        reason = f"{one_line(problem)}; tried {_ATTEMPTS} times"
-        raise InputError(f"{self.address}: cannot be read ({reason}); copy the folder, or give another address")
+        reason = f"{one_line(problem).replace(self._address, self._shown)}; tried {_ATTEMPTS} times"
+        raise InputError(f"{self._shown}: cannot be read ({reason}); copy the folder, or give another address")
 
     def _opened(self) -> tuple[Any, str]:
         """The store, opened by each process for itself: connections do not survive a fork."""
         if self._process != os.getpid():
             options: dict[str, Any] = {}
-            if self.address.startswith("http"):
+            if not self._is_in_bucket:
                 import aiohttp  # only here: it is fsspec's own choice for the web
 
                 timeout = aiohttp.ClientTimeout(connect=_SECONDS_TO_CONNECT, sock_read=_SECONDS_OF_SILENCE)
-                options = {"client_kwargs": {"timeout": timeout}}
-            self._files, path = fsspec.url_to_fs(self.address, **options)
+                watched = aiohttp.TraceConfig()
+                watched.on_request_redirect.append(_refuse_insecure_redirection)
+                options = {"client_kwargs": {"timeout": timeout, "trace_configs": [watched]}}
+            self._files, path = fsspec.url_to_fs(self._address, **options)
             self._path, self._process = path, os.getpid()
         return self._files, self._path
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_files": None, "_process": 0}
+
+
+async def _refuse_insecure_redirection(_session: Any, _context: Any, answer: Any) -> None:
+    """Called by aiohttp before it follows an answer elsewhere."""
+    headers = answer.response.headers
+    checked_address(urljoin(str(answer.url), headers.get("Location") or headers.get("URI") or ""), _OTHERWISE)
 
 
 class RemotePixels:
@@ -121,19 +134,23 @@ class RemotePixels:
     def __init__(self, address: str, *, total_bytes: int, cache_bytes: int, version: bytes) -> None:
         self._file = RemoteFile(address)
         folder = cache_folder() / "prepared" / hashlib.blake2b(address.encode() + version, digest_size=16).hexdigest()
-        folder.mkdir(parents=True, exist_ok=True)
         self._bytes, self._marks = folder / "pixels", folder / "present"
-        at_hand = self._bytes.stat().st_blocks * 512 if self._bytes.exists() else 0
-        room = shutil.disk_usage(folder).free + at_hand - 10**9
         self._total = total_bytes
-        self._kept = total_bytes
-        if total_bytes > min(cache_bytes, room):
-            self._kept = max(min(cache_bytes, room), 0) // _BLOCK * _BLOCK
-        for path, size in ((self._bytes, self._kept), (self._marks, _blocks(self._kept))):
+        with writing_to_cache(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._kept = self._make_room(cache_bytes)
+        self._fetched: dict[Range, bytes] = {}
+
+    def _make_room(self, cache_bytes: int) -> int:
+        """How many bytes from the beginning are kept, in files that have at least that length."""
+        at_hand = self._bytes.stat().st_blocks * 512 if self._bytes.exists() else 0
+        room = min(cache_bytes, shutil.disk_usage(self._bytes.parent).free + at_hand - 10**9)
+        kept = self._total if self._total <= room else max(room, 0) // _BLOCK * _BLOCK
+        for path, size in ((self._bytes, kept), (self._marks, _blocks(kept))):
             with path.open("ab") as file:
                 if file.tell() < size:
                     file.truncate(size)
-        self._fetched: dict[Range, bytes] = {}
+        return kept
 
     def size(self) -> int:
         """How many bytes the file has; -1 if the store does not say."""
@@ -180,7 +197,7 @@ class RemotePixels:
 
     def _keep(self, start: int, content: bytes) -> None:
         """Write blocks, and only then the marks that they are there."""
-        with self._bytes.open("r+b") as file, self._marks.open("r+b") as marks:
+        with writing_to_cache(self._bytes), self._bytes.open("r+b") as file, self._marks.open("r+b") as marks:
             os.pwrite(file.fileno(), content, start)
             os.fdatasync(file.fileno())
             os.pwrite(marks.fileno(), b"\1" * _blocks(len(content)), start // _BLOCK)

@@ -8,22 +8,22 @@ Hugging Face hub lies in the cache of ``huggingface_hub``.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import os
 import re
 from pathlib import Path, PurePosixPath
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin
 
 import requests
 from filelock import FileLock
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-from uniformer_pose.cache import CACHE_VARIABLE, cache_folder
+from uniformer_pose.cache import ROOM_ADVICE, cache_folder, writing_to_cache
 from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.files import write_whole
 from uniformer_pose.nearest_name import nearest
 from uniformer_pose.progress import progress_bar
+from uniformer_pose.web_address import checked_address, is_this_machine, shown_address, without_login
 from uniformer_pose.weights.zoo import digest_in_name, released_address
 
 DEFAULT_FILE = "model.safetensors"
@@ -101,8 +101,8 @@ def download(url: str, sha256: str | None = None) -> Path:
     Raises InputError for everything that keeps the file from being there: an address that cannot be, a server that
     refuses or is out of reach, a web page in place of the file, a wrong digest, a cache that cannot be written.
     """
-    parts = _checked(url)
-    shown, name = _shown(parts), _safe_name(unquote(parts.path))
+    parts = checked_address(url, _BY_HAND)
+    shown, name = shown_address(parts), _safe_name(unquote(parts.path))
     if sha256 is None and parts.fragment:
         sha256 = parts.fragment.removeprefix("sha256=").lower()
     elif sha256 is None and parts.hostname in _HOSTS_WITH_DIGESTS:
@@ -110,20 +110,17 @@ def download(url: str, sha256: str | None = None) -> Path:
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{8,64}", sha256):
         raise InputError(f"{shown}: only #sha256=<8 to 64 hexadecimal digits> may stand behind an address")
     parts = parts._replace(fragment="")
-    path = cache_folder() / hashlib.sha256(_without_login(parts).geturl().encode()).hexdigest()[:16] / name
+    path = cache_folder() / hashlib.sha256(without_login(parts).geturl().encode()).hexdigest()[:16] / name
     if _is_there(path, sha256):
         return path
     if is_offline():
         raise InputError(f"{shown}: not in the cache ({path}), and the network is not to be used (offline); {_BY_HAND}")
-    advice = f"set {CACHE_VARIABLE} to a folder with room"
-    try:
+    with writing_to_cache(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{name}.lock")):  # the operating system frees it when its holder dies
             if not _is_there(path, sha256):  # another process may just have fetched it
-                with write_whole(path, part=path.with_name(f"{name}.part"), advice=advice) as part:
+                with write_whole(path, part=path.with_name(f"{name}.part"), advice=ROOM_ADVICE) as part:
                     _fetch(parts, part, name, sha256)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be kept ({error.strerror or error}); {advice}") from error
     return path
 
 
@@ -140,21 +137,23 @@ def _fetch(url: SplitResult, part: Path, name: str, sha256: str | None) -> None:
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
         session.hooks["response"].append(_refuse_insecure_redirection)
-        session.trust_env = not _is_this_machine(url)  # proxies are for other machines
+        session.trust_env = not is_this_machine(url)  # proxies are for other machines
         try:
             with session.get(url.geturl(), headers=_HEADERS, stream=True, timeout=_TIMEOUTS) as response:
                 is_page = "html" in response.headers.get("Content-Type", "").lower()
                 if response.status_code != 200 or is_page:
                     said = "with a web page" if is_page else f"HTTP {response.status_code} {response.reason or ''}"
-                    raise InputError(f"{_shown(url)}: the server answers {said}; it may need a login, {_BY_HAND}")
+                    raise InputError(
+                        f"{shown_address(url)}: the server answers {said}; it may need a login, {_BY_HAND}"
+                    )
                 found = _save(response, part, name)
         except requests.RequestException as error:  # by its name alone: its message holds the URL with its secrets
             reason = f"cannot be reached, or the connection broke ({type(error).__name__})"
-            raise InputError(f"{_shown(url)}: {reason}; check address, network and proxy, {_BY_HAND}") from error
+            raise InputError(f"{shown_address(url)}: {reason}; check address, network and proxy, {_BY_HAND}") from error
     if not part.stat().st_size or not found.startswith(sha256 or ""):
         raise InputError(
-            f"{_shown(url)}: what came is empty, damaged or another file and is not kept (sha256 {found}, expected "
-            f"{sha256}): try again, {_BY_HAND}"
+            f"{shown_address(url)}: what came is empty, damaged or another file and is not kept (sha256 {found}, "
+            f"expected {sha256}): try again, {_BY_HAND}"
         )
 
 
@@ -172,41 +171,10 @@ def _save(response: requests.Response, part: Path, name: str) -> str:
     return hasher.hexdigest()
 
 
-def _checked(url: str) -> SplitResult:
-    """The parts of a URL; InputError unless nobody can change on its way what is fetched (https, or this machine)."""
-    try:
-        parts = urlsplit(url.strip())
-        _ = parts.port  # ValueError for one that is no number
-    except ValueError as error:
-        raise InputError(f"no web address ({error}); give one like https://host/file.pth") from None
-    # Programs disagree on which host an address with backslashes or spaces means.
-    if not parts.hostname or re.search(r"[\s\\]", parts.netloc):
-        raise InputError(f"{_shown(parts)}: no web address; give one like https://host/file.pth")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(parts)):
-        raise InputError(f"{_shown(parts)}: only https:// is fetched from; give such an address, {_BY_HAND}")
-    return parts
-
-
 def _refuse_insecure_redirection(response: requests.Response, **_: object) -> None:
     """Called for every answer, before requests follows it elsewhere."""
     if response.is_redirect:
-        _checked(urljoin(response.url, response.headers["location"]))
-
-
-def _is_this_machine(parts: SplitResult) -> bool:
-    try:
-        return parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _without_login(parts: SplitResult) -> SplitResult:
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2])
-
-
-def _shown(parts: SplitResult) -> str:
-    """The URL for messages: without login and query, which may be secret."""
-    return _without_login(parts)._replace(query="", fragment="").geturl() + ("?..." if parts.query else "")
+        checked_address(urljoin(response.url, response.headers["location"]), _BY_HAND)
 
 
 def _safe_name(path: str) -> str:
