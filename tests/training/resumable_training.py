@@ -62,6 +62,7 @@ def train(
     processes: int = 1,
     check_val_every_n_epoch: int = 1,
     epochs: int = EPOCHS,
+    prepared: str | None = None,
 ) -> pl.Trainer:
     """Train in ``folder`` to the end, from the newest whole checkpoint that is there."""
     checkpoints = folder / "checkpoints"
@@ -91,7 +92,7 @@ def train(
         check_val_every_n_epoch=check_val_every_n_epoch,
         **({"strategy": "ddp", "devices": processes} if processes > 1 else {}),
     )
-    data = tiny.data(num_workers=workers, batch_size=2 // processes)
+    data = tiny.data(num_workers=workers, batch_size=2 // processes, prepared=prepared)
     trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     return trainer
 

@@ -14,6 +14,8 @@ import pytest
 import torch
 from resumable_training import PEOPLE_PER_IMAGE, differences, log_of, train
 
+from loopback_server import Page, running_server
+from uniformer_pose.data.prepared import prepare_images
 from uniformer_pose.errors import InputError
 from uniformer_pose.training.resume.random_state import random_state, seed_by_process, set_random_state
 from uniformer_pose.training.resume.resume_checkpoints import ResumeCheckpoints
@@ -114,6 +116,20 @@ def test_nothing_differs_with_two_data_workers_that_get_the_signal_too(people, s
     train(people, tmp_path, workers=2)
 
     require_same_as(straight, tmp_path)
+
+
+def test_nothing_differs_where_the_pixels_come_from_a_store(people, straight, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIFORMER_POSE_CACHE", str(tmp_path / "cache"))
+    prepare_images(people.data().read_train_people(), tmp_path / "prepared")
+    with running_server() as server:
+        for name in ("index.json", "pixels"):
+            server.serve(f"/{name}", Page((tmp_path / "prepared" / name).read_bytes(), has_ranges=True))
+        disturbance = Disturb(signal.SIGTERM, step=7)
+        assert stopped(people, tmp_path / "run", disturbance, prepared=server.origin) == 143
+        train(people, tmp_path / "run", prepared=server.origin)
+        assert ("GET", "/pixels") in server.requests
+
+    require_same_as(straight, tmp_path / "run")
 
 
 def test_an_error_is_resumed_from_the_checkpoint_before_it(people, straight, tmp_path):
