@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from uniformer_pose.sweep_summary import SweepSummary, summary_rows
+from uniformer_pose.sweep_summary import SweepSummary, sweep_runs
 
 Runs = dict[int, tuple[list[str], dict[str, object] | None]]
 
@@ -35,7 +35,7 @@ def test_the_best_run_is_first_failed_ones_are_marked_and_the_csv_holds_every_me
         3: (["++seed=3", "trainer=cpu", "model=b"], {"AP": 0.25, "partial": True, "images": 3, "of": 20}),
     }
     ended_sweep(tmp_path, runs)
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[:6]] == [
         ["run", "overrides", "AP"],
         ["2", "seed=2", "model=b", "0.7123"],
         ["0", "seed=0", "tags=[a,b]", "0.5000"],
@@ -56,11 +56,55 @@ def test_the_best_run_is_first_failed_ones_are_marked_and_the_csv_holds_every_me
 
 def test_scores_order_the_runs_then_their_numbers(tmp_path: Path) -> None:
     scores = {0: None, 1: -1.0, 2: 0.0, 9: 0.5, 10: 0.5}
-    ended_sweep(tmp_path, {number: ([f"seed={number}"], {"AP": score}) for number, score in scores.items()})
-    assert [row["run"] for row in summary_rows(tmp_path)] == ["9", "10", "2", "1", "0"]
+    ended_sweep(tmp_path, {number: ([f"model={number}"], {"AP": score}) for number, score in scores.items()})
+    assert [run.number for run in sweep_runs(tmp_path)] == ["9", "10", "2", "1", "0"]
 
 
 def test_a_folder_without_runs_gets_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ended_sweep(tmp_path, {})
     assert capsys.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_differ_by_their_seed_become_one_row_with_the_paired_difference_to_the_first_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"null": (0.5, 0.52, 0.51), "ema": (0.49, 0.53, 0.53), "udp": (0.4, None, 0.42)}
+    settings = [(part, seed) for part in scores for seed in range(3)]
+    runs: Runs = {
+        number: (["experiment=e", f"seed={seed}", f"without={part}"], {"AP": scores[part][seed]})
+        for number, (part, seed) in enumerate(settings)
+    }
+    ended_sweep(tmp_path, runs)
+    table = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert [line.split() for line in table[:4]] == [
+        ["setting", "n", "AP", "sd", "difference", "95", "%", "interval", "pairs"],
+        ["without=null", "3", "0.5100", "0.0100"],
+        # Differences -0.01, 0.01, 0.02: mean 1/150, sd 0.0152753, times 4.302653 / sqrt(3).
+        ["without=ema", "3", "0.5167", "0.0231", "+0.0067", "-0.0313", "to", "+0.0446", "3"],
+        # -0.1, -0.09: mean -0.095, sd 0.00707107, times 12.706205 / sqrt(2).
+        ["without=udp", "2", "0.4100", "0.0141", "-0.0950", "-0.1585", "to", "-0.0315", "2"],
+    ]
+    assert table[-1] == f"written to {tmp_path / 'settings.csv'}"
+    with (tmp_path / "settings.csv").open(newline="") as file:
+        rows = {row["setting"]: row for row in csv.DictReader(file)}
+    assert float(rows["without=ema"]["low"]) == pytest.approx(1 / 150 - 4.302652730 * 0.0152752523 / 3**0.5, abs=1e-9)
+    assert float(rows["without=udp"]["high"]) == pytest.approx(-0.095 + 12.70620474 * 0.00707106781 / 2**0.5, abs=1e-9)
+
+
+def test_seeds_alone_are_one_setting_and_without_seeds_there_is_no_second_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended_sweep(tmp_path / "seeds", {number: (["model=a", f"seed={number}"], {"AP": 0.5}) for number in (0, 1)})
+    assert "model=a  2  0.5000  0.0000" in capsys.readouterr().out
+    ended_sweep(tmp_path / "models", {number: ([f"model={number}", "seed=0"], {"AP": 0.5}) for number in (0, 1)})
+    assert "setting" not in capsys.readouterr().out
+    assert not (tmp_path / "models" / "settings.csv").exists()
+
+
+def test_a_setting_that_failed_altogether_compares_with_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs: Runs = {n: ([f"model={'ab'[n // 2]}", f"seed={n % 2}"], {"AP": 0.5} if n > 1 else None) for n in range(4)}
+    ended_sweep(tmp_path, runs)
+    assert "model=b  2  0.5000  0.0000\n" in capsys.readouterr().out
