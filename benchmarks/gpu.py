@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import step
 from paired import training_config
 from uniformer_pose.synthetic.dataset import write_synthetic_dataset
-from uniformer_pose.training.loss import keypoint_mse
+from uniformer_pose.training.loss import KeypointMSE
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Values = dict[str, float | str]
@@ -172,7 +172,7 @@ def plain_loop(config: Any) -> Values:
             began = time.perf_counter()
         with torch.autocast(DEVICE.type, torch.float16 if DEVICE.type == "cuda" else torch.bfloat16):
             heatmaps = network(images)
-        scaler.scale(keypoint_mse(heatmaps, targets, weights)).backward()
+        scaler.scale(KeypointMSE()(codec, heatmaps, targets, weights)).backward()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()

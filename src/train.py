@@ -76,6 +76,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         model=_model(config, data, checkpoint),
         protocol=instantiate(config["evaluation"]),
         optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),
+        loss=instantiate(config["loss"]),
     )
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
@@ -99,13 +100,18 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
 
 def _model(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -> SavedModel:
     """The network with its weights and what goes with it; what is wrong with the data ends the run here."""
+    from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_info
 
     from uniformer_pose.model.network_size import network_size
     from uniformer_pose.saved_model import SavedModel
-    from uniformer_pose.weights.start import starting_network
+    from uniformer_pose.weights.start import require_fitting, starting_network
 
-    network, other, weights = starting_network(config["model"], data.skeleton, data.codec, resumed_from=checkpoint)
+    head = instantiate(config["head"])
+    require_fitting(data.codec, head, instantiate(config["loss"]))
+    network, other, weights = starting_network(
+        config["model"], data.skeleton, data.codec, head=head, resumed_from=checkpoint
+    )
     rank_zero_info(weights)
     rank_zero_info(f"network: {network_size(network, data.codec.height, data.codec.width)}")
     data.setup("fit")

@@ -37,7 +37,13 @@ EvaluationTrainer = Annotated[
 _Model = Annotated[
     Node,
     Keys(
-        also_read={"pretrained": str | None, "pretrained_head": bool}, set_by_program={"num_keypoints": "data.skeleton"}
+        also_read={"pretrained": str | None, "pretrained_head": bool},
+        set_by_program={
+            "num_keypoints": "data.skeleton",
+            "head": "head",
+            "crop_height": "data.codec.height",
+            "crop_width": "data.codec.width",
+        },
     ),
 ]
 _Optimizer = Annotated[
@@ -48,7 +54,7 @@ _Optimizer = Annotated[
     ),
 ]
 _Training = Annotated[
-    Node, Keys(set_by_program={"model": "model", "protocol": "evaluation", "optimization": "optimizer"})
+    Node, Keys(set_by_program={"model": "model", "protocol": "evaluation", "optimization": "optimizer", "loss": "loss"})
 ]
 _Trainer = Annotated[
     Node, Keys(set_by_program={"precision": "precision", "callbacks": "callbacks", "logger": "logger"})
@@ -63,7 +69,9 @@ class TrainConfig:
     """
 
     model: _Model
+    head: Node
     data: Data
+    loss: Node
     optimizer: _Optimizer
     scheduler: dict[Literal["per_step", "per_epoch"], dict[str, Node | None] | None]
     training: _Training

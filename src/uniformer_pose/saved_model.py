@@ -17,7 +17,7 @@ from torch import nn
 from uniformer_pose.config import Keys, Node, check_config
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.errors import InputError, one_line, printable
-from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.keypoints.codec import Codec, codec_of_dict
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import NetworkClass, OtherNetwork
 from uniformer_pose.skeleton import Skeleton, load_skeleton
@@ -40,7 +40,7 @@ class SavedModel:
     """
 
     network: nn.Module
-    codec: HeatmapCodec
+    codec: Codec
     skeleton: Skeleton
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -119,7 +119,7 @@ def model_of_record(
     try:
         model = SavedModel(
             network=network.eval(),
-            codec=HeatmapCodec.from_dict(record["codec"]),
+            codec=codec_of_dict(record["codec"]),
             skeleton=Skeleton.from_dict(record["skeleton"], source="the file"),
             mean=tuple(float(x) for x in record["mean"]),
             std=tuple(float(x) for x in record["std"]),

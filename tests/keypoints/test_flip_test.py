@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from uniformer_pose.skeleton import load_skeleton
 
 SKELETON = load_skeleton("coco_17")
 PERMUTATION = torch.from_numpy(SKELETON.mirror_permutation)
+
+
+def mirrored(heatmaps: Tensor, *, shift: bool = True) -> Tensor:
+    return mirror_heatmaps(heatmaps, PERMUTATION, shift)
 
 
 def random_heatmaps(seed: int = 0) -> Tensor:
@@ -65,7 +70,7 @@ def test_flip_test_averages_the_plain_and_the_mirrored_heatmaps() -> None:
     def network(batch: Tensor) -> Tensor:
         return torch.nn.functional.conv2d(batch, kernel, stride=4)
 
-    averaged = flip_test(network, images, PERMUTATION, shift=True)
+    averaged = flip_test(network, images, mirrored)
     expected = (network(images) + mirror_heatmaps(network(images.flip(-1)), PERMUTATION)) / 2
     torch.testing.assert_close(averaged, expected)
 
@@ -94,7 +99,7 @@ def test_flip_test_moves_the_keypoint_of_a_perfect_network_by_what_the_cells_lea
 
     images = torch.zeros(1, 3, 128, 96)
     images[..., 64, 45] = 1.0
-    keypoints, _ = codec.decode(flip_test(network, images, PERMUTATION, shift=shift))
+    keypoints, _ = codec.decode(flip_test(network, images, partial(mirrored, shift=shift)))
     cell_width = codec.stride if method == "dark" else 95 / 23
     assert keypoints[0, 0].tolist() == pytest.approx([45 + expected_cells * cell_width, 64], abs=0.05)
 
@@ -105,7 +110,7 @@ def test_flip_test_averages_in_fp32() -> None:
     def network(batch: Tensor) -> Tensor:
         return batch.mean(1, keepdim=True).expand(-1, SKELETON.num_keypoints, -1, -1).bfloat16()
 
-    averaged = flip_test(network, images, PERMUTATION)
+    averaged = flip_test(network, images, mirrored)
     assert averaged.dtype == torch.float32
     expected = (network(images).float() + mirror_heatmaps(network(images.flip(-1)), PERMUTATION).float()) / 2
     assert torch.equal(averaged, expected)

@@ -14,7 +14,7 @@ import torch
 from tiny_setup import TinySetup
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uniformer_pose.training.loss import loss_and_heatmaps
+from uniformer_pose.training.step import loss_and_output
 
 
 class Operations(TorchDispatchMode):
@@ -63,7 +63,7 @@ def plain_loop(tiny: TinySetup, steps: int = 8) -> float:
         for batch in itertools.islice(data.train_dataloader(), steps):
             until.append(mode.names.total())
             parts = (batch["crops"], batch["keypoints_in_crop"], batch["visibility"])
-            loss, _ = loss_and_heatmaps(network, module.normalize, module.codec, *parts)
+            loss, _ = loss_and_output(network, module.normalize, module.codec, module.loss, *parts)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

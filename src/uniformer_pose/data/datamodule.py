@@ -32,7 +32,7 @@ from uniformer_pose.data.sampling import EpochSampler, pack_images
 from uniformer_pose.data.workers import prepare_worker, workers_for
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
-from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
@@ -71,7 +71,7 @@ class PersonCrops(pl.LightningDataModule):
         val_images: str,
         val_boxes: str,
         skeleton: str | Skeleton,
-        codec: HeatmapCodec,
+        codec: Codec,
         mean: Mean,
         std: Deviation,
         box_padding: Positive = 1.25,

@@ -1,4 +1,4 @@
-"""The flip test: average the heatmaps of a crop with those of its mirror image."""
+"""The flip test: average a network's output for a crop with that for its mirror image."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ import torch
 from torch import Tensor
 
 
-def flip_test(
-    network: Callable[[Tensor], Tensor], images: Tensor, mirror_permutation: Tensor, shift: bool = True
-) -> Tensor:
-    """(B, K, h, w) heatmaps in fp32: the mean of the network's for the images and for the mirrored images.
+def flip_test(network: Callable[[Tensor], Tensor], images: Tensor, mirrored: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean, in fp32, of the network's output for the images (B, 3, H, W) and for the mirrored images.
 
-    ``images`` (B, 3, H, W). ``mirror_permutation`` and ``shift`` as in ``mirror_heatmaps``. The network is
-    called twice, so a flip test needs no more memory than a plain one.
+    ``mirrored`` makes of the latter what it is for the plain images (``Codec.mirrored``). The network is called twice,
+    so a flip test needs no more memory than a plain one.
     """
     plain = network(images)
-    mirrored = network(images.flip(-1))
-    return (plain.float() + mirror_heatmaps(mirrored, mirror_permutation, shift).float()) * 0.5
+    return (plain.float() + mirrored(network(images.flip(-1))).float()) * 0.5
 
 
 def mirror_heatmaps(heatmaps_of_mirrored: Tensor, mirror_permutation: Tensor, shift: bool = True) -> Tensor:

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.flip_test import mirror_heatmaps
 
 Method = Literal["msra", "dark", "udp"]
 
@@ -104,6 +105,16 @@ class HeatmapCodec:
         """Whether lengths count in "pixels minus one" (udp), as they must then in ``CropGeometry`` too."""
         return self.method == "udp"
 
+    @property
+    def kind(self) -> Literal["heatmap"]:
+        """What a network gives for each keypoint."""
+        return "heatmap"
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """(height, width) of a heatmap in cells."""
+        return self.heatmap_height, self.heatmap_width
+
     def encode(self, keypoints_in_crop: Tensor, visibility: Tensor) -> tuple[Tensor, Tensor]:
         """(B, K, h, w) target heatmaps and (B, K) weights, from (B, K, 2) keypoints and (B, K) visibility.
 
@@ -149,6 +160,14 @@ class HeatmapCodec:
         keypoints = torch.stack([(x + step_x) * cell_width, (y + step_y) * cell_height], dim=-1)
         broken = ~heatmaps.isfinite().flatten(2).all(dim=-1)
         return keypoints.masked_fill(broken[..., None], math.nan), scores.masked_fill(broken, math.nan)
+
+    def mirrored(self, output_of_mirrored: Tensor, mirror_permutation: Tensor) -> Tensor:
+        """The heatmaps (B, K, h, w) of a crop, from those of its mirror image; see ``mirror_heatmaps``."""
+        return mirror_heatmaps(output_of_mirrored, mirror_permutation, shift=not self.unbiased)
+
+    def heatmaps(self, output: Tensor) -> Tensor:
+        """What the network gives is to be looked at as it is."""
+        return output
 
     def to_dict(self) -> dict[str, int | float | str]:
         """The codec's arguments as plain numbers and strings, for a checkpoint."""

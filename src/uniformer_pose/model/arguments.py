@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,16 @@ from uniformer_pose.ranges import Count, CountOrNone, Positive
 OfStages = Annotated[Sequence[Count], Len(4, 4)]
 # Three doublings take the backbone's stride 32 to the heatmaps' stride 4.
 OfDeconvolutions = Annotated[Sequence[Count], Len(3, 3)]
+
+
+@dataclass(frozen=True)
+class HeadArguments:
+    """What the network gives for each keypoint: ``heatmap`` is a map at a quarter of the crop's size."""
+
+    kind: Literal["heatmap"] = "heatmap"
+
+    def __post_init__(self) -> None:
+        check_arguments(type(self), vars(self), "head")
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Architecture:
     - ``layer_scale_blocks``: which blocks have that scale: ``attention`` those of stages 3 and 4 (B with layer scale),
       ``all`` every block (L).
     - ``deconv_channels``: of the heatmap head's three transposed convolutions.
+    - ``head``: what comes behind the backbone; ``HeadArguments``, or a mapping of them.
+    - ``crop_height``, ``crop_width``: of the images in pixels, for a head that is made for one size. None for others.
 
     Raises InputError for numbers that do not fit together.
     """
@@ -52,8 +64,13 @@ class Architecture:
     stem: Literal["patch", "convolution"] = "patch"
     layer_scale: Positive | None = None
     layer_scale_blocks: Literal["attention", "all"] = "attention"
+    head: HeadArguments | Mapping[str, Any] = HeadArguments()
+    crop_height: Count | None = None
+    crop_width: Count | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.head, HeadArguments):
+            object.__setattr__(self, "head", HeadArguments(**self.head))
         check_arguments(type(self), self.to_dict())
         if any(dim % self.head_dim for dim in self.embed_dims[2:]):
             stated = f"embed_dims={list(self.embed_dims)}"
@@ -92,4 +109,4 @@ class NetworkArguments(Architecture):
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return list(value)
+    return dict(vars(value)) if isinstance(value, HeadArguments) else list(value)

@@ -1,4 +1,4 @@
-"""The pose network: UniFormer backbone and heatmap head in one module, described by a few plain numbers."""
+"""The pose network: UniFormer backbone and head in one module, described by a few plain numbers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from uniformer_pose.model.arguments import NetworkArguments
-from uniformer_pose.model.heatmap_head import HeatmapHead
+from uniformer_pose.model.head import pose_head
 from uniformer_pose.model.uniformer import UniFormer
 
 
 class PoseNetwork(nn.Module):
-    """Normalised RGB person crops -> keypoint heatmaps at a quarter of their height and width.
+    """Normalised RGB person crops -> what the head gives; by default keypoint heatmaps at a quarter of their size.
 
     The arguments are those of ``NetworkArguments``, such as ``PoseNetwork(17, depths=[3, 4, 8, 3])``. ``arguments``
     holds them as plain numbers, strings and lists for a checkpoint: ``PoseNetwork(**network.arguments)`` has the same
@@ -30,10 +30,10 @@ class PoseNetwork(nn.Module):
         super().__init__()
         given = NetworkArguments(*arguments, **named)
         self.backbone = UniFormer(given)
-        self.head = HeatmapHead(given.embed_dims[-1], given.num_keypoints, given.deconv_channels)
+        self.head = pose_head(given, given.embed_dims[-1])
         self.arguments: dict[str, Any] = given.to_dict()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> heatmaps (B, K, H/4, W/4); H and W must be multiples of 32 or InputError."""
-        heatmaps: Tensor = self.head(self.backbone(images))
-        return heatmaps
+        """Images (B, 3, H, W) -> heatmaps (B, K, H/4, W/4) or what else ``head`` gives; H, W multiples of 32."""
+        output: Tensor = self.head(self.backbone(images))
+        return output

@@ -58,7 +58,7 @@ class OtherNetwork:
             raise InputError(f"{chosen}: makes a {type(network).__name__}, not a torch.nn.Module")
         return network
 
-    def require_interface(self, network: nn.Module, *, height: int, width: int, stride: int) -> None:
+    def require_interface(self, network: nn.Module, *, height: int, width: int, output_shape: tuple[int, ...]) -> None:
         """InputError unless crops of this size become heatmaps as promised, and the weights can be saved."""
         lazy, state = any(map(is_lazy, network.parameters())), network.state_dict().values()
         if lazy or not all(isinstance(entry, Tensor) for entry in state):
@@ -74,12 +74,12 @@ class OtherNetwork:
             ) from error
         finally:
             network.train(training)
-        expected = (1, self.arguments["num_keypoints"], height // stride, width // stride)
+        expected = (1, self.arguments["num_keypoints"], *output_shape)
         found = tuple(heatmaps.shape) if isinstance(heatmaps, Tensor) else f"a {type(heatmaps).__name__}"
         if found != expected:
             raise InputError(
-                f"model._target_={self.path}: must return heatmaps of shape {expected} (1, num_keypoints, H / stride, "
-                f"W / stride), not {found}; see data.codec.stride"
+                f"model._target_={self.path}: must return a tensor of shape {expected} (1, num_keypoints, then what "
+                f"data.codec makes of a keypoint, such as H / stride, W / stride), not {found}"
             )
 
 

@@ -164,8 +164,8 @@ class PoseEstimator:
         boxes = _person_boxes(0, picture, None if box is None else np.reshape(np.asarray(box), (1, 4)), None)
         crops = self.model.crop_spec.around(boxes.boxes_xywh).crop(picture)
         with torch.inference_mode():
-            heatmaps = self._pipeline.heatmaps(self._on_device(crops), with_flip_test=flip_test)
-        return heatmaps[0].double().cpu().numpy()
+            output = self._pipeline.output(self._on_device(crops), with_flip_test=flip_test)
+        return self.codec.heatmaps(output)[0].double().cpu().numpy()
 
     def _poses(
         self, pictures: Sequence[Image], fitted: Sequence[CropGeometry], flip_test: bool

@@ -52,7 +52,7 @@ class Pictures(Callback):
             crops.numpy(),
             keypoints.numpy(),
             visibility.numpy(),
-            targets.numpy(),
+            model.codec.heatmaps(targets).numpy(),
             model.skeleton,
             cell_size=model.codec.cell_size,
             max_people=self.num_people,

@@ -23,20 +23,21 @@ from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.prediction.pose_pipeline import PosePipeline
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.compiled_step import CompileStep, compiled_where_asked
-from uniformer_pose.training.loss import loss_and_heatmaps
+from uniformer_pose.training.loss import KeypointMSE, Loss
 from uniformer_pose.training.non_finite import StopOnNonFinite
 from uniformer_pose.training.optimization import Optimization
 from uniformer_pose.training.progress import is_logged
 from uniformer_pose.training.resume.random_state import seed_by_process
+from uniformer_pose.training.step import loss_and_output
 from uniformer_pose.weights.contract import not_finite
 
 
 class PoseModule(pl.LightningModule):
     """Training and evaluation of one model.
 
-    ``model`` holds the network and what goes with it. ``optimization`` is how it is trained, None for evaluation alone.
-    ``compile_step``: see ``CompiledStep``. ``inference_network`` computes the heatmaps of evaluations instead of the
-    network: for weights that no longer change. ``is_scored`` false is for images without ground truth.
+    ``model`` holds the network and what goes with it. ``optimization`` is how it is trained, None for evaluation alone,
+    and ``loss`` what is made small. ``compile_step``: see ``CompiledStep``. ``inference_network`` computes evaluations
+    instead of the network: for weights that no longer change. ``is_scored`` false is for images without ground truth.
 
     After an evaluation, on every process: ``evaluation``, whose numbers are logged as ``val/AP`` and so on, or without
     scores ``metric.predictions``.
@@ -47,6 +48,7 @@ class PoseModule(pl.LightningModule):
         model: SavedModel,
         protocol: EvaluationProtocol,
         optimization: Optimization | None = None,
+        loss: Loss = KeypointMSE(),  # noqa: B008  # frozen
         compile_step: CompileStep = False,
         inference_network: Callable[[Tensor], Tensor] | None = None,
         is_scored: bool = True,
@@ -56,8 +58,8 @@ class PoseModule(pl.LightningModule):
         self.pipeline = PosePipeline(model, model.network if inference_network is None else inference_network)
         self.normalize = self.pipeline.normalize  # here too, so that it moves with this module
         self.protocol, self.is_scored = protocol, is_scored
-        self.optimization = optimization
-        self.compile_step, self._compute = compile_step, loss_and_heatmaps
+        self.optimization, self.loss = optimization, loss
+        self.compile_step, self._compute = compile_step, loss_and_output
         self.metric: PoseMetric
         self.evaluation: Evaluation | None = None
         self._watch = Stopwatch()
@@ -77,14 +79,14 @@ class PoseModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Forget what an earlier training of this object left."""
         self._replaced = None
-        self._compute = compiled_where_asked(loss_and_heatmaps, self.compile_step, self.device)
+        self._compute = compiled_where_asked(loss_and_output, self.compile_step, self.device)
         seed_by_process(self.trainer.global_rank)
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
         """The loss of one batch; nothing here waits for the device, nor is computed for a number that nobody reads."""
         keypoints_in_crop, visibility = batch["keypoints_in_crop"], batch["visibility"]
-        loss, heatmaps = self._compute(
-            self.network, self.normalize, self.codec, batch["crops"], keypoints_in_crop, visibility
+        loss, output = self._compute(
+            self.network, self.normalize, self.codec, self.loss, batch["crops"], keypoints_in_crop, visibility
         )
         if self.data.on_bad_image == "skip":
             replaced = batch["replaced"].sum(dtype=torch.int64)
@@ -92,7 +94,7 @@ class PoseModule(pl.LightningModule):
         if is_logged(self.trainer, self.trainer.global_step + 1):
             self.log("train/loss", loss)
             with torch.no_grad():
-                self.log("train/pck", pck(heatmaps, *self.codec.encode(keypoints_in_crop, visibility)))
+                self.log("train/pck", pck(output, *self.codec.encode(keypoints_in_crop, visibility)))
             self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 

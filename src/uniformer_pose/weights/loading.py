@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from uniformer_pose.errors import InputError, one_line, printable
+from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import NetworkClass
@@ -59,7 +60,7 @@ def load_network(
 def load_model(
     address: str | Path,
     *,
-    codec: HeatmapCodec | None = None,
+    codec: Codec | None = None,
     head_dim: int | None = None,
     skeleton: str | Path | Skeleton | None = None,
     model_class: NetworkClass | None = None,
@@ -219,7 +220,7 @@ def _own_network(file: _WeightFile, head_dim: int | None, skeleton: Skeleton | N
 
 
 def _model_without_record(
-    file: _WeightFile, network: nn.Module, codec: HeatmapCodec | None, given: Skeleton | None
+    file: _WeightFile, network: nn.Module, codec: Codec | None, given: Skeleton | None
 ) -> SavedModel:
     """A model of somebody else's file, fed as the released models are."""
     zoo, released = read_zoo(), file.released

@@ -10,26 +10,35 @@ from hydra.utils import instantiate
 from torch import nn
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.keypoints.heatmap_codec import HEATMAP_STRIDE, HeatmapCodec
+from uniformer_pose.model.arguments import HeadArguments
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import OtherNetwork
 from uniformer_pose.skeleton import Skeleton
+from uniformer_pose.training.loss import Loss
 from uniformer_pose.weights.loading import load_into
 
 POSE_NETWORK = f"{PoseNetwork.__module__}.{PoseNetwork.__qualname__}"
 
 
 def starting_network(
-    config: Mapping[str, Any], skeleton: Skeleton, codec: HeatmapCodec, *, resumed_from: Path | None = None
+    config: Mapping[str, Any],
+    skeleton: Skeleton,
+    codec: Codec,
+    *,
+    head: HeadArguments | None = None,
+    resumed_from: Path | None = None,
 ) -> tuple[nn.Module, OtherNetwork | None, str]:
     """The network, its description where it is from outside this package, and the line that says what its weights are.
 
+    ``config`` is its ``model``, ``head`` what comes behind the backbone, of a network of this package.
     ``pretrained`` is not read where the checkpoint ``resumed_from`` is going to replace it. Raises InputError for a
     class that cannot be trained and saved (``OtherNetwork``) and as ``load_into`` does.
     """
     arguments = dict(config)
     pretrained, with_head = arguments.pop("pretrained", None), arguments.pop("pretrained_head", True)
-    network, other = _network(arguments, skeleton, codec)
+    network, other = _network(arguments, skeleton, codec, head or HeadArguments())
     if resumed_from is not None:
         return network, other, f"weights: those of {resumed_from}"
     if pretrained is None:
@@ -42,15 +51,29 @@ def starting_network(
 
 
 def _network(
-    arguments: Mapping[str, Any], skeleton: Skeleton, codec: HeatmapCodec
+    arguments: Mapping[str, Any], skeleton: Skeleton, codec: Codec, head: HeadArguments
 ) -> tuple[nn.Module, OtherNetwork | None]:
     if arguments["_target_"] == POSE_NETWORK:
-        if codec.stride != HEATMAP_STRIDE:
+        if isinstance(codec, HeatmapCodec) and codec.stride != HEATMAP_STRIDE:
             raise InputError(f"data.codec.stride={codec.stride}: must be {HEATMAP_STRIDE}, as the pose head has it")
-        return instantiate(arguments, num_keypoints=skeleton.num_keypoints, _convert_="all"), None
+        return instantiate(arguments, num_keypoints=skeleton.num_keypoints, head=head, _convert_="all"), None
     other = OtherNetwork.of_config(arguments, skeleton.num_keypoints)
     network = other.built(other.path)
     if type(network) is PoseNetwork:
         return network, None
-    other.require_interface(network, height=codec.height, width=codec.width, stride=codec.stride)
+    other.require_interface(network, height=codec.height, width=codec.width, output_shape=codec.output_shape)
     return network, other
+
+
+def require_fitting(codec: Codec, head: HeadArguments, loss: Loss) -> None:
+    """InputError unless the head gives, and the loss understands, what the codec makes targets of."""
+    if head.kind != codec.kind:
+        raise InputError(
+            f"head={head.kind} with data.codec.method={codec.method}, which is for {codec.kind} heads; codec=<method> "
+            "sets codec, head and loss together"
+        )
+    if codec.kind not in loss.kinds:
+        raise InputError(
+            f"loss={type(loss).__name__} is for {' and '.join(loss.kinds)}, data.codec.method={codec.method} makes "
+            f"targets of {codec.kind}; codec=<method> sets codec, head and loss together"
+        )
