@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
 from torch import nn
 
-from uniformer_pose.model.arguments import NetworkArguments
+from uniformer_pose.errors import InputError
+from uniformer_pose.model.arguments import HeadArguments
 from uniformer_pose.model.heatmap_head import HeatmapHead
 
+_HEATMAP_STRIDE = 4
 
-def pose_head(arguments: NetworkArguments, in_channels: int) -> nn.Module:
-    """The head that the arguments ask for, on features (B, in_channels, H / 32, W / 32)."""
-    return HeatmapHead(in_channels, arguments.num_keypoints, arguments.deconv_channels)
+
+class OfHead(Protocol):
+    """What a network's arguments say of its head, whatever its backbone (``Architecture`` explains them)."""
+
+    @property
+    def num_keypoints(self) -> int: ...  # noqa: D102
+
+    @property
+    def deconv_channels(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def head(self) -> HeadArguments | Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def crop_height(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def crop_width(self) -> int | None: ...  # noqa: D102
+
+
+def pose_head(arguments: OfHead, in_channels: int, stride: int) -> nn.Module:
+    """The head that the arguments ask for, on features (B, in_channels, H / stride, W / stride)."""
+    return HeatmapHead(in_channels, arguments.num_keypoints, deconvolutions(arguments.deconv_channels, stride))
+
+
+def deconvolutions(channels: Sequence[int], stride: int) -> Sequence[int]:
+    """As many of the last ``channels`` as take features of this stride to the heatmaps' 4, each doubling the map.
+
+    Three for a stride of 32, two for 16, none for 4. InputError for other strides, and where there are too few.
+    """
+    doublings = (stride // _HEATMAP_STRIDE).bit_length() - 1
+    if doublings < 0 or stride != _HEATMAP_STRIDE << doublings:
+        raise InputError(f"a backbone of stride {stride}: heads take features of stride 4, 8, 16 or 32")
+    if doublings > len(channels):
+        raise InputError(f"deconv_channels={list(channels)}: features of stride {stride} need {doublings} of them")
+    return channels[len(channels) - doublings :]

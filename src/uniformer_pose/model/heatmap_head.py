@@ -1,4 +1,4 @@
-"""Heatmap head: stride-32 features -> one stride-4 heatmap per keypoint.
+"""Heatmap head: features -> one stride-4 heatmap per keypoint.
 
 Paper: Xiao, Wu and Wei, "Simple Baselines for Human Pose Estimation and Tracking", ECCV 2018 (arXiv
 1804.06208), as UniFormer's pose estimation uses it (github.com/Sense-X/UniFormer, pose_estimation/,
@@ -18,10 +18,10 @@ PER_KEYPOINT = ("final_layer.weight", "final_layer.bias")
 
 
 class HeatmapHead(nn.Module):
-    """Features -> heatmaps of eight times their height and width, one per keypoint.
+    """Features -> heatmaps, one per keypoint, of twice their height and width for each of ``deconv_channels``.
 
-    Transposed convolution (doubles the map), BatchNorm, ReLU for each of ``deconv_channels``; then one 1x1
-    convolution. Heatmap values are not bounded; targets lie in [0, 1].
+    Transposed convolution (doubles the map), BatchNorm, ReLU for each of ``deconv_channels``, three for features of
+    stride 32; then one 1x1 convolution. Heatmap values are not bounded; targets lie in [0, 1].
     """
 
     def __init__(self, in_channels: int, num_keypoints: int, deconv_channels: Sequence[int] = (256, 256, 256)) -> None:
@@ -35,7 +35,7 @@ class HeatmapHead(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.deconv_layers = nn.Sequential(*layers)
-        self.final_layer = nn.Conv2d(deconv_channels[-1], num_keypoints, kernel_size=1)
+        self.final_layer = nn.Conv2d((in_channels, *deconv_channels)[-1], num_keypoints, kernel_size=1)
         for module in self.modules():
             if isinstance(module, (nn.ConvTranspose2d, nn.Conv2d)):
                 nn.init.normal_(module.weight, std=_INIT_STD)
@@ -43,6 +43,6 @@ class HeatmapHead(nn.Module):
             nn.init.zeros_(self.final_layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, C, h, w) -> heatmaps (B, K, 8h, 8w)."""
+        """Features (B, C, h, w) -> heatmaps (B, K, 8h, 8w), for three ``deconv_channels``."""
         heatmaps: Tensor = self.final_layer(self.deconv_layers(features))
         return heatmaps

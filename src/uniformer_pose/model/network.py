@@ -30,7 +30,7 @@ class PoseNetwork(nn.Module):
         super().__init__()
         given = NetworkArguments(*arguments, **named)
         self.backbone = UniFormer(given)
-        self.head = pose_head(given, given.embed_dims[-1])
+        self.head = pose_head(given, given.embed_dims[-1], stride=32)
         self.arguments: dict[str, Any] = given.to_dict()
 
     def forward(self, images: Tensor) -> Tensor:
