@@ -22,6 +22,7 @@ import torch
 from uniformer_pose.data.crop_geometry import CropGeometry
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.prediction.pose_pipeline import CropPoses
 from uniformer_pose.saved_model import SavedModel, data_arguments
 from uniformer_pose.training.pose_module import PoseModule
 from uniformer_pose.weights.loading import load_model
@@ -30,12 +31,12 @@ from uniformer_pose.weights.loading import load_model
 class KnowsTheAnswer(PoseModule):
     """Predicts the annotated keypoints of each crop, moved by a pixel or two that depend on the person."""
 
-    def predict_batch(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict_batch(self, batch: dict[str, torch.Tensor]) -> CropPoses:
         """The poses of a batch, the network's replaced by the truth."""
         index, people = batch["instance_index"].numpy(), self.data.val_people
         crops = CropGeometry(self.model.crop_spec, batch["centers_in_image"].numpy(), batch["extents_in_image"].numpy())
         in_crop = crops.to_crop(people.keypoints_in_image[index]) + (index % 3)[:, None, None]
-        return torch.from_numpy(in_crop).float(), torch.ones(in_crop.shape[:2])
+        return CropPoses(torch.from_numpy(in_crop).float(), torch.ones(in_crop.shape[:2]))
 
 
 def write_people(root: Path, count: int) -> None:

@@ -45,7 +45,7 @@ def test_keypoints_in_images_are_those_of_mmpose(
         picture = cv2.imread(str(pictures_folder / person["file_name"]), cv2.IMREAD_COLOR_RGB)
         crops.append(geometries[index].crop(picture))
     with torch.inference_mode():
-        keypoints_in_crop, scores = pipeline(torch.from_numpy(np.stack(crops)), with_flip_test=mode == "flip_test")
+        keypoints_in_crop, scores, _ = pipeline(torch.from_numpy(np.stack(crops)), with_flip_test=mode == "flip_test")
     keypoints_in_image = geometries.to_image(keypoints_in_crop.numpy())
     expected = np.array([person[mode]["keypoints_xy"] for person in people])
     near = np.linalg.norm(keypoints_in_image - expected, axis=-1) < 0.01

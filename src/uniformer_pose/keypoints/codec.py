@@ -17,6 +17,13 @@ OutputKind = Literal["heatmap", "simcc"]
 """What a network gives for each keypoint: a map, or a vector for each of the two axes (SimCC)."""
 
 
+NetworkOutput = Tensor | tuple[Tensor, Tensor]
+"""What a network gives: its output (B, K, ...), and with it visibility logits (B, K, 2) where its head has them.
+
+The logits are of "labelled" and of "visible".
+"""
+
+
 class Codec(Protocol):
     """Targets from keypoints, and keypoints from a network's output, for crops of one size.
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 
-def flip_test(network: Callable[[Tensor], Tensor], images: Tensor, mirrored: Callable[[Tensor], Tensor]) -> Tensor:
+
+def flip_test(network: Callable[[Tensor], Output], images: Tensor, mirrored: Callable[[Output], Output]) -> Output:
     """The mean, in fp32, of the network's output for the images (B, 3, H, W) and for the mirrored images.
 
-    ``mirrored`` makes of the latter what it is for the plain images (``Codec.mirrored``). The network is called twice,
-    so a flip test needs no more memory than a plain one.
+    ``mirrored`` makes of the latter what it is for the plain images (``Codec.mirrored``). Several outputs are averaged
+    one by one. The network is called twice, so a flip test needs no more memory than a plain one.
     """
     plain = network(images)
-    return (plain.float() + mirrored(network(images.flip(-1))).float()) * 0.5
+    of_mirrored = mirrored(network(images.flip(-1)))
+    if isinstance(plain, Tensor):
+        return _mean(plain, of_mirrored)
+    return tuple(map(_mean, plain, of_mirrored))
+
+
+def _mean(plain: Tensor, of_mirrored: Tensor) -> Tensor:
+    return (plain.float() + of_mirrored.float()) * 0.5
 
 
 def mirror_heatmaps(heatmaps_of_mirrored: Tensor, mirror_permutation: Tensor, shift: bool = True) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from uniformer_pose.config_parts import Engine, Precision
 from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.keypoints.codec import NetworkOutput
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.training.precision import computes_in_bf16
 
@@ -35,11 +36,11 @@ class InferenceNetwork:
     """
 
     engine: Engine
-    compute: Callable[[Tensor], Tensor]
+    compute: Callable[[Tensor], NetworkOutput]
     remark: str | None = None
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Heatmaps (B, K, H/4, W/4) of images (B, 3, H, W)."""
+    def __call__(self, images: Tensor) -> NetworkOutput:
+        """What the network gives for images (B, 3, H, W), such as heatmaps (B, K, H/4, W/4)."""
         return self.compute(images)
 
 
@@ -75,7 +76,7 @@ def inference_network(
     return InferenceNetwork("eager", _eager(network, device, precision), remark and f"engine: eager; {remark}")
 
 
-def _eager(network: nn.Module, device: torch.device, precision: Precision) -> Callable[[Tensor], Tensor]:
+def _eager(network: nn.Module, device: torch.device, precision: Precision) -> Callable[[Tensor], NetworkOutput]:
     if precision == "fp32":
         return network.eval().to(device)
     dtype = _REDUCED[precision]
@@ -84,16 +85,16 @@ def _eager(network: nn.Module, device: torch.device, precision: Precision) -> Ca
     # a network of somebody else's it is on, which may make fp32 tensors of its own.
     casts = not isinstance(network, PoseNetwork)
 
-    def compute(images: Tensor) -> Tensor:
+    def compute(images: Tensor) -> NetworkOutput:
         with torch.autocast(device.type, dtype, enabled=casts):
-            heatmaps: Tensor = reduced(images.to(dtype))
-        return heatmaps
+            output: NetworkOutput = reduced(images.to(dtype))
+        return output
 
     return compute
 
 
 class OpenVinoNetwork:
-    """Images (B, 3, H, W) of one height and width, on the CPU -> heatmaps (B, K, h, w), fp32; any B.
+    """Images (B, 3, H, W) of one height and width, on the CPU -> what the network gives, in fp32; any B.
 
     As many threads as PyTorch has when it is built. ``precision`` is fp32 or bf16. Threads may share it: each has its
     own buffers. Raises ImportError where OpenVINO is not installed, InputError for images of another size.
@@ -121,8 +122,8 @@ class OpenVinoNetwork:
         self._of_thread = threading.local()
         self._image_shape = (3, height, width)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Heatmaps of images."""
+    def __call__(self, images: Tensor) -> NetworkOutput:
+        """What the network gives for the images."""
         if tuple(images.shape[1:]) != self._image_shape:
             raise InputError(
                 f"images of shape {tuple(images.shape)}: this network was compiled for (batch, "
@@ -130,5 +131,7 @@ class OpenVinoNetwork:
             )
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
-        heatmaps = self._of_thread.request.infer({0: images.detach().float().contiguous().numpy()})[0]
-        return torch.from_numpy(np.array(heatmaps))  # copied: the next call writes into the same memory
+        given = self._of_thread.request.infer({0: images.detach().float().contiguous().numpy()}).values()
+        # Copied: the next call writes into the same memory.
+        output, *visibility_logits = (torch.from_numpy(np.array(each)) for each in given)
+        return (output, visibility_logits[0]) if visibility_logits else output

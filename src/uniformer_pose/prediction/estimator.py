@@ -25,7 +25,7 @@ from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.prediction.boxes import PersonBoxes
 from uniformer_pose.prediction.engines import inference_network
 from uniformer_pose.prediction.people import People
-from uniformer_pose.prediction.pose_pipeline import PosePipeline
+from uniformer_pose.prediction.pose_pipeline import CropPoses, PosePipeline
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.training.precision import computes_in_bf16, find_device, resolved
 from uniformer_pose.weights.loading import load_model
@@ -175,11 +175,11 @@ class PoseEstimator:
         A GPU is not waited for before the last batch is queued: it computes while the next crops are cut.
         """
         count = self.skeleton.num_keypoints
-        decoded = [(torch.zeros(0, count, 2, device=self.device), torch.zeros(0, count, device=self.device))]
         with torch.inference_mode():
             batches = map(self._on_device, self._batches(pictures, fitted))
-            decoded += [self._pipeline(crops, with_flip_test=flip_test) for crops in batches]
-        keypoints, scores = (torch.cat(parts).double().cpu().numpy() for parts in zip(*decoded, strict=True))
+            decoded = [self._pipeline(crops, with_flip_test=flip_test) for crops in batches]
+        poses = CropPoses.joined(decoded or [CropPoses(torch.zeros(0, count, 2), torch.zeros(0, count))])
+        keypoints, scores = (each.double().cpu().numpy() for each in (poses.keypoints_in_crop, poses.scores))
         if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
             raise DivergedError("the network gives NaN or infinity; try precision=fp32, or other weights")
         return keypoints, scores

@@ -20,7 +20,8 @@ from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.accuracy import pck
-from uniformer_pose.prediction.pose_pipeline import PosePipeline
+from uniformer_pose.keypoints.codec import NetworkOutput
+from uniformer_pose.prediction.pose_pipeline import CropPoses, PosePipeline
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.compiled_step import CompileStep, compiled_where_asked
 from uniformer_pose.training.loss import KeypointMSE, Loss
@@ -50,7 +51,7 @@ class PoseModule(pl.LightningModule):
         optimization: Optimization | None = None,
         loss: Loss = KeypointMSE(),  # noqa: B008  # frozen
         compile_step: CompileStep = False,
-        inference_network: Callable[[Tensor], Tensor] | None = None,
+        inference_network: Callable[[Tensor], NetworkOutput] | None = None,
         is_scored: bool = True,
     ) -> None:
         super().__init__()
@@ -169,18 +170,21 @@ class PoseModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], _batch_index: int) -> None:
         """Keypoints of every crop, kept on the device until the pass is over."""
-        keypoints_in_crop, scores = self.predict_batch(batch)
-        self.metric.update(batch, keypoints_in_crop, scores)
+        poses = self.predict_batch(batch)
+        self.metric.update(batch, poses.keypoints_in_crop, poses.scores)
 
-    def predict_batch(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Keypoints in crop pixels (B, K, 2) and scores (B, K) of a batch, which may be of unreadable images only."""
-        keypoints = self.model.skeleton.num_keypoints
-        if not len(batch["crops"]):
-            return torch.zeros((0, keypoints, 2), device=self.device), torch.zeros((0, keypoints), device=self.device)
+    def predict_batch(self, batch: dict[str, Tensor]) -> CropPoses:
+        """The poses of a batch, which may be of unreadable images only."""
+        crops = batch["crops"]
+        if not len(crops):  # those of a black one, for the shapes
+            black = crops.new_zeros(1, self.codec.height, self.codec.width, 3)
+            keypoints, scores, visibility = self.pipeline(black, with_flip_test=False)
+            return CropPoses(keypoints[:0], scores[:0], None if visibility is None else visibility[:0])
         # An image may have more boxes than a batch: memory stays bounded by the batch size.
-        chunks = torch.split(batch["crops"], self.data.eval_batch_size)
-        decoded = [self.pipeline(chunk, with_flip_test=self.protocol.flip_test, watch=self._watch) for chunk in chunks]
-        return torch.cat([keypoints for keypoints, _ in decoded]), torch.cat([scores for _, scores in decoded])
+        chunks = torch.split(crops, self.data.eval_batch_size)
+        return CropPoses.joined(
+            [self.pipeline(chunk, with_flip_test=self.protocol.flip_test, watch=self._watch) for chunk in chunks]
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Gather all processes' poses, score them, and log the numbers."""
