@@ -8,6 +8,7 @@ are used, and the keypoints are never handed over: none can be moved or lost.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -19,6 +20,9 @@ from annotated_types import Ge, Le
 
 from uniformer_pose.config import check_arguments
 from uniformer_pose.ranges import Share
+
+Photometric = Callable[[npt.NDArray[np.uint8], np.random.Generator], npt.NDArray[np.uint8]]
+"""Changes the looks of one (H, W, 3) RGB crop, without touching its argument; moves nothing."""
 
 
 @dataclass(frozen=True)
