@@ -100,6 +100,12 @@ def check_arguments(target: type, values: Mapping[str, Any], key: str = "") -> N
     _refuse([problem for each in given for problem in _value_problems(*each)])
 
 
+def check_changes(target: type, changes: Mapping[str, Any], key: str) -> None:
+    """Refuse changes of some of a class's arguments, below ``key``: names that it does not have, values not allowed."""
+    of = _signature(target)._replace(required=())
+    _refuse([*_problems(key, changes, of, Keys(), f"argument of {target.__name__}")])
+
+
 _MISSING = "???"  # how OmegaConf writes a value that the user has to give
 _HYDRA_KEYS: dict[str, Any] = {
     "_target_": str,

@@ -20,13 +20,14 @@ _SET_IN_DATA = {
     "seed": "seed",
     "geometric": "augmentation.geometric",
     "photometric": "augmentation.photometric",
+    "stages": "augmentation.stages",
     "_partial_": "data",  # not a whole data config
 }
 
 Data = Annotated[Node, Keys(set_by_program=_SET_IN_DATA)]
 """A whole data config, to train on or to look at."""
 EvaluationData = Annotated[
-    Node, Keys(set_by_program=dict.fromkeys(("seed", "geometric", "photometric"), ""), ignored=_OF_THE_MODEL)
+    Node, Keys(set_by_program=dict.fromkeys(("seed", "geometric", "photometric", "stages"), ""), ignored=_OF_THE_MODEL)
 ]
 ReproductionData = Annotated[Node, Keys(set_by_program=_SET_IN_DATA, ignored=_OF_THE_MODEL | {"codec": _AS_TRAINED})]
 ExportData = Annotated[Node, Keys(ignored={"(?!codec|skeleton).*": "it needs data.codec and data.skeleton alone"})]
@@ -86,7 +87,9 @@ class TrainConfig:
     precision: Precision
     float32_matmul_precision: MatmulPrecision
     ckpt_path: str | None
-    augmentation: dict[Literal["geometric", "photometric"], Node | None] | None = None
+    augmentation: dict[Literal["geometric", "photometric", "stages"], Node | dict[str, Node | None] | None] | None = (
+        None
+    )
     logger: dict[str, Node | None] | None = None
 
 

@@ -14,6 +14,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from uniformer_pose.data.augmentation import GeometricAugmentation
+from uniformer_pose.data.rtmpose_photometric import RTMPosePhotometric
+from uniformer_pose.data.stages import Stage
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.training.ema import AveragedWeights
 from uniformer_pose.training.loggers import MetricsLog
@@ -36,7 +39,7 @@ class Journal(pl.Callback):
             "epoch": trainer.current_epoch,
             "batch": batch_idx,
             "people": batch["instance_index"].tolist(),
-            "pixels": hashlib.sha256(batch["crops"].numpy().tobytes()).hexdigest()[:16],
+            "pixels": [hashlib.sha256(crop.tobytes()).hexdigest()[:16] for crop in batch["crops"].numpy()],
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
         with (self.folder / f"journal_{trainer.global_rank}.jsonl").open("a") as file:
@@ -63,6 +66,7 @@ def train(
     check_val_every_n_epoch: int = 1,
     epochs: int = EPOCHS,
     prepared: str | None = None,
+    staged: bool = False,
 ) -> pl.Trainer:
     """Train in ``folder`` to the end, from the newest whole checkpoint that is there."""
     checkpoints = folder / "checkpoints"
@@ -92,9 +96,16 @@ def train(
         check_val_every_n_epoch=check_val_every_n_epoch,
         **({"strategy": "ddp", "devices": processes} if processes > 1 else {}),
     )
-    data = tiny.data(num_workers=workers, batch_size=2 // processes, prepared=prepared)
+    augmentation = staged_augmentation(epochs) if staged else {}
+    data = tiny.data(num_workers=workers, batch_size=2 // processes, prepared=prepared, **augmentation)
     trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
     return trainer
+
+
+def staged_augmentation(epochs: int) -> dict[str, Any]:
+    """RTMPose's, milder in the last epoch."""
+    weak = Stage(1, epochs, geometric={"shift_factor": 0.0}, photometric={"dropout_probability": 0.5})
+    return {"geometric": GeometricAugmentation(), "photometric": RTMPosePhotometric(), "stages": {"weak": weak}}
 
 
 def differences(folder: Path, straight: Path, *, processes: int = 1) -> list[str]:

@@ -19,7 +19,8 @@ from torch.utils.data import Dataset, get_worker_info
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec, Pixels
 from uniformer_pose.data.images import ImageSource, SkippedImage
-from uniformer_pose.data.photometric import PhotometricAugmentation
+from uniformer_pose.data.photometric import Photometric
+from uniformer_pose.data.stages import Pipeline
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton
 
@@ -64,7 +65,7 @@ class TrainingCrops(Dataset[TrainingSample]):
 
     A sample depends on ``seed``, epoch and index only: not on the worker that reads it, on the number of processes, or
     on what was read before. ``geometric`` None: upright crops of the padded boxes; ``photometric`` None: the pixels as
-    they are.
+    they are. ``stages``, by rising first epochs, take the place of both from theirs on.
     """
 
     def __init__(
@@ -75,7 +76,8 @@ class TrainingCrops(Dataset[TrainingSample]):
         *,
         seed: int = 0,
         geometric: GeometricAugmentation | None = None,
-        photometric: PhotometricAugmentation | None = None,
+        photometric: Photometric | None = None,
+        stages: Sequence[Pipeline] = (),
     ) -> None:
         people = images.people
         if len(people) == 0:
@@ -90,8 +92,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         self.skeleton = skeleton
         self.spec = spec
         self.seed = seed
-        self.geometric = geometric
-        self.photometric = photometric
+        self._pipelines = [*reversed(stages), Pipeline("first", 0, geometric, photometric)]
         self._mirrored = skeleton.mirror_permutation
 
     def __len__(self) -> int:
@@ -122,15 +123,19 @@ class TrainingCrops(Dataset[TrainingSample]):
         others = {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
         return {"crops": crops, **others}
 
+    def _pipeline(self, epoch: int) -> Pipeline:
+        return next(pipeline for pipeline in self._pipelines if pipeline.first_epoch <= epoch)
+
     def _draw(self, index: int, requested: int, epoch: int) -> tuple[CropGeometry, np.random.Generator]:
         """What to show of a person on the visit to ``requested``; the generator goes on for the looks."""
         rng = np.random.default_rng([self.seed, epoch, requested])
         box = self.people.boxes_xywh[index]
-        if self.geometric is None:
+        geometric = self._pipeline(epoch).geometric
+        if geometric is None:
             geometry = self.spec.around(box)
         else:
             keypoints, visibility = self.people.keypoints_in_image[index], self.people.visibility[index]
-            geometry = self.geometric(rng, box, keypoints, visibility, self.skeleton, self.spec)
+            geometry = geometric(rng, box, keypoints, visibility, self.skeleton, self.spec)
         _ = geometry.matrix  # computed here and kept: see __getitems__
         return geometry, rng
 
@@ -152,8 +157,9 @@ class TrainingCrops(Dataset[TrainingSample]):
                 if len(bad_images) == _MOST_BAD_IMAGES_IN_A_ROW:
                     break
             else:
-                if self.photometric is not None:
-                    crop[...] = self.photometric(crop, rng)
+                photometric = self._pipeline(epoch).photometric
+                if photometric is not None:
+                    crop[...] = photometric(crop, rng)
                 return index, geometry
         first = next(iter(bad_images.values()))
         raise InputError(f"{len(bad_images)} images in a row cannot be used, the first: {first}") from first

@@ -26,9 +26,10 @@ from uniformer_pose.data.coco import (
 from uniformer_pose.data.crop_dataset import EvaluationImages, TrainingCrops, as_it_is
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import BadImagePolicy, ImageSource
-from uniformer_pose.data.photometric import PhotometricAugmentation
+from uniformer_pose.data.photometric import Photometric
 from uniformer_pose.data.prepared import PreparedImages
 from uniformer_pose.data.sampling import EpochSampler, pack_images
+from uniformer_pose.data.stages import Stage, later_pipelines
 from uniformer_pose.data.workers import prepare_worker, workers_for
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
@@ -48,7 +49,8 @@ class PersonCrops(pl.LightningDataModule):
     detector boxes (below root, or a path that exists as it stands). The ``test_`` arguments name images without ground
     truth, None where there are none; ``evaluation_arguments`` puts them in the place of ``val_``. ``codec`` owns the
     crop's size and convention. ``prepared`` is a folder that ``src/prepare.py`` has written, which the training images
-    are read from; None reads the image files. ``if_missing`` tells a user who does not have the data what to do. The
+    are read from; None reads the image files. ``stages``, by name, change ``geometric`` and ``photometric`` in the last
+    epochs. ``if_missing`` tells a user who does not have the data what to do. The
     other arguments are those of conf/data/_people.yaml, explained there.
 
     Batches: ``TrainingSample``, whose ``instance_index`` counts in ``train_people``, and ``EvaluationBatch``, in
@@ -89,11 +91,12 @@ class PersonCrops(pl.LightningDataModule):
         test_boxes: str | None = None,
         seed: Seed = 0,
         geometric: GeometricAugmentation | None = None,
-        photometric: PhotometricAugmentation | None = None,
+        photometric: Photometric | None = None,
         prepared: str | None = None,
         prepared_cache_gb: NotNegative = 100.0,
         image_orientation: ImageOrientation | None = None,
         worker_timeout: NotNegative = 300.0,
+        stages: Mapping[str, Stage | None] | None = None,
     ) -> None:
         super().__init__()
         check_arguments(PersonCrops, {name: value for name, value in locals().items() if name in _CHECKED}, "data")
@@ -112,6 +115,7 @@ class PersonCrops(pl.LightningDataModule):
         self.if_missing = if_missing
         self.seed = seed
         self.geometric, self.photometric = geometric, photometric
+        self.stages = later_pipelines(geometric, photometric, stages or {})
         self.prepared, self.prepared_cache_gb = prepared, prepared_cache_gb
         self.image_orientation = image_orientation
         self.worker_timeout = worker_timeout
@@ -153,8 +157,11 @@ class PersonCrops(pl.LightningDataModule):
         """
         if stage == "fit" and self.train_people is None:
             lone_sides = self.skeleton.sides_without_partner()
-            if lone_sides is not None and self.geometric is not None and self.geometric.flip_probability > 0:
+            drawn = (self.geometric, *(later.geometric for later in self.stages))
+            if lone_sides is not None and any(each is not None and each.flip_probability > 0 for each in drawn):
                 rank_zero_warn(lone_sides)
+            for later in self.stages:
+                rank_zero_info(f"augmentation: stage {later.name} from epoch {later.first_epoch} on")
             self.train_people = self.read_train_people()
             rank_zero_info(self.train_people.summary())  # what was left out, and why
             if self.prepared is not None:
@@ -241,6 +248,7 @@ class PersonCrops(pl.LightningDataModule):
             seed=self.seed,
             geometric=self.geometric,
             photometric=self.photometric,
+            stages=self.stages,
         )
         rank, world_size = self._rank_and_world_size()
         self._require_same_steps()
