@@ -41,8 +41,9 @@ def use_backend(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
         NETWORK,
         {"drop_path_rate": 0.3, "stage3_attention": "hybrid", "stem": "convolution"},
         {"frozen_batchnorm": True, "checkpointed_blocks": [1, 0, 0, 1]},
+        {"head": {"visibility": True}},
     ],
-    ids=["checkpointed", "plain", "frozen"],
+    ids=["checkpointed", "plain", "frozen", "visibility"],
 )
 def test_a_training_compiles_one_graph_once_and_has_the_plain_numbers(
     tiny: TinySetup, monkeypatch: pytest.MonkeyPatch, network: dict[str, Any]

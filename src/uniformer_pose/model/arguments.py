@@ -20,9 +20,13 @@ OfDeconvolutions = Annotated[Sequence[Count], Len(3, 3)]
 
 @dataclass(frozen=True)
 class HeadArguments:
-    """What the network gives for each keypoint: ``heatmap`` is a map at a quarter of the crop's size."""
+    """What the network gives for each keypoint: ``heatmap`` is a map at a quarter of the crop's size.
+
+    ``visibility``: two logits beside it, that the keypoint is labelled and that it is visible (``VisibilityHead``).
+    """
 
     kind: Literal["heatmap"] = "heatmap"
+    visibility: bool = False
 
     def __post_init__(self) -> None:
         check_arguments(type(self), vars(self), "head")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-from torch import nn
+from typing import Any, Protocol, cast
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.arguments import HeadArguments
 from uniformer_pose.model.heatmap_head import HeatmapHead
+from uniformer_pose.model.pose_head import PoseHead, VisibilityHead
 
 _HEATMAP_STRIDE = 4
 
@@ -24,7 +23,7 @@ class OfHead(Protocol):
     def deconv_channels(self) -> Sequence[int]: ...  # noqa: D102
 
     @property
-    def head(self) -> HeadArguments | Mapping[str, Any]: ...  # noqa: D102
+    def head(self) -> HeadArguments | Mapping[str, Any]: ...  # noqa: D102  # once built, the former
 
     @property
     def crop_height(self) -> int | None: ...  # noqa: D102
@@ -33,9 +32,13 @@ class OfHead(Protocol):
     def crop_width(self) -> int | None: ...  # noqa: D102
 
 
-def pose_head(arguments: OfHead, in_channels: int, stride: int) -> nn.Module:
+def pose_head(arguments: OfHead, in_channels: int, stride: int) -> PoseHead:
     """The head that the arguments ask for, on features (B, in_channels, H / stride, W / stride)."""
-    return HeatmapHead(in_channels, arguments.num_keypoints, deconvolutions(arguments.deconv_channels, stride))
+    wanted = cast("HeadArguments", arguments.head)
+    head = HeatmapHead(in_channels, arguments.num_keypoints, deconvolutions(arguments.deconv_channels, stride))
+    if wanted.visibility:
+        head.visibility = VisibilityHead(in_channels, arguments.num_keypoints)
+    return head
 
 
 def deconvolutions(channels: Sequence[int], stride: int) -> Sequence[int]:

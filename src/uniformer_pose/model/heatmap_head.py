@@ -11,13 +11,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from uniformer_pose.model.pose_head import PoseHead
+
 _INIT_STD = 0.001
 
-PER_KEYPOINT = ("final_layer.weight", "final_layer.bias")
-"""The head's entries whose first axis is the keypoints."""
 
-
-class HeatmapHead(nn.Module):
+class HeatmapHead(PoseHead):
     """Features -> heatmaps, one per keypoint, of twice their height and width for each of ``deconv_channels``.
 
     Transposed convolution (doubles the map), BatchNorm, ReLU for each of ``deconv_channels``, three for features of
@@ -42,7 +41,7 @@ class HeatmapHead(nn.Module):
         if self.final_layer.bias is not None:
             nn.init.zeros_(self.final_layer.bias)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def keypoints(self, features: Tensor) -> Tensor:
         """Features (B, C, h, w) -> heatmaps (B, K, 8h, 8w), for three ``deconv_channels``."""
         heatmaps: Tensor = self.final_layer(self.deconv_layers(features))
         return heatmaps

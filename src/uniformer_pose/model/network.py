@@ -33,7 +33,9 @@ class PoseNetwork(nn.Module):
         self.head = pose_head(given, given.embed_dims[-1], stride=32)
         self.arguments: dict[str, Any] = given.to_dict()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> heatmaps (B, K, H/4, W/4) or what else ``head`` gives; H, W multiples of 32."""
-        output: Tensor = self.head(self.backbone(images))
-        return output
+    def forward(self, images: Tensor) -> Any:
+        """Images (B, 3, H, W) -> heatmaps (B, K, H/4, W/4) or what else ``head`` gives; H, W multiples of 32.
+
+        With visibility two tensors: that, and logits (B, K, 2) of "labelled" and "visible".
+        """
+        return self.head(self.backbone(images))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.training.loss import Loss
+
+# What a visibility head's cross-entropies count beside the keypoints' loss, as in MMPose's configs with such a head:
+# the mean squared error of heatmaps is about as small, and Adam's steps of the head itself do not depend on it.
+_VISIBILITY_WEIGHT = 1e-3
 
 
 def loss_and_output(
@@ -25,4 +30,17 @@ def loss_and_output(
     """
     targets, weights = codec.encode(keypoints_in_crop, visibility)
     output = network(normalize(crops))
-    return loss(codec, output, targets, weights), output.detach()
+    if isinstance(output, Tensor):
+        return loss(codec, output, targets, weights), output.detach()
+    output, logits = output
+    of_visibility = _VISIBILITY_WEIGHT * visibility_loss(logits, visibility)
+    return loss(codec, output, targets, weights) + of_visibility, output.detach()
+
+
+def visibility_loss(logits: Tensor, visibility: Tensor) -> Tensor:
+    """Binary cross-entropies of logits (B, K, 2): that v (B, K) is above 0, and where it is, that it is 2; in fp32."""
+    labelled, visible = visibility > 0, visibility == 2
+    targets = torch.stack([labelled, visible], dim=-1).float()
+    entropies = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+    of_labelled = (entropies[..., 1] * labelled).sum() / labelled.sum().clamp(min=1)
+    return entropies[..., 0].mean() + of_labelled

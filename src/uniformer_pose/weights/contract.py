@@ -44,14 +44,16 @@ class LoadReport:
         return ", ".join([*parts, *self.remarks])
 
 
-def fill(network: nn.Module, file: FileContents, weights: NamedWeights, *, without_head: bool) -> LoadReport:
-    """Load the ``weights`` of a file into a network; ``without_head`` leaves the network's head as it is.
+def fill(
+    network: nn.Module, file: FileContents, weights: NamedWeights, *, may_stay: tuple[str, ...] = ()
+) -> LoadReport:
+    """Load the ``weights`` of a file into a network; what it lacks of parts ``may_stay``, such as ``head.``, stays.
 
     Raises InputError, and leaves the network as it was, unless every entry of both is accounted for.
     """
     wanted, tensors = network.state_dict(), weights.tensors
     absent = [name for name in wanted if name not in tensors]
-    left = [name for name in absent if weights.may_lack(name) or (without_head and name.startswith("head."))]
+    left = [name for name in absent if weights.may_lack(name) or name.startswith(may_stay)]
     extra = [name for name in tensors if name not in wanted]
     skipped = [name for name in extra if name in weights.expected_extras]
     loaded = {name: tensors[name] for name in wanted if name in tensors}

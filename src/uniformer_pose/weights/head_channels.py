@@ -1,4 +1,4 @@
-"""Which channels of a file's heatmap head are which keypoints of a skeleton: found by their names, never by place."""
+"""Which channels of a file's head are which keypoints of a skeleton: found by their names, never by place."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import numpy as np
 from torch import Tensor
 
 from uniformer_pose.errors import InputError, printable
-from uniformer_pose.model.heatmap_head import PER_KEYPOINT
+from uniformer_pose.model.pose_head import PER_KEYPOINT
 from uniformer_pose.skeleton import Skeleton
 from uniformer_pose.weights.layouts import shortened
-
-_ENTRIES = [f"head.{name}" for name in PER_KEYPOINT]
 
 
 def num_channels(tensors: Mapping[str, Tensor]) -> int:
     """Keypoints of the head among ``tensors``; 0 where there is none, or a damaged one."""
-    counts = {len(tensors[name]) if name in tensors and tensors[name].ndim else 0 for name in _ENTRIES}
+    counts = {len(tensors[name]) if tensors[name].ndim else 0 for name in _per_keypoint(tensors)}
     return counts.pop() if len(counts) == 1 else 0
 
 
@@ -56,8 +54,8 @@ def channels_by_name(
         return dict(tensors), []
     rows = [row for row, place in enumerate(places) if place is not None]
     matched = dict(tensors)
-    for name in _ENTRIES:
-        if tensors[name].shape[1:] == own[name].shape[1:] and tensors[name].is_floating_point():
+    for name in _per_keypoint(tensors):
+        if name in own and tensors[name].shape[1:] == own[name].shape[1:] and tensors[name].is_floating_point():
             matched[name] = own[name].clone()
             matched[name][rows] = tensors[name][[places[row] for row in rows]].to(own[name])
     untrained = f"; untrained, since the file has none: {', '.join(absent)}" if absent else ""
@@ -65,6 +63,10 @@ def channels_by_name(
         f"head matched by keypoint name: {len(rows)} of the {skeleton.num_keypoints} of skeleton {skeleton.name}, from "
         f"{found} in the file{untrained}"
     ]
+
+
+def _per_keypoint(tensors: Mapping[str, Tensor]) -> list[str]:
+    return [name for name in tensors if name.startswith("head.") and PER_KEYPOINT.fullmatch(name, len("head."))]
 
 
 def differences(trained: Skeleton | None, evaluated_on: Skeleton | None) -> list[str]:

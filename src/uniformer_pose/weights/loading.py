@@ -35,6 +35,7 @@ from uniformer_pose.weights.layouts import NamedWeights, named_weights, shortene
 from uniformer_pose.weights.zoo import Released, read_zoo
 
 _USUAL_HEAD_DIM = 64
+_VISIBILITY = "head.visibility."
 
 
 def load_network(
@@ -99,7 +100,8 @@ def load_into(
     ``skeleton`` says which keypoints the network is for: each takes the file's channel of its name, and those that the
     file does not have keep their values. None: nothing is known of them, and the file must have as many. A classifier
     fills the backbone alone: ``norm4`` and the head keep their values. So does a pose model with ``with_head`` false,
-    but for ``norm4``: for other keypoints than it was trained on. A network that is no ``PoseNetwork`` takes
+    but for ``norm4``: for other keypoints than it was trained on. The visibility logits of a network keep theirs
+    where the file has none. A network that is no ``PoseNetwork`` takes
     checkpoints of its own class alone, whole and of the same keypoints.
 
     Raises InputError, and leaves the network as it was, for a file that is not whole, holds code, is of another
@@ -110,7 +112,7 @@ def load_into(
     with naming(file.file.path):
         if type(network) is PoseNetwork:
             file.require_head_dim(network.arguments["head_dim"])
-        return _fill(network, file, with_head=with_head, skeleton=skeleton)
+        return _fill(network, file, with_head=with_head, skeleton=skeleton, may_stay=_may_stay(file, with_head))
 
 
 def require_resumable(path: str | Path) -> None:
@@ -244,6 +246,7 @@ def _fill(
     skeleton: Skeleton | None = None,
     evaluated_on: Skeleton | None = None,
     complete: bool = False,
+    may_stay: tuple[str, ...] = (),
 ) -> LoadReport:
     """Load a file by the contract; ``skeleton`` is what the network is for, all of it there if it is ``complete``."""
     tensors, remarks = dict(file.weights.tensors), list(file.weights.remarks)
@@ -264,7 +267,15 @@ def _fill(
         known = "as released" if file.released is not None else "assumed: the file does not say it"
         remarks.append(f"head_dim {own.arguments['head_dim']} {known}")
     weights = replace(file.weights, tensors=tensors, remarks=tuple(remarks))
-    return fill(network, file.file, weights, without_head=not with_head)
+    return fill(network, file.file, weights, may_stay=may_stay)
+
+
+def _may_stay(file: _WeightFile, with_head: bool) -> tuple[str, ...]:
+    """Beginnings of the names that a network to start from this file keeps if the file does not have them."""
+    if not with_head:
+        return ("head.",)
+    has_visibility = any(name.startswith(_VISIBILITY) for name in file.weights.tensors)
+    return () if has_visibility else (_VISIBILITY,)
 
 
 def _of_other_network(

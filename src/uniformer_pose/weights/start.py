@@ -57,6 +57,8 @@ def _network(
         if isinstance(codec, HeatmapCodec) and codec.stride != HEATMAP_STRIDE:
             raise InputError(f"data.codec.stride={codec.stride}: must be {HEATMAP_STRIDE}, as the pose head has it")
         return instantiate(arguments, num_keypoints=skeleton.num_keypoints, head=head, _convert_="all"), None
+    if head.visibility:
+        raise InputError(f"head.visibility=true: {arguments['_target_']} has a head of its own; leave it out")
     other = OtherNetwork.of_config(arguments, skeleton.num_keypoints)
     network = other.built(other.path)
     if type(network) is PoseNetwork:
