@@ -97,7 +97,7 @@ def test_every_choice_of_every_group_passes_the_check_and_what_is_light_can_be_b
     elif group == "optimizer":
         assert made.optimizer([torch.nn.Parameter(torch.zeros(1))], lr=0.5).param_groups[0]["lr"] == 0.5
     elif group == "scheduler":
-        assert len(made.schedulers(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5))) == 2
+        assert len(made.schedulers(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5), total_steps=9)) == 2
 
 
 @pytest.mark.parametrize("model", sorted(GROUPS["model"]))

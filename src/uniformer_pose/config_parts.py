@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from uniformer_pose.config import Keys, Node
 from uniformer_pose.ranges import Count, Positive, RunName, Seed, Share
@@ -50,7 +50,12 @@ _Model = Annotated[
 _Optimizer = Annotated[
     Node,
     Keys(
-        also_read={"lr_per_256": Positive, "decay_norms_and_biases": bool},
+        also_read={
+            "lr_per_256": Positive,
+            "decay_norms_and_biases": bool,
+            "layer_decay": Annotated[float, Gt(0), Le(1)] | None,
+            "head_lr_scale": Positive | None,
+        },
         set_by_program={"lr": "optimizer.lr_per_256", "params": ""},
     ),
 ]

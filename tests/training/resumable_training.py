@@ -20,6 +20,7 @@ from uniformer_pose.data.stages import Stage
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.training.ema import AveragedWeights
 from uniformer_pose.training.loggers import MetricsLog
+from uniformer_pose.training.optimization import Optimization
 from uniformer_pose.training.resume.checkpoint_files import DurableCheckpoints
 from uniformer_pose.training.resume.resume_checkpoints import ResumeCheckpoints
 from uniformer_pose.training.resume.start import newest_whole_checkpoint
@@ -65,6 +66,7 @@ def train(
     processes: int = 1,
     check_val_every_n_epoch: int = 1,
     epochs: int = EPOCHS,
+    optimization: Optimization | None = None,
     prepared: str | None = None,
     staged: bool = False,
 ) -> pl.Trainer:
@@ -87,6 +89,7 @@ def train(
     module = tiny.module(
         model=tiny.model(drop_path_rate=0.5), protocol=EvaluationProtocol(flip_test=False), milestones=(2,)
     )
+    module.optimization = optimization or module.optimization
     trainer = tiny.trainer(
         max_epochs=epochs,
         callbacks=callbacks,

@@ -1,4 +1,5 @@
 from functools import partial
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -58,6 +59,26 @@ def test_the_average_spans_a_ninth_of_the_steps_taken_whatever_the_decay(tiny, t
     assert len(journal.weights) == 6
     assert (averaged - expected).abs().max() < 1e-6
     assert (averaged - journal.weights[-1]).abs().max() > 1e-4
+
+
+class OneNumber(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.number = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+
+def test_with_gamma_it_begins_as_rtmposes():
+    """The number is t + 1 at update t; expected is what MMEngine's average of it is."""
+    module, average = OneNumber(), AveragedWeights(decay=0.9998, gamma=2000)
+    average.setup(None, module, "fit")
+    average.on_train_start(None, module)
+    expected = {0: 1.0, 1: 1.99900070, 99: 99.94876660, 999: 999.35202623, 4999: 4988.91153631}
+    for update in range(5000):
+        module.number.data.fill_(update + 1)
+        average.on_train_batch_end(SimpleNamespace(global_step=update + 1))
+        if update in expected:
+            averaged = average._average_model.module.number.item()
+            assert averaged == pytest.approx(expected[update], abs=1e-8), update
 
 
 def test_whole_numbers_are_not_averaged(tiny, trained):

@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.training.optimization import Optimization
+from uniformer_pose.training.parameter_groups import ParameterGroups
 
 CONF = Path(__file__).parents[2] / "conf"
 RATE = 2e-3
@@ -60,12 +61,6 @@ def test_the_default_recipe_s_rates_are_the_official_ones_to_rounding() -> None:
     assert found == pytest.approx(expected, rel=1e-14)
 
 
-def test_a_cosine_ends_near_nothing() -> None:
-    found = rates(recipe("cosine", total_iters=2), epochs=9, steps_per_epoch=2)
-    assert found[2:4] == pytest.approx([RATE * 0.969846] * 2, rel=1e-6)
-    assert found[-1] == pytest.approx(RATE * 0.030154, rel=1e-4)
-
-
 @pytest.mark.parametrize("start_factor", [0, 2])
 def test_arguments_that_torch_refuses_are_named(start_factor: float) -> None:
     with pytest.raises(InputError, match=r"scheduler\.per_step\.warmup: .*factor"):
@@ -91,15 +86,14 @@ def test_a_resumed_training_stands_where_its_schedule_says(changed: dict[str, An
 
 def test_norms_and_biases_are_decayed_only_as_the_official_recipe_does() -> None:
     network = PoseNetwork(17, [1, 1, 1, 1], [8, 8, 16, 16], head_dim=8, deconv_channels=[8, 8, 8])
-    everything = recipe().parameters(network)
-    assert len(everything) == len(list(network.parameters()))
-    without = Optimization(partial(torch.optim.AdamW, weight_decay=0.3), decay_norms_and_biases=False)
-    groups = without.parameters(network)
+    (everything,) = recipe().make(network, RATE).param_groups
+    assert list(map(id, everything["params"])) == list(map(id, network.parameters()))
+    adamw, apart = partial(torch.optim.AdamW, weight_decay=0.3), ParameterGroups(decay_norms_and_biases=False)
+    groups = Optimization(adamw, groups=apart).make(network, RATE).param_groups
     assert [group["weight_decay"] for group in groups] == [0.0, 0.3]
     assert all(parameter.ndim == 1 for parameter in groups[0]["params"])
     assert all(parameter.ndim > 1 for parameter in groups[1]["params"])
-    assert sum(len(group["params"]) for group in groups) == len(everything)
-    assert len(without.optimizer(groups, lr=0.1).param_groups) == 2
+    assert sum(len(group["params"]) for group in groups) == len(everything["params"])
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,8 @@ def test_settings_that_change_the_training_are_named_and_others_are_not():
         ({"data__max_images": 4}, "another experiment .*data.max_images"),
         ({"optimizer___target_": "torch.optim.SGD"}, "another experiment .*optimizer._target_"),
         ({"optimizer__amsgrad": True}, "another experiment .*optimizer.amsgrad"),
+        ({"optimizer__layer_decay": 0.75}, "another experiment .*optimizer.layer_decay"),
+        ({"optimizer__head_lr_scale": 2.0}, "another experiment .*optimizer.head_lr_scale"),
         ({"trainer__max_epochs": 0}, r"trainer.max_epochs=0: .*last\.ckpt"),
         ({"ckpt_path": "a.ckpt"}, "give one of them"),
         ({"resume": None, "run_id": "a"}, "run_id=a: .*resume=auto"),

@@ -39,3 +39,18 @@ class PoseNetwork(nn.Module):
         With visibility two tensors: that, and logits (B, K, 2) of "labelled" and "visible".
         """
         return self.head(self.backbone(images))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The backbone's layers as timm's layer-wise decay wants them (blocks, or if ``coarse`` stages).
+
+        What begins a stage belongs to its first block, the last norm to the last block; the rest is the head.
+        """
+        block = r"^backbone\.blocks(\d)\." + ("" if coarse else r"(\d+)\.")
+        return {
+            "stem": r"^backbone\.patch_embed1\.",
+            "blocks": [(r"^backbone\.patch_embed([2-4])\.", (0,)), (block, None), (r"^backbone\.norm4\.", (99999,))],
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of what weight decay leaves alone beside norms and biases, as timm asks: layer scales of any shape."""
+        return {"*.gamma_1", "*.gamma_2"}

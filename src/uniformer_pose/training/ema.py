@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from math import expm1
 from typing import Annotated, Any
 
 import lightning.pytorch as pl
@@ -10,6 +11,8 @@ from annotated_types import Ge, Lt
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from uniformer_pose.ranges import Positive
 
 
 class AveragedWeights(WeightAveraging):
@@ -19,11 +22,12 @@ class AveragedWeights(WeightAveraging):
     averaged weights by as many steps as the average spans. Whole numbers (counters, indices) are shared with the model:
     between two of them there is nothing. ``decay`` is approached: after n updates it is (1 + n) / (10 + n) at most, so
     that the average spans a ninth of the steps taken, and a short training is not averaged with its random beginning.
+    With ``gamma`` it is decay (1 - exp(-(1 + n) / gamma)), as in RTMPose (MMEngine's ``ExpMomentumEMA``).
     """
 
-    def __init__(self, decay: Annotated[float, Ge(0), Lt(1)] = 0.9998) -> None:
+    def __init__(self, decay: Annotated[float, Ge(0), Lt(1)] = 0.9998, gamma: Positive | None = None) -> None:
         super().__init__()
-        self.decay = decay
+        self.decay, self.gamma = decay, gamma
         self._updates = 0  # a number of the host's: Lightning's is read from the device at every step
         self._averages: list[Tensor] = []
         self._current: list[Tensor] = []
@@ -50,9 +54,14 @@ class AveragedWeights(WeightAveraging):
         if trainer.global_step <= self._latest_update_step:
             return
         self._latest_update_step = trainer.global_step
-        decay = min(self.decay, (1 + self._updates) / (10 + self._updates)) if self._updates else 0.0
-        get_ema_multi_avg_fn(decay)(self._averages, self._current, self._updates)  # type: ignore[no-untyped-call]
+        get_ema_multi_avg_fn(self._decay_now())(self._averages, self._current, self._updates)  # type: ignore[no-untyped-call]
         self._updates += 1
+
+    def _decay_now(self) -> float:
+        n = self._updates
+        if n == 0:
+            return 0.0
+        return min(self.decay, (1 + n) / (10 + n)) if self.gamma is None else -self.decay * expm1(-(1 + n) / self.gamma)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

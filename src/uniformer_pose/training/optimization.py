@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.training.parameter_groups import ParameterGroups
 from uniformer_pose.training.resume.settings import is_numeric
 
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -31,25 +32,28 @@ class Optimization:
 
     ``optimizer`` is called with parameters and ``lr``: ``lr_per_256``, the rate stated for 256 crops, scaled by the
     true global batch (devices x batch x accumulation). All six official UniFormer pose recipes obey this rule with 5e-4
-    (batch 256, 512 and 1024). Without ``decay_norms_and_biases`` these have no weight decay, as in timm's recipes.
+    (batch 256, 512 and 1024). ``groups`` are the parts of the network with another rate, or without weight decay.
 
     ``per_step`` and ``per_epoch`` are torch's schedulers, called with the optimizer and stepped by Lightning after each
     optimizer step or each epoch. Each multiplies the rate, so a warm-up in steps and drops at epochs are two of them.
+    One per step that has an argument ``total_steps`` is given the number of all steps.
     """
 
     optimizer: Callable[..., Optimizer]
     lr_per_256: float = 5e-4
-    decay_norms_and_biases: bool = True
+    groups: ParameterGroups = field(default_factory=ParameterGroups)
     per_step: Mapping[str, MakeScheduler] = field(default_factory=dict)
     per_epoch: Mapping[str, MakeScheduler] = field(default_factory=dict)
 
     @classmethod
     def of_config(cls, optimizer: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Optimization:
-        """From checked config nodes; InputError where torch refuses a scheduler's arguments."""
-        own = {name: optimizer[name] for name in ("lr_per_256", "decay_norms_and_biases") if name in optimizer}
-        rest = {name: value for name, value in optimizer.items() if name not in own}
+        """From checked config nodes; InputError where an optimizer or a scheduler refuses its arguments."""
+        grouping = {field.name: optimizer[field.name] for field in fields(ParameterGroups) if field.name in optimizer}
+        own = {"lr_per_256": optimizer["lr_per_256"]} if "lr_per_256" in optimizer else {}
+        rest = {name: value for name, value in optimizer.items() if name not in grouping | own}
         return cls(
-            optimizer=instantiate(rest, _partial_=True, _convert_="all"),
+            optimizer=_optimizer(rest),
+            groups=ParameterGroups(**grouping),
             per_step=_schedulers(scheduler, "per_step"),
             per_epoch=_schedulers(scheduler, "per_epoch"),
             **own,
@@ -68,27 +72,35 @@ class Optimization:
         given = self.optimizer.keywords if isinstance(self.optimizer, partial) else {}
         known = inspect.signature(self.optimizer).parameters
         chosen = fused and "fused" in known and not given.keys() & {"fused", "foreach", "differentiable"}
-        return self.optimizer(self.parameters(network), lr=rate, **({"fused": True} if chosen else {}))
+        return self._made(network, rate, **({"fused": True} if chosen else {}))
 
-    def parameters(self, network: nn.Module) -> list[Any]:
-        """The network's trainable parameters, or groups of them, as the optimizer takes them."""
-        if self.decay_norms_and_biases:
-            return [parameter for parameter in network.parameters() if parameter.requires_grad]
-        # Its default, where the config gives none.
-        default = inspect.signature(self.optimizer).parameters.get("weight_decay")
-        groups: list[Any] = param_groups_weight_decay(network, getattr(default, "default", 0.0))
-        return groups
+    def _made(self, network: nn.Module, rate: float, **settings: Any) -> Optimizer:
+        # The groups need what is the optimizer's default, where the config gives none.
+        decay = inspect.signature(self.optimizer).parameters.get("weight_decay")
+        return self.optimizer(self.groups.of(network, rate, getattr(decay, "default", 0.0)), lr=rate, **settings)
 
-    def schedulers(self, optimizer: Optimizer) -> list[dict[str, Any]]:
-        """One of each scheduler, as Lightning takes them."""
+    def schedulers(self, optimizer: Optimizer, total_steps: float = math.inf) -> list[dict[str, Any]]:
+        """One of each scheduler, as Lightning takes them; InputError where one asks how many steps an endless one has.
+
+        ``total_steps`` are the whole training's.
+        """
+        made = [("step", _with_steps(name, make, total_steps)(optimizer)) for name, make in self.per_step.items()]
+        made += [("epoch", make(optimizer)) for make in self.per_epoch.values()]
         return [
-            {"scheduler": make(optimizer), "interval": interval, "monitor": MONITORED, "strict": False}
-            for interval, makers in (("step", self.per_step), ("epoch", self.per_epoch))
-            for make in makers.values()
+            {"scheduler": scheduler, "interval": interval, "monitor": MONITORED, "strict": False}
+            for interval, scheduler in made
         ]
 
     def take_up(
-        self, network: nn.Module, optimizer: Optimizer, schedulers: Sequence[Any], *, rate: float, epoch: int, step: int
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        schedulers: Sequence[Any],
+        *,
+        rate: float,
+        epoch: int,
+        step: int,
+        total_steps: float = math.inf,
     ) -> None:
         """Go on from ``step`` in ``epoch`` with what is stated here, whatever a checkpoint brought.
 
@@ -98,8 +110,8 @@ class Optimization:
         """
         if any(isinstance(config.scheduler, ReduceLROnPlateau) for config in schedulers):
             return
-        again = self.optimizer(self.parameters(network), lr=rate)  # which never takes a step
-        replayed = self.schedulers(again)
+        again = self._made(network, rate)  # which never takes a step
+        replayed = self.schedulers(again, total_steps)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             for config in replayed:
@@ -118,14 +130,41 @@ class Optimization:
             config.scheduler.load_state_dict(state)
 
 
+def _optimizer(config: Mapping[str, Any]) -> Callable[..., Optimizer]:
+    make: Callable[..., Optimizer] = instantiate(config, _partial_=True, _convert_="all")
+    with _refusals_named("optimizer"):
+        make([nn.Parameter(torch.zeros(1, 1))], lr=1.0)
+    return make
+
+
 def _schedulers(config: Mapping[str, Any], interval: str) -> dict[str, MakeScheduler]:
     found: dict[str, MakeScheduler] = {}
     for name, node in (config.get(interval) or {}).items():
         if node is None:
             continue
-        found[name] = instantiate(node, _partial_=True, _convert_="all")
-        try:
-            found[name](torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9))
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise InputError(f"scheduler.{interval}.{name}: {one_line(error)}") from error
+        found[name] = make = instantiate(node, _partial_=True, _convert_="all")
+        with _refusals_named(f"scheduler.{interval}.{name}"):
+            optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+            (_with_steps(name, make, 1000) if interval == "per_step" else make)(optimizer)
     return found
+
+
+def _with_steps(name: str, make: MakeScheduler, total_steps: float) -> MakeScheduler:
+    """A scheduler that is told the number of all steps, if it asks for it and has not been given one."""
+    given = make.keywords if isinstance(make, partial) else {}
+    if "total_steps" in given or "total_steps" not in inspect.signature(make).parameters:
+        return make
+    if total_steps == math.inf:
+        raise InputError(f"scheduler.per_step.{name}: needs an end; give trainer.max_epochs or trainer.max_steps")
+    told: MakeScheduler = partial(make, **{"total_steps": int(total_steps)})
+    return told
+
+
+@contextmanager
+def _refusals_named(key: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AssertionError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{key}: {one_line(error)}") from error

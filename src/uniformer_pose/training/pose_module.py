@@ -27,7 +27,8 @@ from uniformer_pose.training.compiled_step import CompileStep, compiled_where_as
 from uniformer_pose.training.loss import KeypointMSE, Loss
 from uniformer_pose.training.non_finite import StopOnNonFinite
 from uniformer_pose.training.optimization import Optimization
-from uniformer_pose.training.progress import is_logged
+from uniformer_pose.training.parameter_groups import learning_rates, table_of_rates
+from uniformer_pose.training.progress import all_steps, is_logged
 from uniformer_pose.training.resume.random_state import seed_by_process
 from uniformer_pose.training.step import loss_and_output
 from uniformer_pose.weights.contract import not_finite
@@ -96,7 +97,7 @@ class PoseModule(pl.LightningModule):
             self.log("train/loss", loss)
             with torch.no_grad():
                 self.log("train/pck", pck(output, *self.codec.encode(keypoints_in_crop, visibility)))
-            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+            self.log_dict(learning_rates(self.trainer.optimizers[0]))
         return loss
 
     def on_train_start(self) -> None:
@@ -105,16 +106,21 @@ class PoseModule(pl.LightningModule):
         trainer, optimizer = self.trainer, self.trainer.optimizers[0]
         rate, step = optimization.learning_rate(self._global_batch), trainer.global_step
         if trainer.ckpt_path:
-            epoch = self.data.resumed_at[0] or trainer.current_epoch
+            epoch, batch = self.data.resumed_at
+            epoch, schedulers = epoch or trainer.current_epoch, trainer.lr_scheduler_configs
+            total = all_steps(trainer, epoch, batch)
             optimization.take_up(
-                self.network, optimizer, trainer.lr_scheduler_configs, rate=rate, epoch=epoch, step=step
+                self.network, optimizer, schedulers, rate=rate, epoch=epoch, step=step, total_steps=total
             )
+        stands_at = learning_rates(optimizer)["train/learning_rate"]
         crops, processes, accumulated = self.data.batch_size, trainer.world_size, trainer.accumulate_grad_batches
         rank_zero_info(
             f"learning rate {rate:.3g} = {optimization.lr_per_256:g} x {self._global_batch} / 256 "
             f"({crops} crops x {processes} devices x {accumulated} accumulated)"
-            + (f", by its schedule {optimizer.param_groups[0]['lr']:.3g} at step {step}" if step else "")
+            + (f", by its schedule {stands_at:.3g} at step {step}" if step else "")
         )
+        if optimization.groups.have_rates:
+            rank_zero_info(table_of_rates(self.network, optimizer, rate))
 
     def on_train_epoch_end(self) -> None:
         """People who could not be read are not kept silent."""
@@ -134,7 +140,7 @@ class PoseModule(pl.LightningModule):
         clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
         rate = optimization.learning_rate(self._global_batch)
         optimizer = optimization.make(self.network, rate, fused=not clips_scaled)
-        return [optimizer], optimization.schedulers(optimizer)
+        return [optimizer], optimization.schedulers(optimizer, all_steps(self.trainer))
 
     def configure_gradient_clipping(
         self, _optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -19,6 +20,21 @@ def is_logged(trainer: pl.Trainer, step: int) -> bool:
     """
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return bool(every and step % every == 0) or trainer.is_last_batch or trainer.should_stop
+
+
+def all_steps(trainer: pl.Trainer, epoch: int = 0, batch: int = 0) -> float:
+    """Optimizer steps of a whole training, infinite where it has no end.
+
+    Those behind it, at ``batch`` of ``epoch``, count as they were, since other batches may have made more or fewer of
+    them. Lightning's own estimate would make the loader for it, before a resumed training knows its epoch.
+    """
+    its: Any = trainer
+    batches, limit = its.datamodule.train_batches, its.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    accumulated = its.accumulate_grad_batches
+    ahead = (its.max_epochs - epoch) * -(-batches // accumulated) - batch // accumulated
+    whole = math.inf if its.max_epochs == -1 else trainer.global_step + ahead
+    return whole if trainer.max_steps == -1 else min(whole, trainer.max_steps)
 
 
 def progress_callback() -> ProgressBar:

@@ -22,6 +22,7 @@ _WITHOUT_EFFECT = (
 # Another one of these is another experiment, except for the second line's; so is an optimizer, but not its numbers.
 _OF_THE_EXPERIMENT = ("model", "data", "seed")
 _CHANGES_ON_THE_WAY = ("data.root", "data.batch_size", "data.on_bad_image")
+_WITH_OR_WITHOUT = ("optimizer.layer_decay", "optimizer.head_lr_scale")  # makes other groups of parameters
 _LIMITS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 _FINISHED = "finished.json"
 
@@ -41,7 +42,8 @@ class Change(NamedTuple):
     def is_another_experiment(self) -> bool:
         """Whether no resumed training can have it: it would be neither the one nor the other."""
         if self.name.startswith("optimizer."):
-            return not all(value is None or is_numeric(value) for value in (self.before, self.now))
+            may_lack = self.name not in _WITH_OR_WITHOUT
+            return not all((may_lack and value is None) or is_numeric(value) for value in (self.before, self.now))
         return _is_among(self.name, _OF_THE_EXPERIMENT) and not _is_among(self.name, _CHANGES_ON_THE_WAY)
 
 
