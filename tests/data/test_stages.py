@@ -162,7 +162,7 @@ def augmentation(*overrides):
     config = checked_config(composed("train", "augmentation=rtmpose", *overrides), TrainConfig)
     parts = one_of_each(config["augmentation"])
     geometric, photometric = parts["geometric"], parts.get("photometric")
-    return geometric, photometric, later_pipelines(geometric, photometric, parts["stages"])
+    return geometric, photometric, later_pipelines(geometric, photometric, parts.get("stages") or {})
 
 
 def test_the_configs_stages_are_those_of_rtmpose():
@@ -187,7 +187,14 @@ def test_what_is_set_for_the_first_epochs_holds_for_the_last_ones_unless_the_sta
     assert (weak.geometric.flip_probability, weak.geometric.scale_factor) == (0, 0.25)
     assert photometric is weak.photometric is None
     assert weak.first_epoch == 205
-    assert augmentation("augmentation.stages.weak=null")[2] == []
+    for none in ("augmentation.stages.weak=null", "augmentation.stages=null"):
+        assert augmentation(none, "trainer.max_epochs=2")[2] == []
+
+
+def test_a_stage_is_added_to_other_draws_in_one_place():
+    stage = "{calm: {_target_: uniformer_pose.data.stages.Stage, last_epochs: 10, max_epochs: 40, photometric: null}}"
+    geometric, _, (calm,) = augmentation("augmentation=strong", f"augmentation.stages={stage}")
+    assert (calm.name, calm.first_epoch, calm.geometric, calm.photometric) == ("calm", 30, geometric, None)
 
 
 def test_a_longer_training_has_its_last_epochs_later():

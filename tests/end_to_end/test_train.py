@@ -202,6 +202,7 @@ def test_a_sweep_of_runs_that_need_two_processes_is_refused_in_one_sentence(
         pytest.param(["callbacks=ema"], marks=pytest.mark.long),
         pytest.param(["callbacks=early_stopping", "trainer.gradient_clip_val=1"], marks=pytest.mark.long),
         ["precision=bf16", "augmentation=strong"],
+        ["augmentation=rtmpose", "augmentation.stages.weak.last_epochs=1"],
         pytest.param(
             ["optimizer=adam", "augmentation=original", "model.checkpointed_blocks=[1,0,1,0]"], marks=pytest.mark.long
         ),
