@@ -29,5 +29,9 @@ def test_ap_on_two_processes_equals_ap_on_one_for_odd_and_even_numbers_of_people
     for people, runs in outcome.items():
         assert runs["1"] == runs["2"], people
         assert runs["1"]["val/AP"] > 0.5, people
+    for people in ("5", "7"):
+        found = outcome[people]["1"]
+        assert found["val/visibility_labelled_roc_auc"] is None  # nothing is unlabelled
+        assert 0.5 < found["val/visibility_visible_roc_auc"] < 1, people
     # The poses are displaced, so that the number is one which a lost or a doubled person changes.
     assert all(outcome[people]["1"]["val/AP"] < 1 for people in ("4", "5", "7"))

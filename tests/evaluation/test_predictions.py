@@ -21,6 +21,7 @@ def make_predictions(image_ids, ids):
         areas=generator.integers(100, 900, count),
         keypoints_in_image=generator.uniform(0, 100, (count, 3, 2)),
         keypoint_scores=generator.random((count, 3)),
+        visibility=generator.random((count, 3, 2)).astype(np.float32),
     )
 
 
@@ -31,6 +32,7 @@ def test_arrays_are_kept_in_one_type_each_and_must_fit_each_other():
     for name in ARRAYS[2:]:
         with pytest.raises(ValueError, match=f"{name} has shape"):
             replace(predictions, **{name: getattr(predictions, name)[:1]})
+    assert replace(predictions, visibility=None).take(np.array([1])).visibility is None
     with pytest.raises(TypeError, match="float64"):
         replace(predictions, image_ids=np.ones(2))
 

@@ -125,6 +125,34 @@ def test_the_predictions_are_those_that_nms_kept_rescored_in_cocos_format(tmp_pa
     assert [pose["score"] for pose in written(tmp_path, "predictions.json")] == pytest.approx([0.9, 0.5])
 
 
+def test_what_a_network_says_of_visibility_is_judged_rescored_and_in_the_results(tmp_path, evaluation):
+    write_report(tmp_path / "plain", evaluation, EvaluationProtocol())
+    visibility = np.full((2, 17, 2), [0.9, 0.7])
+    visibility[:, 0, 0] = 0.2  # the nose, which is not labelled
+    poses = replace(evaluation.predictions, visibility=visibility)
+    text = write_report(tmp_path / "known", replace(evaluation, predictions=poses), EvaluationProtocol())
+
+    judged = written(tmp_path / "known", "visibility.json")
+    assert (judged["people"], judged["labelled"]["keypoints"], judged["visible"]["keypoints"]) == (1, 17, 16)
+    assert (judged["labelled"]["accuracy"], judged["labelled"]["roc_auc"]) == (1, 1)
+    assert judged["visible"]["roc_auc"] is None  # nothing is hidden
+    assert judged["visible"]["calibration_error"] == pytest.approx(0.3)
+    assert judged["AP"] == judged["AP_rescored"] == evaluation.metrics["AP"]  # one pose alone has one rank
+    rows = [line.split() for line in text.splitlines()]
+    assert ["labelled", "17", "0.9412", "1.0000", "1.0000", "0.1059"] in rows
+    assert ["visible", "16", "1.0000", "1.0000", "-", "0.3000"] in rows
+    assert "| times P(labelled) |" in (tmp_path / "known" / "report.md").read_text()
+
+    (plain,) = written(tmp_path / "plain", "predictions.json")
+    (known,) = written(tmp_path / "known", "predictions.json")
+    assert known == plain | {"visibility": visibility[0].tolist()}
+    assert not (tmp_path / "plain" / "visibility.json").exists()
+    how = (poses, EvaluationProtocol(), evaluation.ground_truth.skeleton)
+    write_submission(tmp_path, *how, image_file=Path("x.json"), algorithm="a")
+    (pose,) = written(tmp_path, "person_keypoints_x_a_results.json")
+    assert set(pose) == {"image_id", "category_id", "keypoints", "score"}
+
+
 def test_a_report_without_any_prediction_is_written(tmp_path, evaluation):
     nobody = PosePredictions.empty(17)
     with pytest.warns(UserWarning, match="no predictions on any of its 2 evaluated images"):

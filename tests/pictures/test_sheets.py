@@ -56,6 +56,14 @@ def pictures(sheet: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
     return first, sheet[top : top + height, left : left + width]
 
 
+def test_a_predicted_keypoint_that_is_likely_hidden_is_a_ring() -> None:
+    data = batch(1, 256, 192)
+    sheet = predict(data, data["keypoints"], hollow=np.array([[False, True]]))
+    _, predicted = pictures(sheet, 256, 192)
+    assert predicted[64, 48].tolist() == list(SPOTS.colours[0])
+    assert predicted[192, 144].tolist() == [255, 255, 255]
+
+
 def test_a_labelled_keypoint_has_its_colour_a_hidden_one_is_a_ring_and_an_unlabelled_one_absent() -> None:
     data = batch(1, 256, 192)
     annotated, overlaid = pictures(train(data), 256, 192)

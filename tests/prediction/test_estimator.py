@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,36 @@ def test_nobody_is_an_answer(estimator: PoseEstimator) -> None:
     assert len(somebody) == 1
     assert nobody.plot(PICTURES[0]).shape == PICTURES[0].shape
     assert nobody.to_coco(1) == []
+
+
+class Knowing(torch.nn.Module):
+    """A network, and visibility logits: the image's mean for "labelled", the keypoint's number less 8 for "visible"."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        labelled = images.mean((1, 2, 3))[:, None].expand(-1, 17)
+        return self.network(images), torch.stack([labelled, torch.arange(-8.0, 9).expand(len(images), 17)], dim=-1)
+
+
+def test_what_the_network_says_of_visibility_comes_with_the_people_and_changes_no_keypoint(
+    estimator: PoseEstimator,
+) -> None:
+    model = replace(estimator.model, network=Knowing(estimator.model.network))
+    knowing = PoseEstimator(model, device="cpu", batch_size=3, engine="eager", announce=len)
+    nobody, *found = knowing.predict_batch([PICTURES[0], *PICTURES], [[], *BOXES])
+    assert nobody.visibility is not None
+    assert nobody.visibility.shape == (0, 17, 2)
+    for people, plain in zip(found, estimator.predict_batch(PICTURES, BOXES), strict=True):
+        assert plain.visibility is None
+        assert people.visibility is not None
+        np.testing.assert_allclose(people.keypoints, plain.keypoints, atol=1e-3)
+        visible = 1 / (1 + np.exp(-np.arange(-8.0, 9)))
+        np.testing.assert_allclose(people.visibility[..., 1], np.tile(visible, (len(people), 1)), rtol=1e-5)
+        assert len(np.unique(people.visibility[:, 0, 0])) == len(people)  # each person's own
+        assert people.to_coco(1)[-1]["visibility"] == people.visibility[-1].tolist()
 
 
 def test_all_forms_of_a_picture_give_the_same(estimator: PoseEstimator, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,26 @@ def test_other_tools_read_the_results_and_the_table_has_a_row_per_keypoint(
     row = rows[17 + 1]
     assert [row[name] for name in COLUMNS[:6]] == ["a.jpg", "", "", "1", "", "left_eye"]
     assert float(row["x"]) == pytest.approx(poses[1]["keypoints"][3], abs=1e-3)
+
+
+def test_what_is_known_of_visibility_is_in_both_files_and_nothing_else_changes(
+    photos: Path, tmp_path: Path, estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posed(photos, tmp_path / "plain", estimator, TwoPeople(), draw=False)
+    predict, known = PoseEstimator.predict_batch, np.random.default_rng(0).random((2, 17, 2))
+    monkeypatch.setattr(
+        PoseEstimator, "predict_batch", lambda *a, **b: [replace(each, visibility=known) for each in predict(*a, **b)]
+    )
+    posed(photos, tmp_path / "known", estimator, TwoPeople(), draw=False)
+    more, plain = poses_in(tmp_path / "known"), poses_in(tmp_path / "plain")
+    assert [pose.pop("visibility") for pose in more] == known.tolist() * 5
+    assert more == plain
+    rows, plain_rows = (
+        list(csv.reader((tmp_path / name / "poses.csv").read_text().splitlines())) for name in ("known", "plain")
+    )
+    assert [row[:-2] for row in rows] == plain_rows
+    assert rows[0][-2:] == ["labelled", "visible"]
+    np.testing.assert_allclose(np.array([row[-2:] for row in rows[1:35]], dtype=float), known.reshape(34, 2), atol=1e-6)
 
 
 def test_an_interrupted_run_continues_to_the_same_result(

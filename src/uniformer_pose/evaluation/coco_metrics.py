@@ -183,6 +183,7 @@ def metrics_by_keypoint(
             poses,
             keypoints_in_image=poses.keypoints_in_image[:, one],
             keypoint_scores=poses.keypoint_scores[:, one],
+            visibility=None,
         )
         table[name] = _row(precision_recall(people, shown, scores, ground_truth.skeleton.oks_sigmas[one]), 0)
     return table

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
@@ -15,16 +16,25 @@ from torchmetrics.utilities import dim_zero_cat
 from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
 from uniformer_pose.errors import DivergedError
-from uniformer_pose.evaluation.coco_metrics import coco_keypoint_metrics
+from uniformer_pose.evaluation.coco_metrics import coco_keypoint_metrics, select_poses
+from uniformer_pose.evaluation.error_types import error_types
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.evaluation.visibility import judge_visibility, visibility_metrics
 
-_KEPT = ("instance_index", "centers_in_image", "extents_in_image", "keypoints_in_crop", "scores", "unreadable_images")
+_KEPT = (
+    "instance_index",
+    "centers_in_image",
+    "extents_in_image",
+    "keypoints_in_crop",
+    "scores",
+    "unreadable_images",
+)
 
 
 class PoseMetric(Metric):
-    """Gathers the poses of all processes and scores them: the ten numbers of COCO.
+    """Gathers the poses of all processes and scores them: the ten numbers of COCO, and those of ``visibility_metrics``.
 
     Every process computes them from the same poses, so that each has them, or the same error. ``ground_truth`` None:
     nothing is scored. ``is_part``: only some of the boxes are evaluated, and scored against the images they are in.
@@ -49,8 +59,15 @@ class PoseMetric(Metric):
         for name in _KEPT:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, batch: Mapping[str, Tensor], keypoints_in_crop: Tensor, scores: Tensor) -> None:
-        """Keep the poses of a batch of ``EvaluationImages``, on their device until the pass is over."""
+    def update(
+        self, batch: Mapping[str, Tensor], keypoints_in_crop: Tensor, scores: Tensor, visibility: Tensor | None = None
+    ) -> None:
+        """Keep the poses of a batch of ``EvaluationImages``, on their device until the pass is over.
+
+        ``visibility`` (B, K, 2) is there for every batch in every process, or for none.
+        """
+        if visibility is not None:  # gathered with the scores, (B, K, 3), so that nobody gathers what is not there
+            scores = torch.cat([scores[..., None], visibility], dim=-1)
         poses = {**batch, "keypoints_in_crop": keypoints_in_crop, "scores": scores}
         for name in _KEPT:
             getattr(self, name).append(poses[name])
@@ -62,7 +79,11 @@ class PoseMetric(Metric):
             return {}
         if self.is_part:
             self.ground_truth = self.ground_truth.restricted_to(self.predictions.image_ids)
-        return coco_keypoint_metrics(self.ground_truth, self.predictions, self.protocol)
+        metrics = coco_keypoint_metrics(self.ground_truth, self.predictions, self.protocol)
+        if self.predictions.visibility is None:
+            return metrics
+        poses, _ = select_poses(self.predictions, self.protocol, self.ground_truth.skeleton.oks_sigmas)
+        return metrics | visibility_metrics(judge_visibility(error_types(self.ground_truth, poses)))
 
     def _gathered(self) -> PosePredictions:
         """The poses in image pixels, each box once; an error if one is missing or not finite."""
@@ -82,7 +103,7 @@ class PoseMetric(Metric):
             self.crop_spec, self._values("centers_in_image")[first], self._values("extents_in_image")[first]
         )
         keypoints, scores = crops.to_image(self._values("keypoints_in_crop")[first]), self._values("scores")[first]
-        bad = ~(np.isfinite(keypoints).all((1, 2)) & np.isfinite(scores).all(1))
+        bad = ~(np.isfinite(keypoints).all((1, 2)) & np.isfinite(scores).all(tuple(range(1, scores.ndim))))
         if bad.any():
             raise DivergedError(
                 f"{int(bad.sum())} of {len(bad)} predictions are not finite, so nothing is scored; "
@@ -95,7 +116,8 @@ class PoseMetric(Metric):
             box_scores=people.box_scores[index],
             areas=crops.extent.prod(axis=1),
             keypoints_in_image=keypoints,
-            keypoint_scores=scores,
+            keypoint_scores=scores[..., 0] if scores.ndim == 3 else scores,
+            visibility=scores[..., 1:] if scores.ndim == 3 else None,
         )
 
     def _values(self, name: str) -> npt.NDArray[Any]:

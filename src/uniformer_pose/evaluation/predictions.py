@@ -50,12 +50,14 @@ class PosePredictions:
     """(N, K, 2) x and y."""
     keypoint_scores: npt.NDArray[np.float64]
     """(N, K)"""
+    visibility: npt.NDArray[np.float64] | None = None
+    """(N, K, 2) probabilities that a keypoint is labelled, and if so that it is visible; None of a network without."""
 
     def __post_init__(self) -> None:
         count, keypoints = len(self.ids), np.shape(self.keypoint_scores)[1:]
         shapes = {"boxes_xywh": (count, 4), "keypoints_in_image": (count, *keypoints, 2)}
-        shapes["keypoint_scores"] = (count, *keypoints)
-        for name in (field.name for field in fields(self)):
+        shapes |= {"keypoint_scores": (count, *keypoints), "visibility": (count, *keypoints, 2)}
+        for name in self._arrays():
             kind = np.int64 if name in ("ids", "image_ids") else np.float64
             array = np.asarray(getattr(self, name)).astype(kind, casting="same_kind", copy=False)
             if array.shape != shapes.get(name, (count,)):
@@ -107,7 +109,7 @@ class PosePredictions:
 
     def take(self, indices: npt.NDArray[Any]) -> PosePredictions:
         """The poses at ``indices`` (positions or a boolean mask), in that order."""
-        return PosePredictions(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
+        return PosePredictions(**{name: getattr(self, name)[indices] for name in self._arrays()})
 
     def sorted_by_image(self) -> PosePredictions:
         """The poses by image id, then id."""
@@ -119,7 +121,7 @@ class PosePredictions:
         This comes before any scoring: pycocotools gives a pose of NaNs a perfect match (every comparison that
         would end the match is false), so a diverged network would reach AP 1.0; and each repeated pose costs AP.
         """
-        values = (self.boxes_xywh, self.box_scores, self.areas, self.keypoints_in_image, self.keypoint_scores)
+        values = [getattr(self, name) for name in self._arrays()]
         finite = [np.isfinite(array).all(axis=tuple(range(1, array.ndim))) for array in values]
         order = np.lexsort((self.ids, self.image_ids))
         again = np.zeros(len(self), dtype=np.bool_)
@@ -135,6 +137,9 @@ class PosePredictions:
                     f"{int(unusable.sum())} of {len(self)} predictions {what}, first image {self.image_ids[index]} id "
                     f"{self.ids[index]}; nothing is scored"
                 )
+
+    def _arrays(self) -> list[str]:
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
 
 def coco_results_of(records: Sequence[Mapping[str, Any]]) -> list[CocoResult]:

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from uniformer_pose.data.coco import AREA_OF_BOX
-from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, metrics_by_keypoint, metrics_by_size, select_poses
-from uniformer_pose.evaluation.error_types import error_types
+from uniformer_pose.evaluation.coco_metrics import (
+    METRIC_NAMES,
+    coco_keypoint_metrics,
+    metrics_by_keypoint,
+    metrics_by_size,
+    select_poses,
+)
+from uniformer_pose.evaluation.error_types import ErrorTypes, error_types
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.results import coco_results
 from uniformer_pose.evaluation.timing import format_seconds
+from uniformer_pose.evaluation.visibility import judge_visibility, reliability_table, rescored, visibility_table
 from uniformer_pose.files import write_json, write_text
 from uniformer_pose.progress import markdown_table, text_table
 
@@ -54,6 +61,7 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
     ``metrics.json``: the ten numbers. ``metrics_by_size.json``, ``metrics_by_keypoint.json``: AP for people of one
     size, and for one keypoint. ``error_types.json``: how many keypoints are mistaken in which way.
     ``predictions.json``: COCO results, rescored, after NMS; pycocotools gives the ten numbers for them.
+    ``visibility.json``, of a network that says what is visible: how well, and AP with poses rescored by that.
     ``timing.json``: seconds. ``report.md``: the tables. The metrics and the tables of a part of the images say of how
     many.
     """
@@ -64,7 +72,8 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
     write_json(folder / "metrics.json", evaluation.record)
     write_json(folder / "metrics_by_size.json", by_size)
     write_json(folder / "metrics_by_keypoint.json", by_keypoint)
-    write_json(folder / "error_types.json", error_types(truth, reported[0]).counts())
+    mistakes = error_types(truth, reported[0])
+    write_json(folder / "error_types.json", mistakes.counts())
     write_json(folder / "predictions.json", results, indent=None)
     time = ""
     if evaluation.seconds:
@@ -72,6 +81,8 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
         write_json(folder / "timing.json", {"crops": len(predictions), "seconds": evaluation.seconds})
     warning = part and f"Partial evaluation: {part}, not comparable with that of all."
     tables = [size_table(by_size), keypoint_table(by_keypoint)]
+    if predictions.visibility is not None:
+        tables += _visibility(folder / "visibility.json", evaluation, mistakes, protocol)
     area = f", area: {AREA_OF_BOX:g} x width x height of the box" if truth.area == "box" else ""
     name = truth.file.name + (part and f" ({part})")
     markdown = [
@@ -93,6 +104,19 @@ def write_report(folder: Path, evaluation: Evaluation, protocol: EvaluationProto
             f"predictions         {folder / 'predictions.json'} ({len(results)} poses)",
         ]
     )
+
+
+def _visibility(
+    file: Path, evaluation: Evaluation, mistakes: ErrorTypes, protocol: EvaluationProtocol
+) -> list[list[list[str]]]:
+    """Write how well the network knows what is visible, and what rescoring by that would give; returns the tables."""
+    judged, plain = judge_visibility(mistakes), evaluation.metrics
+    changed = coco_keypoint_metrics(evaluation.ground_truth, rescored(evaluation.predictions), protocol)
+    write_json(
+        file, {**judged, "AP": plain["AP"], "AP_rescored": changed["AP"], "people": int((mistakes.poses >= 0).sum())}
+    )
+    by_scores = metrics_table({"as they are": plain, "times P(labelled)": changed}, "keypoint scores")
+    return [visibility_table(judged), reliability_table(judged), by_scores]
 
 
 def write_comparison(folder: Path, evaluations: Mapping[str, Evaluation]) -> str:

@@ -28,11 +28,12 @@ def coco_results(
     """Rescored predictions that NMS kept, in COCO's results format.
 
     One dict per pose: ``image_id``, ``category_id``, ``keypoints`` [x, y, keypoint score] x K in image
-    pixels, ``score``, and ``bbox``, the box the pose was looked for in. By image id, and within an image best first
+    pixels, ``score``, and ``bbox``, the box the pose was looked for in; of a network that says so ``visibility``, too,
+    [probability that it is labelled, that it is visible] x K. By image id, and within an image best first
     (``nms_mode="none"``: by id). The published protocol is the default. Unusable predictions raise ``InputError`` as
     in ``coco_keypoint_metrics``.
 
-    The format for keypoints has no ``bbox``, and ``with_boxes=False`` leaves it out: for the test server. With it,
+    The format for keypoints has neither, and ``with_boxes=False`` leaves both out: for the test server. With ``bbox``,
     ``COCO.loadRes`` takes a pose's area from the box rather than from the extent of its keypoints, and ``COCOeval``
     gives the numbers of ``coco_keypoint_metrics``, APM, APL, ARM and ARL included.
     """
@@ -46,7 +47,11 @@ def coco_results(
         {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score, "bbox": box}
         for image_id, keypoints, score, box in zip(*(column.tolist() for column in columns), strict=True)
     ]
-    return results if with_boxes else [{name: r[name] for name in r if name != "bbox"} for r in results]
+    if not with_boxes:
+        return [{name: r[name] for name in r if name != "bbox"} for r in results]
+    if poses.visibility is None:
+        return results
+    return [r | {"visibility": of_pose} for r, of_pose in zip(results, poses.visibility.tolist(), strict=True)]
 
 
 def write_submission(

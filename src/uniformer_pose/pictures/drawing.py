@@ -58,6 +58,11 @@ def draw_poses(
     return canvas
 
 
+def likely_hidden(visibility: Array | None) -> npt.NDArray[np.bool_] | None:
+    """Which keypoints (P, K) to draw as rings, by ``People.visibility``; None where nobody says."""
+    return None if visibility is None else np.asarray(np.asarray(visibility, dtype=np.float64)[..., 1] < 0.5)
+
+
 def _stroke_width(points_in_image: Array, *, height: int, width: int) -> int:
     """Width in pixels of the lines for one person, from how much of the image its (N, 2) points span."""
     if not len(points_in_image):

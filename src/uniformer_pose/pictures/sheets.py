@@ -69,12 +69,13 @@ def prediction_sheet(
     score_threshold: float = 0.2,
     max_people: int = 16,
     columns: int = 4,
+    hollow: Array | None = None,
 ) -> Image:
     """One RGB picture of predictions (right) beside ground truth (left), people in the order given.
 
     ``oks`` (B,) and ``scores`` (B,) are written above each person, in a colour that grades the OKS: green from 0.75,
     yellow from 0.5, red below; NaN, where nothing is labelled, is written as a dash. Predicted keypoints
-    are drawn where their score is above the threshold.
+    are drawn where their score is above the threshold, those of ``hollow`` (B, K) as rings.
     """
     panels = []
     for person in range(min(len(crops), max_people)):
@@ -82,7 +83,10 @@ def prediction_sheet(
         truth = annotated(crop, scale, true_keypoints_in_crop[person], np.asarray(visibility)[person], skeleton)
         points = _scaled(predicted_keypoints_in_crop[person], scale)
         confidence = np.asarray(keypoint_scores)[person]
-        predicted = draw_poses(crop, points[None], confidence[None], skeleton, score_threshold=score_threshold)
+        rings = None if hollow is None else hollow[person][None]
+        predicted = draw_poses(
+            crop, points[None], confidence[None], skeleton, score_threshold=score_threshold, hollow=rings
+        )
         similarity, score = float(oks[person]), float(scores[person])
         colour = _GOOD if similarity >= 0.75 else _FAIR if similarity >= 0.5 else POOR
         told = ("-" if np.isnan(value) else f"{value:.2f}" for value in (similarity, score))

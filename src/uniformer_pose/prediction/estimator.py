@@ -142,7 +142,7 @@ class PoseEstimator:
         pictures = [as_pixels(image) for image in images]
         found = [_person_boxes(*each) for each in zip(range(len(images)), pictures, given, scores, strict=True)]
         fitted = [self.model.crop_spec.around(of_picture.boxes_xywh) for of_picture in found]
-        keypoints, keypoint_scores = self._poses(pictures, fitted, flip_test)
+        keypoints, keypoint_scores, visibility = self._poses(pictures, fitted, flip_test)
         people, start = [], 0
         for of_picture, crops in zip(found, fitted, strict=True):
             rows = slice(start, start := start + len(of_picture))
@@ -154,6 +154,7 @@ class PoseEstimator:
                     box_scores=of_picture.scores,
                     areas=crops.extent.prod(axis=1),
                     skeleton=self.skeleton,
+                    visibility=None if visibility is None else visibility[rows],
                 )
             )
         return people
@@ -169,8 +170,8 @@ class PoseEstimator:
 
     def _poses(
         self, pictures: Sequence[Image], fitted: Sequence[CropGeometry], flip_test: bool
-    ) -> tuple[FloatArray, FloatArray]:
-        """(N, K, 2) keypoints in crop pixels and (N, K) scores of all boxes of all pictures, one after the other.
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+        """What ``CropPoses`` has, of all boxes of all pictures, one after the other.
 
         A GPU is not waited for before the last batch is queued: it computes while the next crops are cut.
         """
@@ -179,10 +180,10 @@ class PoseEstimator:
             batches = map(self._on_device, self._batches(pictures, fitted))
             decoded = [self._pipeline(crops, with_flip_test=flip_test) for crops in batches]
         poses = CropPoses.joined(decoded or [CropPoses(torch.zeros(0, count, 2), torch.zeros(0, count))])
-        keypoints, scores = (each.double().cpu().numpy() for each in (poses.keypoints_in_crop, poses.scores))
-        if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
+        keypoints, scores, *known = (each.double().cpu().numpy() for each in poses if each is not None)
+        if not all(np.isfinite(each).all() for each in (keypoints, scores, *known)):
             raise DivergedError("the network gives NaN or infinity; try precision=fp32, or other weights")
-        return keypoints, scores
+        return keypoints, scores, known[0] if known else None
 
     def _on_device(self, crops: npt.NDArray[np.uint8]) -> torch.Tensor:
         on_host = torch.from_numpy(crops)

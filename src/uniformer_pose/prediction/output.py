@@ -4,7 +4,7 @@ settings.json       what the poses depend on; a run with the same settings conti
 poses/              the poses of each picture and video as COCO results, one line a frame; there when it is finished
 drawn/              the pictures and videos with skeletons, in the folders of the source
 poses.json          COCO results of all pictures and frames
-poses.csv           one row per keypoint
+poses.csv           one row per keypoint; of a network with a visibility head with its two probabilities
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from uniformer_pose.skeleton import Skeleton
 Image = npt.NDArray[np.uint8]
 
 COLUMNS = ("file", "frame", "seconds", "person", "track", "keypoint", "x", "y", "score", "pose_score")
+_OF_VISIBILITY = ("labelled", "visible")
 _KEPT_ENDINGS = {"picture": (".jpg", ".jpeg", ".png"), "video": (".mp4",)}
 _ADVICE = "give output=<another folder>"
 
@@ -114,15 +115,18 @@ class PoseOutput:
             csv_part.open("w", encoding="utf-8", newline="") as csv_file,
         ):
             rows = csv.writer(csv_file)
-            rows.writerow(COLUMNS)
             file.write("[")
             for name, image_id, poses in self._posed(ids, doubles):
                 own = {"image_id": image_id, "category_id": category_id, "file_name": name}
                 for person, pose in enumerate(poses):
+                    if count == 0:
+                        rows.writerow([*COLUMNS, *(_OF_VISIBILITY if "visibility" in pose else ())])
                     rows.writerows(_rows(name, person, pose, skeleton))
                     file.write(("," if count else "") + "\n" + json.dumps(pose | own))
                     count += 1
             file.write("\n]\n")
+            if count == 0:
+                rows.writerow(COLUMNS)
         lines = [f"poses               {results} ({count} people)", f"table               {table}"]
         if doubles:
             lines.append(
@@ -186,5 +190,7 @@ def _rows(name: str, person: int, pose: Mapping[str, Any], skeleton: Skeleton) -
     """Rows of ``COLUMNS``, one per keypoint, in image pixels; what does not apply is empty."""
     place = [name, pose.get("frame"), pose.get("seconds"), person, pose.get("track_id")]
     triplets = zip(*[iter(pose["keypoints"])] * 3, strict=True)
-    for keypoint, (x, y, score) in zip(skeleton.keypoint_names, triplets, strict=True):
-        yield [*place, keypoint, round(x, 3), round(y, 3), round(score, 6), round(pose["score"], 6)]
+    probabilities = pose.get("visibility", [()] * skeleton.num_keypoints)
+    for keypoint, (x, y, score), known in zip(skeleton.keypoint_names, triplets, probabilities, strict=True):
+        scores = (round(value, 6) for value in (score, pose["score"], *known))
+        yield [*place, keypoint, round(x, 3), round(y, 3), *scores]

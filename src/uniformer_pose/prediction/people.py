@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
 from uniformer_pose.evaluation.oks import pose_scores
-from uniformer_pose.pictures.drawing import draw_poses
+from uniformer_pose.pictures.drawing import draw_poses, likely_hidden
 from uniformer_pose.skeleton import Skeleton
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,6 +39,8 @@ class People:
     skeleton: Skeleton
     ids: npt.NDArray[np.int64] | None = None
     """(P,)"""
+    visibility: FloatArray | None = None
+    """(P, K, 2) probabilities that a keypoint is labelled, and if so that it is visible; None of a network without."""
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -49,15 +51,25 @@ class People:
         return pose_scores(self.box_scores, self.scores) if len(self) else np.zeros(0)
 
     def plot(self, image: Image, *, score_threshold: float = 0.2) -> Image:
-        """A copy of the RGB picture with everybody's skeleton, in the colours of the skeleton file."""
-        return draw_poses(image, self.keypoints, self.scores, self.skeleton, score_threshold=score_threshold)
+        """A copy of the RGB picture with everybody's skeleton, in the colours of the skeleton file.
+
+        Keypoints that are more likely hidden than visible are rings.
+        """
+        shown = (image, self.keypoints, self.scores, self.skeleton)
+        return draw_poses(*shown, score_threshold=score_threshold, hollow=likely_hidden(self.visibility))
 
     def to_coco(self, image_id: int, category_id: int = DEFAULT_PERSON_CATEGORY) -> list[dict[str, Any]]:
-        """COCO results: per person ``keypoints`` [x, y, keypoint score] x K, ``score`` and ``bbox``."""
+        """COCO results: per person ``keypoints`` [x, y, keypoint score] x K, ``score`` and ``bbox``.
+
+        Where they are known, ``track_id`` and ``visibility`` [probability labelled, probability visible] x K.
+        """
         triplets = np.concatenate([self.keypoints, self.scores[..., None]], axis=-1).reshape(
             len(self), 3 * self.skeleton.num_keypoints
         )
-        tracks = [{}] * len(self) if self.ids is None else [{"track_id": number} for number in self.ids.tolist()]
-        rows = zip(triplets.tolist(), self.pose_scores.tolist(), self.boxes.tolist(), tracks, strict=True)
         picture = {"image_id": image_id, "category_id": category_id}
-        return [picture | {"keypoints": flat, "score": score, "bbox": box} | track for flat, score, box, track in rows]
+        rows = zip(triplets.tolist(), self.pose_scores.tolist(), self.boxes.tolist(), strict=True)
+        results = [picture | {"keypoints": flat, "score": score, "bbox": box} for flat, score, box in rows]
+        for name, known in (("track_id", self.ids), ("visibility", self.visibility)):
+            if known is not None:
+                results = [result | {name: value} for result, value in zip(results, known.tolist(), strict=True)]
+        return results

@@ -19,7 +19,7 @@ class CropPoses(NamedTuple):
     """One pose for each of B crops, on their device.
 
     ``keypoints_in_crop`` (B, K, 2) in crop pixels, ``scores`` (B, K), and ``visibility`` (B, K, 2): the probabilities
-    that a keypoint is labelled and that it is visible; None of a network that does not say.
+    that a keypoint is labelled, and if so that it is visible; None of a network that does not say.
     """
 
     keypoints_in_crop: Tensor

@@ -18,7 +18,7 @@ from uniformer_pose.data.images import read_image_of
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import keypoint_similarities
 from uniformer_pose.evaluation.report import Evaluation
-from uniformer_pose.pictures.drawing import save_picture
+from uniformer_pose.pictures.drawing import likely_hidden, save_picture
 from uniformer_pose.pictures.sheets import prediction_sheet, training_sheet
 from uniformer_pose.ranges import Count
 from uniformer_pose.training.pose_module import PoseModule
@@ -92,7 +92,7 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
     shown = np.flatnonzero(truth.is_scored & has_area & np.isin(truth.image_ids, poses.image_ids))
     shown = np.take(shown, np.linspace(0, len(shown) - 1, min(num_people, len(shown))).astype(int))
     index_of_image = {image_id: index for index, image_id in enumerate(people.image_ids.tolist())}
-    crops, true_keypoints, predicted, scores, similarities = [], [], [], [], []
+    crops, true_keypoints, predicted, scores, similarities, visibility = [], [], [], [], [], []
     for person in shown.tolist():
         there, labelled = truth.keypoints_in_image[person], truth.visibility[person] > 0
         candidates = poses.take(np.flatnonzero(poses.image_ids == truth.image_ids[person]))
@@ -106,6 +106,8 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
         predicted.append(geometry.to_crop(candidates.keypoints_in_image[oks.argmax()]))
         scores.append(candidates.keypoint_scores[oks.argmax()])
         similarities.append(float(oks.max()))
+        if candidates.visibility is not None:
+            visibility.append(candidates.visibility[oks.argmax()])
     return prediction_sheet(
         np.array(crops, dtype=np.uint8),
         np.array(true_keypoints),
@@ -116,5 +118,6 @@ def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
         oks=similarities,
         scores=[float(np.mean(of_person)) for of_person in scores],
         score_threshold=module.protocol.keypoint_score_threshold,
+        hollow=likely_hidden(np.array(visibility)) if visibility else None,
         max_people=num_people,
     )

@@ -41,8 +41,8 @@ class PoseModule(pl.LightningModule):
     and ``loss`` what is made small. ``compile_step``: see ``CompiledStep``. ``inference_network`` computes evaluations
     instead of the network: for weights that no longer change. ``is_scored`` false is for images without ground truth.
 
-    After an evaluation, on every process: ``evaluation``, whose numbers are logged as ``val/AP`` and so on, or without
-    scores ``metric.predictions``.
+    After an evaluation, on every process: ``evaluation``, whose numbers are logged as ``val/AP`` and so on (with a
+    visibility head ``val/visibility_...`` too), or without scores ``metric.predictions``.
     """
 
     def __init__(
@@ -176,8 +176,7 @@ class PoseModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], _batch_index: int) -> None:
         """Keypoints of every crop, kept on the device until the pass is over."""
-        poses = self.predict_batch(batch)
-        self.metric.update(batch, poses.keypoints_in_crop, poses.scores)
+        self.metric.update(batch, *self.predict_batch(batch))
 
     def predict_batch(self, batch: dict[str, Tensor]) -> CropPoses:
         """The poses of a batch, which may be of unreadable images only."""

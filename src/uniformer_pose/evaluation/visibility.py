@@ -1,0 +1,110 @@
+"""How well a network knows which keypoints are labelled and which are visible (``head.visibility``).
+
+Judged on the people who were found: they pair up with poses as in ``error_types``, down to an OKS of 0.1, whatever
+boxes the poses were looked for in. Calibration is the expected calibration error of Naeini, Cooper and Hauskrecht,
+"Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015, in ten bins of equal width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from uniformer_pose.evaluation.error_types import ErrorTypes
+from uniformer_pose.evaluation.predictions import PosePredictions
+
+Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Judgement = Mapping[str, Any]
+
+QUESTIONS = ("labelled", "visible")
+"""What the two probabilities of a keypoint are of: COCO's v above 0, and v = 2 where it is."""
+
+_NUMBERS = ("accuracy", "roc_auc", "calibration_error")
+_BINS = 10
+
+
+def judge_visibility(found: ErrorTypes) -> dict[str, Judgement]:
+    """``judge`` over the keypoints of the people who were found: ``labelled`` over all, ``visible`` over labelled."""
+    matched = found.poses >= 0
+    visibility = found.predictions.visibility
+    if visibility is None:
+        raise ValueError("these predictions say nothing of visibility")
+    probabilities = visibility[found.poses[matched]]
+    v = found.ground_truth.visibility[found.people[matched]]
+    labelled = v > 0
+    visible = judge(probabilities[labelled, 1], v[labelled] == 2)
+    return {"labelled": judge(probabilities[..., 0], labelled), "visible": visible}
+
+
+def judge(probabilities: Array, truths: BoolArray) -> dict[str, Any]:
+    """How well probabilities tell what is true, arrays of one shape.
+
+    ``keypoints`` how many there are, ``share`` how many of them are true, ``accuracy`` at 0.5, ``roc_auc`` with ties
+    counted as half, ``calibration_error``, and ``bins``. NaN is what has no meaning: everything of no keypoints, and
+    ``roc_auc`` where all are true or none is.
+    """
+    given, truths = probabilities.ravel(), truths.ravel()
+    place = np.minimum((given * _BINS).astype(np.int64), _BINS - 1)
+    counts = np.bincount(place, minlength=_BINS)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+        means = np.bincount(place, given, _BINS) / counts
+        shares = np.bincount(place, truths, _BINS) / counts
+        share, accuracy, error = (
+            float(np.float64(total) / len(given))
+            for total in (truths.sum(), ((given >= 0.5) == truths).sum(), np.nansum(counts * np.abs(means - shares)))
+        )
+    columns = (np.arange(_BINS) / _BINS, counts, means, shares)
+    names = ("from", "keypoints", "mean_probability", "share")
+    bins = [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    numbers = (accuracy, _roc_auc(given, truths), error)
+    return {"keypoints": len(given), "share": share, **dict(zip(_NUMBERS, numbers, strict=True)), "bins": bins}
+
+
+def _roc_auc(given: Array, truths: BoolArray) -> float:
+    """The share of pairs, one true and one not, of which the true one is given more; equal ones count half."""
+    true, false = int(truths.sum()), int((~truths).sum())
+    if not (true and false):
+        return float("nan")
+    _, place, counts = np.unique(given, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # of equals, their mean
+    return float((ranks[place[truths]].sum() - true * (true + 1) / 2) / (true * false))
+
+
+def visibility_metrics(judged: Mapping[str, Judgement]) -> dict[str, float]:
+    """The numbers by the names under which they are logged, such as ``visibility_labelled_roc_auc``."""
+    return {f"visibility_{question}_{name}": judged[question][name] for question in QUESTIONS for name in _NUMBERS}
+
+
+def rescored(predictions: PosePredictions) -> PosePredictions:
+    """The same poses, each keypoint's score times the probability that it is labelled: OKS skips those that are not."""
+    if predictions.visibility is None:
+        raise ValueError("these predictions say nothing of visibility")
+    return replace(predictions, keypoint_scores=predictions.keypoint_scores * predictions.visibility[..., 0])
+
+
+def visibility_table(judged: Mapping[str, Judgement]) -> list[list[str]]:
+    """Header and rows of text, one for each question; a dash for what has no meaning."""
+    rows = [
+        [question, str(of["keypoints"]), *(_number(of[name]) for name in ("share", *_NUMBERS))]
+        for question, of in judged.items()
+    ]
+    return [["visibility", "keypoints", "share", "accuracy", "ROC-AUC", "calibration error"], *rows]
+
+
+def reliability_table(judged: Mapping[str, Judgement]) -> list[list[str]]:
+    """Header and rows of text, one for each tenth of probability: what was promised, and how many were so."""
+    header = [f"{question}{column}" for question in judged for column in (": keypoints", " predicted", " true")]
+    rows = []
+    for number, bins in enumerate(zip(*(of["bins"] for of in judged.values()), strict=True)):
+        cells = [(str(b["keypoints"]), _number(b["mean_probability"]), _number(b["share"])) for b in bins]
+        rows.append([f"{number / _BINS:.1f} to {(number + 1) / _BINS:.1f}", *(text for cell in cells for text in cell)])
+    return [["probability", *header], *rows]
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4f}"
