@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from uniformer_pose.data.crop_geometry import CropSpec
+from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.keypoints.flip_test import flip_test, mirror_heatmaps
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec, Method
+from uniformer_pose.keypoints.simcc_codec import BINS_PER_PIXEL, SimCCCodec, of_axes
 from uniformer_pose.skeleton import load_skeleton
 
 SKELETON = load_skeleton("coco_17")
@@ -75,6 +77,45 @@ def test_flip_test_averages_the_plain_and_the_mirrored_heatmaps() -> None:
     torch.testing.assert_close(averaged, expected)
 
 
+BRIGHT_AT_45_64 = torch.zeros(1, 3, 128, 96)
+BRIGHT_AT_45_64[..., 64, 45] = 1.0
+
+
+def without_any_error(codec: Codec, batch: Tensor) -> Tensor:
+    """A network that puts the Gaussian on the brightness' centre of mass."""
+    brightness = batch.mean(dim=1)
+    rows, columns = torch.arange(128.0)[:, None], torch.arange(96.0)
+    total = brightness.sum((1, 2))
+    center_x, center_y = (brightness * columns).sum((1, 2)) / total, (brightness * rows).sum((1, 2)) / total
+    keypoints = torch.stack([center_x, center_y], dim=-1)[:, None].expand(-1, SKELETON.num_keypoints, -1)
+    return codec.encode(keypoints, torch.ones(keypoints.shape[:2]))[0]
+
+
+@pytest.mark.parametrize(("aligned", "expected_pixels"), [(True, 0.0), (False, 0.25)])
+def test_flip_test_of_simcc_moves_the_keypoint_of_a_perfect_network_in_mmposes_way_only(
+    aligned: bool, expected_pixels: float
+) -> None:
+    codec = SimCCCodec(128, 96, dark=True, aligned_flip=aligned)
+    back = partial(codec.mirrored, mirror_permutation=PERMUTATION)
+    keypoints, _ = codec.decode(flip_test(partial(without_any_error, codec), BRIGHT_AT_45_64, back))
+    assert keypoints[0, 0].tolist() == pytest.approx([45 + expected_pixels, 64], abs=0.01)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_simcc_of_the_mirrored_crop_mirrored_back_is_that_of_the_plain_one(aligned: bool) -> None:
+    codec, rng = SimCCCodec(128, 96, aligned_flip=aligned), np.random.default_rng(0)
+    keypoints = torch.from_numpy(rng.integers(0, [96, 128], (4, SKELETON.num_keypoints, 2))).float()
+    keypoints_in_mirrored = keypoints[:, PERMUTATION] * torch.tensor([-1.0, 1.0]) + torch.tensor([95.0, 0.0])
+    visibility = torch.ones(4, SKELETON.num_keypoints)
+    plain, _ = codec.encode(keypoints, visibility)
+    back = codec.mirrored(codec.encode(keypoints_in_mirrored, visibility)[0], PERMUTATION)
+    (plain_x, plain_y), (x, y) = of_axes(plain, codec.width), of_axes(back, codec.width)
+    assert torch.equal(y, plain_y)
+    shift = 0 if aligned else 1  # MMPose's are a bin further right
+    bins = BINS_PER_PIXEL * codec.width - 1  # the last bin had none in the mirrored crop
+    torch.testing.assert_close(x[..., shift : bins + shift], plain_x[..., :bins], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("method", "shift", "expected_cells"),
     [
@@ -87,19 +128,8 @@ def test_flip_test_moves_the_keypoint_of_a_perfect_network_by_what_the_cells_lea
     method: Method, shift: bool, expected_cells: float
 ) -> None:
     codec = HeatmapCodec(128, 96, 2.0, method)
-
-    def network(batch: Tensor) -> Tensor:
-        """Put the Gaussian on the brightness' centre of mass: a network without any error."""
-        brightness = batch.mean(dim=1)
-        rows, columns = torch.arange(128.0)[:, None], torch.arange(96.0)
-        total = brightness.sum((1, 2))
-        center_x, center_y = (brightness * columns).sum((1, 2)) / total, (brightness * rows).sum((1, 2)) / total
-        keypoints = torch.stack([center_x, center_y], dim=-1)[:, None].expand(-1, SKELETON.num_keypoints, -1)
-        return codec.encode(keypoints, torch.ones(keypoints.shape[:2]))[0]
-
-    images = torch.zeros(1, 3, 128, 96)
-    images[..., 64, 45] = 1.0
-    keypoints, _ = codec.decode(flip_test(network, images, partial(mirrored, shift=shift)))
+    network = partial(without_any_error, codec)
+    keypoints, _ = codec.decode(flip_test(network, BRIGHT_AT_45_64, partial(mirrored, shift=shift)))
     cell_width = codec.stride if method == "dark" else 95 / 23
     assert keypoints[0, 0].tolist() == pytest.approx([45 + expected_cells * cell_width, 64], abs=0.05)
 

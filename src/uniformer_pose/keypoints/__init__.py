@@ -1,1 +1,1 @@
-"""Between keypoints and heatmaps: targets, decoding, flip test, accuracy. Torch, batched, on any device."""
+"""Between keypoints and a network's output: targets, decoding, flip test, accuracy. Torch, batched, on any device."""

@@ -1,7 +1,7 @@
 """What every codec does: keypoints to the targets of a network's output, and its output back to keypoints.
 
 A network's output is one tensor (B, K, ...), and its codec alone knows what it means. ``heatmap_codec`` has the codecs
-of two-dimensional heatmaps.
+of two-dimensional heatmaps, ``simcc_codec`` that of a vector for each axis.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.keypoints.simcc_codec import SimCCCodec
 
 OutputKind = Literal["heatmap", "simcc"]
 """What a network gives for each keypoint: a map, or a vector for each of the two axes (SimCC)."""
@@ -57,6 +58,10 @@ class Codec(Protocol):
         """(B, K, 2) keypoints in crop pixels and (B, K) scores, from (B, K, *output_shape)."""
         ...
 
+    def peaks(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, 2) places of the maxima in crop pixels, to the cell, and (B, K) values: what is cheap to look at."""
+        ...
+
     def mirrored(self, output_of_mirrored: Tensor, mirror_permutation: Tensor) -> Tensor:
         """The output for a crop, from that for its mirror image; ``mirror_permutation`` (K,) on its device."""
         ...
@@ -77,4 +82,5 @@ class Codec(Protocol):
 
 def codec_of_dict(fields: Mapping[str, Any]) -> Codec:
     """The codec whose arguments ``to_dict`` wrote; InputError for other fields."""
-    return HeatmapCodec.from_dict(fields)
+    codec = SimCCCodec if fields.get("method") == "simcc" else HeatmapCodec
+    return codec.from_dict(fields)

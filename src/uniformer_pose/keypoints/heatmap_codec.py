@@ -161,6 +161,12 @@ class HeatmapCodec:
         broken = ~heatmaps.isfinite().flatten(2).all(dim=-1)
         return keypoints.masked_fill(broken[..., None], math.nan), scores.masked_fill(broken, math.nan)
 
+    def peaks(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, K, 2) places of the maxima in crop pixels, and (B, K) their values; as ``decode``, to the cell."""
+        x, y, values = find_peaks(output.detach().float())
+        cell_width, cell_height = self.cell_size
+        return torch.stack([x * cell_width, y * cell_height], dim=-1), values
+
     def mirrored(self, output_of_mirrored: Tensor, mirror_permutation: Tensor) -> Tensor:
         """The heatmaps (B, K, h, w) of a crop, from those of its mirror image; see ``mirror_heatmaps``."""
         return mirror_heatmaps(output_of_mirrored, mirror_permutation, shift=not self.unbiased)
@@ -176,12 +182,7 @@ class HeatmapCodec:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> HeatmapCodec:
         """The codec whose arguments ``to_dict`` wrote."""
-        if fields.keys() != _ARGUMENTS.keys():
-            raise InputError(
-                f"heatmap codec with the fields {', '.join(map(str, fields))}: it needs exactly "
-                f"{', '.join(sorted(_ARGUMENTS))}; was the checkpoint written by this version?"
-            )
-        return cls(**{name: kind(fields[name]) for name, kind in _ARGUMENTS.items()})
+        return cls(**arguments_of(fields, _ARGUMENTS, "heatmap codec"))
 
     @property
     def cell_size(self) -> tuple[float, float]:
@@ -211,8 +212,8 @@ class HeatmapCodec:
     def _log_blurred(self, heatmaps: Tensor, maxima: Tensor, floor: float, ceiling: float | None) -> Tensor:
         """Logarithm of the smoothed heatmaps, each scaled to its own of the (B, K) maxima; (B, K, h, w)."""
         half = self.blur_kernel // 2
-        blurred = _weighted_sum_of_shifts(F.pad(heatmaps, (half, half)), self._blur_taps, dim=3)
-        blurred = _weighted_sum_of_shifts(F.pad(blurred, (0, 0, half, half)), self._blur_taps, dim=2)
+        blurred = weighted_sum_of_shifts(F.pad(heatmaps, (half, half)), self._blur_taps, dim=3)
+        blurred = weighted_sum_of_shifts(F.pad(blurred, (0, 0, half, half)), self._blur_taps, dim=2)
         highest = blurred.amax(dim=(2, 3), keepdim=True)
         # Of a lone positive cell, smoothing can leave nothing positive: such a map stays at the floor.
         scale = maxima[..., None, None] / highest.clamp(min=1e-20)
@@ -226,6 +227,16 @@ def check_crop_size(height: int, width: int) -> None:
             f"crop size {height}x{width} (height x width): both must be positive multiples of {BACKBONE_STRIDE}, "
             "such as 256x192"
         )
+
+
+def arguments_of(fields: Mapping[str, Any], types: Mapping[str, type], what: str) -> dict[str, Any]:
+    """The arguments that a codec's ``to_dict`` wrote, in their types; InputError where they are others."""
+    if fields.keys() != types.keys():
+        raise InputError(
+            f"{what} with the fields {', '.join(map(str, fields))}: it needs exactly "
+            f"{', '.join(sorted(types))}; was the checkpoint written by this version?"
+        )
+    return {name: None if fields[name] is None else kind(fields[name]) for name, kind in types.items()}
 
 
 def find_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -245,7 +256,8 @@ def _matching_blur_kernel(sigma: float) -> int:
     return 2 * max(1, round((sigma - 0.8) / 0.3 + 1)) + 1
 
 
-def _weighted_sum_of_shifts(padded: Tensor, taps: list[float], dim: int) -> Tensor:
+def weighted_sum_of_shifts(padded: Tensor, taps: list[float], dim: int) -> Tensor:
+    """Smoothing along one dimension, at the end of which ``padded`` has room for the taps."""
     length = padded.shape[dim] - len(taps) + 1
     total = padded.narrow(dim, 0, length) * taps[0]
     for start, tap in enumerate(taps[1:], start=1):

@@ -160,7 +160,7 @@ class PoseEstimator:
         return people
 
     def heatmaps(self, image: Picture, box: Boxes | None = None, *, flip_test: bool = False) -> FloatArray:
-        """(K, H/4, W/4) heatmaps of one person, to look at: those that the keypoints are read from."""
+        """(K, h, w) heatmaps of one person, to look at, by ``codec.heatmaps``; a cell is ``codec.cell_size``."""
         picture = as_pixels(image)
         boxes = _person_boxes(0, picture, None if box is None else np.reshape(np.asarray(box), (1, 4)), None)
         crops = self.model.crop_spec.around(boxes.boxes_xywh).crop(picture)

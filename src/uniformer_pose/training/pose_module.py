@@ -96,7 +96,7 @@ class PoseModule(pl.LightningModule):
         if is_logged(self.trainer, self.trainer.global_step + 1):
             self.log("train/loss", loss)
             with torch.no_grad():
-                self.log("train/pck", pck(output, *self.codec.encode(keypoints_in_crop, visibility)))
+                self.log("train/pck", pck(self.codec, output, *self.codec.encode(keypoints_in_crop, visibility)))
             self.log_dict(learning_rates(self.trainer.optimizers[0]))
         return loss
 
