@@ -78,12 +78,12 @@ def test_runs_that_differ_by_their_seed_become_one_row_with_the_paired_differenc
     ended_sweep(tmp_path, runs)
     table = capsys.readouterr().out.split("\n\n")[1].splitlines()
     assert [line.split() for line in table[:4]] == [
-        ["setting", "n", "AP", "sd", "difference", "95", "%", "interval", "pairs"],
-        ["without=null", "3", "0.5100", "0.0100"],
+        ["setting", "n", "AP", "sd", "difference", "from", "to", "pairs"],
+        ["without=null", "3", "0.5100", "0.0100", "0"],
         # Differences -0.01, 0.01, 0.02: mean 1/150, sd 0.0152753, times 4.302653 / sqrt(3).
-        ["without=ema", "3", "0.5167", "0.0231", "+0.0067", "-0.0313", "to", "+0.0446", "3"],
+        ["without=ema", "3", "0.5167", "0.0231", "+0.0067", "-0.0313", "+0.0446", "3"],
         # -0.1, -0.09: mean -0.095, sd 0.00707107, times 12.706205 / sqrt(2).
-        ["without=udp", "2", "0.4100", "0.0141", "-0.0950", "-0.1585", "to", "-0.0315", "2"],
+        ["without=udp", "2", "0.4100", "0.0141", "-0.0950", "-0.1585", "-0.0315", "2"],
     ]
     assert table[-1] == f"written to {tmp_path / 'settings.csv'}"
     with (tmp_path / "settings.csv").open(newline="") as file:
@@ -107,4 +107,4 @@ def test_a_setting_that_failed_altogether_compares_with_nothing(
 ) -> None:
     runs: Runs = {n: ([f"model={'ab'[n // 2]}", f"seed={n % 2}"], {"AP": 0.5} if n > 1 else None) for n in range(4)}
     ended_sweep(tmp_path, runs)
-    assert "model=b  2  0.5000  0.0000\n" in capsys.readouterr().out
+    assert "model=b  2  0.5000  0.0000" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +19,6 @@ import yaml
 from hydra.experimental.callback import Callback
 
 from uniformer_pose.progress import text_table
-
-_SEED = "seed="
 
 
 class SweepRun(NamedTuple):
@@ -52,32 +50,13 @@ class SweepSummary(Callback):
             part = f"{row['images']} of {row['of']} images" if row.get("partial") else ""
             table.append([row["run"], label, row.get("AP", "failed"), part])
         sys.stdout.write(f"{text_table(table)}\nwritten to {folder / 'summary.csv'}\n")
-        self._compare(folder, runs)
+        scores = _scores_by_setting(runs)
+        if max(map(len, scores.values())) > 1:
+            from uniformer_pose.seed_statistics import compare_settings  # needs scipy, which takes its time
 
-    def _compare(self, folder: Path, runs: Iterable[SweepRun]) -> None:
-        scores: dict[tuple[str, ...], dict[str, float]] = {}
-        for run in sorted(runs, key=lambda run: _order(run.number)):
-            (seed, *_) = [word for word in run.overrides if word.startswith(_SEED)] or [""]
-            of_setting = scores.setdefault(tuple(word for word in run.overrides if word != seed), {})
-            if run.metrics.get("AP") is not None:
-                of_setting[seed] = run.metrics["AP"]
-        if max(map(len, scores.values())) < 2:
-            return
-        from uniformer_pose.seed_statistics import compare_settings  # needs scipy, which takes its time
-
-        labels = _what_differs([[*words] for words in scores])
-        found = compare_settings(dict(zip(labels, scores.values(), strict=True)))
-        _write_csv(folder / "settings.csv", [{"setting": name} | asdict(score) for name, score in found.items()])
-        table = [["setting", "n", "AP", "sd", "difference", "95 % interval", "pairs"]]
-        for name, score in found.items():
-            interval = f"{score.low:+.4f} to {score.high:+.4f}" if not math.isnan(score.low) else ""
-            numbers = (f"{score.mean:.4f}", f"{score.sd:.4f}", f"{score.difference:+.4f}")
-            shown = ["" if "nan" in number else number for number in numbers]
-            table.append([name, str(score.n), *shown, interval, str(score.pairs or "")])
-        explained = (
-            "difference: to the first setting, over runs of the same seed; each interval for itself (Student's t)"
-        )
-        sys.stdout.write(f"\n{text_table(table)}\n{explained}\nwritten to {folder / 'settings.csv'}\n")
+            found = {name: asdict(score) for name, score in compare_settings(scores).items()}
+            _write_csv(folder / "settings.csv", [{"setting": name} | numbers for name, numbers in found.items()])
+            sys.stdout.write(f"\n{_settings_table(found)}\nwritten to {folder / 'settings.csv'}\n")
 
 
 def sweep_runs(folder: Path) -> list[SweepRun]:
@@ -114,6 +93,32 @@ def _what_differs(every: Sequence[Sequence[str]]) -> list[str]:
     """Of each list of overrides those that not all have; of a single one all."""
     everywhere = set(every[0]).intersection(*every) if len(every) > 1 else set()
     return [" ".join(word for word in words if word not in everywhere) for words in every]
+
+
+def _scores_by_setting(runs: Sequence[SweepRun]) -> dict[str, dict[str, float]]:
+    """AP by seed, by the other overrides, in the order of the runs; of a run that failed none."""
+    scores: dict[tuple[str, ...], dict[str, float]] = {}
+    for run in sorted(runs, key=lambda run: _order(run.number)):
+        seed = next((word for word in run.overrides if word.startswith("seed=")), "")
+        of_setting = scores.setdefault(tuple(word for word in run.overrides if word != seed), {})
+        if run.metrics.get("AP") is not None:
+            of_setting[seed] = run.metrics["AP"]
+    return dict(zip(_what_differs([*scores]), scores.values(), strict=True))
+
+
+def _settings_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    formats = {"n": "d", "mean": ".4f", "sd": ".4f", "difference": "+.4f", "low": "+.4f", "high": "+.4f", "pairs": "d"}
+    table = [["setting", "n", "AP", "sd", "difference", "from", "to", "pairs"]]
+    for name, numbers in found.items():
+        table.append([name, *(_shown(numbers[key], form) for key, form in formats.items())])
+    explained = (
+        "difference: to the first setting, of runs with the same seed; from, to: its 95 % interval (Student's t)"
+    )
+    return f"{text_table(table)}\n{explained}"
+
+
+def _shown(number: float, form: str) -> str:
+    return "" if math.isnan(number) else format(number, form)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
