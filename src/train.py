@@ -108,7 +108,7 @@ def _model(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -
     from uniformer_pose.weights.start import require_fitting, starting_network
 
     head = instantiate(config["head"])
-    require_fitting(data.codec, head, instantiate(config["loss"]))
+    require_fitting(data.codec, head, instantiate(config["loss"]), chosen=config["codec"])
     network, other, weights = starting_network(
         config["model"], data.skeleton, data.codec, head=head, resumed_from=checkpoint
     )

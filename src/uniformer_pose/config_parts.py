@@ -92,6 +92,7 @@ class TrainConfig:
     precision: Precision
     float32_matmul_precision: MatmulPrecision
     ckpt_path: str | None
+    codec: str | None = None
     augmentation: dict[Literal["geometric", "photometric", "stages"], Node | dict[str, Node | None] | None] | None = (
         None
     )

@@ -67,8 +67,13 @@ def _network(
     return network, other
 
 
-def require_fitting(codec: Codec, head: HeadArguments, loss: Loss) -> None:
-    """InputError unless the head gives, and the loss understands, what the codec makes targets of."""
+def require_fitting(codec: Codec, head: HeadArguments, loss: Loss, *, chosen: str | None = None) -> None:
+    """InputError unless the head gives, and the loss understands, what the codec makes targets of.
+
+    ``chosen`` is the method that ``codec=...`` asks for, if it was given.
+    """
+    if chosen not in (None, codec.method):
+        raise InputError(f"codec={chosen} with data.codec.method={codec.method}: give codec={codec.method}, alone")
     if head.kind != codec.kind:
         raise InputError(
             f"head={head.kind} with data.codec.method={codec.method}, which is for {codec.kind} heads; codec=<method> "
