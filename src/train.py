@@ -73,9 +73,9 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         seed=config["seed"], **one_of_each(config["augmentation"] or {})
     )
     module = instantiate(config["training"], _partial_=True, _convert_="all")(
+        optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),  # before data are read
         model=_model(config, data, checkpoint),
         protocol=instantiate(config["evaluation"]),
-        optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),
         loss=instantiate(config["loss"]),
     )
     if trainer.is_global_zero:

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import Parameter
+from torch.optim.lr_scheduler import MultiStepLR
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.model.network import PoseNetwork
@@ -82,6 +83,46 @@ def test_a_resumed_training_stands_where_its_schedule_says(changed: dict[str, An
     factor = 0.001 + 0.999 * 3 / 500
     assert saved.param_groups[0]["lr"] == pytest.approx(again.learning_rate(1024) * factor, rel=1e-12)
     assert (saved.param_groups[0]["lr"] == before) == (not changed)  # to the last bit
+
+
+class Counted(MultiStepLR):
+    """Counts how often it is asked for a rate."""
+
+    asked = 0
+
+    def get_lr(self) -> list[Any]:
+        type(self).asked += 1
+        return super().get_lr()
+
+
+def test_where_nothing_has_changed_no_schedule_is_gone_through_again() -> None:
+    network, stated = nn.Linear(1, 1), {"drops": partial(Counted, milestones=[50], gamma=0.1)}
+    optimization = Optimization(torch.optim.SGD, per_step=stated)
+    optimizer = optimization.make(network, RATE)
+    (config,) = optimization.schedulers(optimizer)
+    config["scheduler"].load_state_dict({"last_epoch": 60, "_step_count": 61, "_last_lr": [RATE / 10]})
+    optimizer.param_groups[0]["lr"] = RATE / 10
+    restored = [SimpleNamespace(scheduler=config["scheduler"])]
+    for now, rate, times in (
+        (optimization, RATE, 1),  # as it is made
+        (
+            Optimization(torch.optim.SGD, per_step={"drops": partial(Counted, milestones=[70], gamma=0.1)}),
+            RATE * 10,
+            61,
+        ),
+        (optimization, RATE, 61),
+    ):
+        Counted.asked = 0
+        now.take_up(network, optimizer, restored, rate=RATE, epoch=0, step=60)
+        assert Counted.asked == times
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(rate / 10, rel=1e-12)
+
+
+def test_without_a_schedule_the_rate_is_the_stated_one() -> None:
+    network = nn.Linear(1, 1)
+    optimizer = Optimization(torch.optim.SGD).make(network, RATE)
+    Optimization(torch.optim.SGD).take_up(network, optimizer, [], rate=2 * RATE, epoch=0, step=5)
+    assert optimizer.param_groups[0]["lr"] == 2 * RATE
 
 
 def test_norms_and_biases_are_decayed_only_as_the_official_recipe_does() -> None:

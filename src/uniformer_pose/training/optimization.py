@@ -108,26 +108,48 @@ class Optimization:
         the same to the last bit. A schedule that looks at results cannot be repeated without them: with such a one all
         stays as the checkpoint has it.
         """
-        if any(isinstance(config.scheduler, ReduceLROnPlateau) for config in schedulers):
+        restored = [config.scheduler for config in schedulers]
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in restored):
             return
         again = self._made(network, rate)  # which never takes a step
-        replayed = self.schedulers(again, total_steps)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-            for config in replayed:
-                for _ in range(step if config["interval"] == "step" else epoch):
-                    config["scheduler"].step()
+        stated = self.schedulers(again, total_steps)
+        fresh = [config["scheduler"] for config in stated]
+        counts = [step if config["interval"] == "step" else epoch for config in stated]
+        unchanged = bool(fresh) and all(map(_stands_at, restored, fresh, counts))
+        if not unchanged:
+            _step_on(fresh, counts)
         groups = list(zip(optimizer.param_groups, again.param_groups, strict=True))
         # The factors came in another order, which may change the last bit.
-        is_same = all(math.isclose(group["lr"], stated["lr"], rel_tol=1e-12) for group, stated in groups)
-        for group, stated in groups:
-            numbers = {name: value for name, value in stated.items() if is_numeric(value)}
+        is_same = unchanged or all(math.isclose(group["lr"], now["lr"], rel_tol=1e-12) for group, now in groups)
+        for group, now in groups:
+            numbers = {name: value for name, value in now.items() if is_numeric(value)}
             group.update(numbers | ({"lr": group["lr"]} if is_same else {}))
-        for config, other in zip(schedulers, replayed, strict=True):
-            state = other["scheduler"].state_dict()
+        for scheduler, other in () if unchanged else zip(restored, fresh, strict=True):
+            state = other.state_dict()
             if is_same:
                 state.pop("_last_lr")
-            config.scheduler.load_state_dict(state)
+            scheduler.load_state_dict(state)
+
+
+def _stands_at(restored: LRScheduler, fresh: LRScheduler, count: int) -> bool:
+    """Whether a scheduler is already where one of today's settings would come to in so many steps.
+
+    Going there takes a minute for a hundred thousand steps and a rate for each layer. A function's settings are not in
+    a file, so of one that has some nobody knows.
+    """
+    before, now = restored.state_dict(), fresh.state_dict()
+    for moving in ("last_epoch", "_step_count", "_last_lr"):  # were a private name gone, it would be stepped again
+        before.pop(moving, None)
+        now.pop(moving, None)
+    return before == now and restored.last_epoch == count and "lr_lambdas" not in now
+
+
+def _step_on(schedulers: Sequence[LRScheduler], counts: Sequence[int]) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        for scheduler, count in zip(schedulers, counts, strict=True):
+            for _ in range(count):
+                scheduler.step()
 
 
 def _optimizer(config: Mapping[str, Any]) -> Callable[..., Optimizer]:

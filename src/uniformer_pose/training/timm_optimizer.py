@@ -31,7 +31,8 @@ def timm_optimizer(params: Any, opt: str, lr: float, weight_decay: NotNegative =
         raise InputError(f"optimizer.opt={opt}: needs second derivatives, which are not computed here; give another")
     known = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
     for argument in arguments.keys() - known.keys():
-        raise InputError(f"optimizer.{argument}: {opt} has no such argument; {did_you_mean(argument, known)}")
+        names = known.keys() - {"params", "lr"}
+        raise InputError(f"optimizer.{argument}: {opt} has no such argument; {did_you_mean(argument, names)}")
     if "deterministic" in known:  # Kron's draws are else the global generator's, and each process of DDP has its own
         arguments.setdefault("deterministic", True)
     made: Optimizer = create_optimizer_v2(params, name, lr=lr, weight_decay=weight_decay, **arguments)
