@@ -39,7 +39,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 GROUPS = config_groups()
 # Of src/train.py; the others are chosen by name (model_data) or belong to src/eval.py (data=from_checkpoint).
 DATA = sorted(GROUPS["data"] - {"from_checkpoint"})
-OF_TRAINING = GROUPS.keys() - {"model", "data", "model_data", "detector", "hparams_search"}
+OF_TRAINING = GROUPS.keys() - {"model", "data", "model_data", "detector", "hparams_search", "without"}
 CHOICES = [f"{group}={choice}" for group in sorted(OF_TRAINING) for choice in sorted(GROUPS[group])]
 DROP_PATH_OF_B = {"coco_256x192": 0.4, "coco_384x288": 0.5, "coco_448x320": 0.55}
 ENTRY_POINTS: dict[str, tuple[type, list[str]]] = {
