@@ -85,11 +85,11 @@ def read_ground_truth(
     left_out: Counter[str] = Counter()
     parts = [_people_of(part, images.sizes_wh, left_out) for part in annotation_parts(content, file, skeleton, counted)]
     del content  # a large file's text goes before its arrays are copied
-    return _sorted_by_image(
+    return sorted_by_image(
         folder,
         images,
         parts,
-        counts=_counts(num_read, parts, left_out),
+        counts=counts_of(num_read, parts, left_out),
         categories=counted,
         source_file=file,
         image_orientation=orientation,
@@ -99,7 +99,7 @@ def read_ground_truth(
 def _people_of(found: Annotations, sizes_wh: npt.NDArray[np.int32], left_out: Counter[str]) -> Columns:
     """The annotated people to train on; ``sizes_wh`` are those of all images."""
     low, inside = clipped_boxes(found.boxes_xywh, sizes_wh[found.image_of_record])
-    kept = _kept(
+    kept = kept_of(
         {
             "crowd": found.is_crowd,
             "without labelled keypoint": (found.keypoints[..., 2] == 0).all(axis=1),
@@ -147,7 +147,7 @@ def read_detections(
     sizes = images.sizes_wh[image_of_record]
     touches = (boxes[:, :2] + boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < sizes).all(axis=1)
     left_out: Counter[str] = Counter()
-    kept = _kept(
+    kept = kept_of(
         {
             "of another category": ~np.isin(category_ids, list(counted)),
             "with a box without area": (boxes[:, 2:] <= 0).any(axis=1),
@@ -166,11 +166,11 @@ def read_detections(
             "visibility": np.zeros((num_kept, skeleton.num_keypoints), dtype=np.uint8),
         }
     ]
-    return _sorted_by_image(
+    return sorted_by_image(
         folder,
         images,
         parts,
-        counts=_counts(len(records), parts, left_out),
+        counts=counts_of(len(records), parts, left_out),
         categories=counted,
         record="detection",
         source_file=file,
@@ -291,7 +291,7 @@ def _integers(values: Iterable[int]) -> IntArray:
     return np.fromiter(values, dtype=np.int64)
 
 
-def _kept(reasons: Mapping[str, Any], left_out: Counter[str]) -> BoolArray:
+def kept_of(reasons: Mapping[str, Any], left_out: Counter[str]) -> BoolArray:
     """Which records none of the reasons leaves out; ``left_out`` counts the others, each once, under the first."""
     kept = np.ones(len(next(iter(reasons.values()))), dtype=np.bool_)
     for reason, applies in reasons.items():
@@ -300,12 +300,12 @@ def _kept(reasons: Mapping[str, Any], left_out: Counter[str]) -> BoolArray:
     return kept
 
 
-def _counts(num_read: int, parts: Sequence[Columns], left_out: Counter[str]) -> dict[str, int]:
+def counts_of(num_read: int, parts: Sequence[Columns], left_out: Counter[str]) -> dict[str, int]:
     kept = sum(len(part["instance_ids"]) for part in parts)
     return {"read": num_read, "kept": kept, "of another category": num_read - kept - left_out.total()} | left_out
 
 
-def _sorted_by_image(folder: Path, images: ImageEntries, parts: Sequence[Columns], **others: Any) -> PersonInstances:
+def sorted_by_image(folder: Path, images: ImageEntries, parts: Sequence[Columns], **others: Any) -> PersonInstances:
     """Sort the instances by image and keep only the images that hold one; the parts are used up, to save memory."""
     columns: dict[str, Any] = {name: np.concatenate([part.pop(name) for part in parts]) for name in list(parts[0])}
     image_of_instance = columns.pop("image_of_instance")

@@ -99,9 +99,36 @@ class DetectionRecord(msgspec.Struct, gc=False):
     score: float
 
 
+class PoseRecord(msgspec.Struct, gc=False):
+    """A predicted pose: ``bbox``, and x, y and score of each of the ``keypoints``, in image pixels.
+
+    src/predict.py says of which picture it is by ``file_name`` too, of pictures that EXIF turns what the numbers refer
+    to, and of a video the ``frame``.
+    """
+
+    image_id: Integer
+    keypoints: list[float]
+    score: float
+    bbox: list[float] | None = None
+    file_name: str | None = None
+    image_height: _Pixels | None = None
+    image_width: _Pixels | None = None
+    image_orientation: ImageOrientation | None = None
+    frame: int | None = None
+
+
+_Records = Sequence[AnnotationRecord] | Sequence[DetectionRecord] | Sequence[PoseRecord]
+
+
 def read_annotation_file(file: Path) -> AnnotationFile[msgspec.Raw]:
     """A COCO annotation file with at least one image."""
-    content = _decoded(read_bytes(file), AnnotationFile[msgspec.Raw], file)
+    data = read_bytes(file)
+    if _is_list(data):
+        raise InputError(
+            f"{file}: not valid COCO JSON (a list of poses or boxes is no annotation file); predicted poses are labels "
+            "as data.train_poses"
+        )
+    content = _decoded(data, AnnotationFile[msgspec.Raw], file)
     if not content.images:
         raise InputError(f"{file}: has an empty list 'images'; an annotation file holds at least one entry there")
     return content
@@ -125,6 +152,23 @@ def read_detection_file(file: Path) -> list[DetectionRecord]:
     if not records:
         raise InputError(f"{file}: holds no detections; give a file with at least one box, or use the annotated boxes")
     return records
+
+
+def read_pose_file(file: Path) -> list[PoseRecord]:
+    """COCO results of keypoints with at least one pose: a list of image_id, keypoints, score and so on."""
+    data = read_bytes(file)
+    if not _is_list(data):
+        raise InputError(
+            f"{file}: is no list of poses, as src/predict.py writes it; annotations are data.train_annotations"
+        )
+    records = _decoded(data, list[PoseRecord], file)
+    if not records:
+        raise InputError(f"{file}: holds no poses; give a file with at least one")
+    return records
+
+
+def _is_list(data: bytes) -> bool:
+    return data[:100].lstrip().startswith(b"[")
 
 
 def read_json(file: Path) -> Any:
@@ -214,7 +258,7 @@ def image_problem(record: ImageRecord) -> str | None:
     return None
 
 
-def boxes_of(records: Sequence[AnnotationRecord] | Sequence[DetectionRecord]) -> tuple[FloatArray, Problems]:
+def boxes_of(records: _Records) -> tuple[FloatArray, Problems]:
     """(records, 4) boxes of any sign and size, NaN where there is none, and what is wrong with those."""
     given = [record.bbox for record in records]
     boxes = _number_rows(given, 4)
@@ -234,6 +278,17 @@ def keypoints_of(records: Sequence[AnnotationRecord], skeleton: Skeleton) -> tup
     needs = (
         f"{3 * count} finite numbers in 'keypoints': x, y, visibility (0 not labelled, 1 hidden, 2 visible) of the "
         f"{count} keypoints of skeleton {skeleton.name}"
+    )
+    return rows.reshape(-1, count, 3), _problems(rows, given, needs)
+
+
+def scored_keypoints_of(records: Sequence[PoseRecord], skeleton: Skeleton) -> tuple[FloatArray, Problems]:
+    """(records, K, 3) x, y and score, NaN where they cannot be used, and what is wrong with those."""
+    count = skeleton.num_keypoints
+    given = [record.keypoints for record in records]
+    rows = _number_rows(given, 3 * count)
+    needs = (
+        f"{3 * count} finite numbers in 'keypoints': x, y, score of the {count} keypoints of skeleton {skeleton.name}"
     )
     return rows.reshape(-1, count, 3), _problems(rows, given, needs)
 
@@ -261,11 +316,12 @@ def _problems(rows: FloatArray, given: Sequence[object], needs: str) -> Problems
     }
 
 
-def refuse(problems: Problems, records: Sequence[AnnotationRecord] | Sequence[DetectionRecord], file: Path) -> None:
+def refuse(problems: Problems, records: _Records, file: Path) -> None:
     """InputError for the first of the problems, naming file and record."""
     for index, problem in problems.items():
         record = records[index]
-        name = f"annotation {record.id}" if isinstance(record, AnnotationRecord) else f"detection number {index}"
+        kind = "pose" if isinstance(record, PoseRecord) else "detection"
+        name = f"annotation {record.id}" if isinstance(record, AnnotationRecord) else f"{kind} number {index}"
         raise InputError(f"{file}: {name} {problem}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,15 @@ class TrainingSample(TypedDict):
 
     ``crops`` (height, width, 3) RGB. ``keypoints_in_crop`` (K, 2): x, y in crop pixels, without meaning where not
     labelled. ``visibility`` (K,): 0 not labelled, 1 labelled but hidden, 2 visible. Where the crop is mirrored, left
-    and right have changed places in both. ``instance_index`` () the person shown. ``replaced`` () 1 where the person
+    and right have changed places in both. ``keypoint_weights`` (K,), where people have them, in the same order.
+    ``instance_index`` () the person shown. ``replaced`` () 1 where the person
     asked for could not be read and the next one with a good image took its place, else 0.
     """
 
     crops: Pixels
     keypoints_in_crop: npt.NDArray[np.float32]
     visibility: npt.NDArray[np.uint8]
+    keypoint_weights: NotRequired[npt.NDArray[np.float32]]
     instance_index: np.int64
     replaced: np.uint8
 
@@ -119,7 +121,7 @@ class TrainingCrops(Dataset[TrainingSample]):
             self._sample(requested, *what, crop)
             for (requested, _), what, crop in zip(visits, shown, places, strict=True)
         ]
-        names = ("keypoints_in_crop", "visibility", "instance_index", "replaced")
+        names = [name for name in samples[0] if name != "crops"]
         others = {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
         return {"crops": crops, **others}
 
@@ -169,13 +171,17 @@ class TrainingCrops(Dataset[TrainingSample]):
         keypoints_in_crop = geometry.to_crop(self.people.keypoints_in_image[index]).astype(np.float32)
         visibility = self.people.visibility[index]
         order = self._mirrored if geometry.mirrored else slice(None)
-        return {
+        weights = self.people.keypoint_weights
+        sample: TrainingSample = {
             "crops": crop,
             "keypoints_in_crop": keypoints_in_crop[order],
             "visibility": visibility[order].copy(),
             "instance_index": np.int64(index),
             "replaced": np.uint8(index != requested),
         }
+        if weights is not None:
+            sample["keypoint_weights"] = weights[index][order]
+        return sample
 
 
 class EvaluationImages(Dataset[EvaluationBatch]):

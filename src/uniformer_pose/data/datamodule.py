@@ -23,10 +23,12 @@ from uniformer_pose.data.coco import (
     read_detections,
     read_ground_truth,
 )
+from uniformer_pose.data.coco_json import read_annotation_file
 from uniformer_pose.data.crop_dataset import EvaluationImages, TrainingCrops, as_it_is
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.data.images import BadImagePolicy, ImageSource
 from uniformer_pose.data.photometric import Photometric
+from uniformer_pose.data.poses import read_poses, with_poses
 from uniformer_pose.data.prepared import PreparedImages
 from uniformer_pose.data.sampling import EpochSampler, pack_images
 from uniformer_pose.data.stages import Stage, later_pipelines
@@ -48,9 +50,10 @@ class PersonCrops(pl.LightningDataModule):
     All paths but ``skeleton``'s lie below ``root``. ``val_boxes`` is ``"gt"`` for ground-truth boxes, or a file of
     detector boxes (below root, or a path that exists as it stands). The ``test_`` arguments name images without ground
     truth, None where there are none; ``evaluation_arguments`` puts them in the place of ``val_``. ``codec`` owns the
-    crop's size and convention. ``prepared`` is a folder that ``src/prepare.py`` has written, which the training images
-    are read from; None reads the image files. ``stages``, by name, change ``geometric`` and ``photometric`` in the last
-    epochs. ``if_missing`` tells a user who does not have the data what to do. The
+    crop's size and convention. ``train_poses`` is a file of predicted poses, found as that of ``val_boxes``.
+    ``prepared`` is a folder that ``src/prepare.py`` has written, which the training images are read from; None reads
+    the image files. ``stages``, by name, change ``geometric`` and ``photometric`` in the last epochs. ``if_missing``
+    tells a user who does not have the data what to do. The
     other arguments are those of conf/data/_people.yaml, explained there.
 
     Batches: ``TrainingSample``, whose ``instance_index`` counts in ``train_people``, and ``EvaluationBatch``, in
@@ -67,7 +70,7 @@ class PersonCrops(pl.LightningDataModule):
     def __init__(
         self,
         root: str,
-        train_annotations: str,
+        train_annotations: str | None,
         train_images: str,
         val_annotations: str,
         val_images: str,
@@ -97,6 +100,10 @@ class PersonCrops(pl.LightningDataModule):
         image_orientation: ImageOrientation | None = None,
         worker_timeout: NotNegative = 300.0,
         stages: Mapping[str, Stage | None] | None = None,
+        train_poses: str | None = None,
+        train_poses_images: str | None = None,
+        min_keypoint_score: NotNegative = 0.3,
+        weight_by_score: bool = False,
     ) -> None:
         super().__init__()
         check_arguments(PersonCrops, {name: value for name, value in locals().items() if name in _CHECKED}, "data")
@@ -119,6 +126,8 @@ class PersonCrops(pl.LightningDataModule):
         self.prepared, self.prepared_cache_gb = prepared, prepared_cache_gb
         self.image_orientation = image_orientation
         self.worker_timeout = worker_timeout
+        self.train_poses, self.train_poses_images = train_poses, train_poses_images
+        self._of_poses = {"min_keypoint_score": min_keypoint_score, "weighted": weight_by_score}
         self._resumed: dict[str, int] = {}
 
     @property
@@ -172,7 +181,7 @@ class PersonCrops(pl.LightningDataModule):
         if stage == "fit" and self.train_batches < 1:
             _rank, processes = self._rank_and_world_size()
             raise InputError(
-                f"{self.root / self.train_annotations}: {len(_read(self.train_people))} people on {processes} "
+                f"{_read(self.train_people).source_file}: {len(_read(self.train_people))} people on {processes} "
                 f"processes do not fill one batch of {self.batch_size}; lower data.batch_size"
             )
         if self.val_people is None:
@@ -183,22 +192,39 @@ class PersonCrops(pl.LightningDataModule):
 
     def read_train_people(self) -> PersonInstances:
         """The people of the training images that are asked for."""
-        annotations, images = self._existing(self.train_annotations), self.root / self.train_images
+        images = self.root / self.train_images
         if self.prepared is None:
             images = self._existing(self.train_images)
         elif not images.exists():
             images = self.root  # the pixels are prepared, so the files need not be at hand
-        people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
+        if self.train_annotations is None:
+            return self._in_use(self._poses_on(images))
+        file = self._existing(self.train_annotations)
+        content = None if self.train_poses is None else read_annotation_file(file)
+        people = read_ground_truth(file, images, self.skeleton, categories=self.categories, content=content)
+        if content is not None:
+            frame = self.image_orientation or people.image_orientation or "stored"
+            people = with_poses(people, self._poses_on(images, listed=content.images, orientation=frame))
         return self._in_use(people)
+
+    def _poses_on(self, images: Path, **others: Any) -> PersonInstances:
+        """The poses that are labels, of the pictures in a folder unless another is named for them."""
+        if self.train_poses is None:
+            raise InputError("data.train_annotations=null needs data.train_poses=<a file of src/predict.py>")
+        file, folder = self._file(self.train_poses), self.train_poses_images
+        images = images if folder is None else self._existing(folder)
+        return read_poses(
+            file, images, self.skeleton, **({"orientation": self.image_orientation} | self._of_poses | others)
+        )
 
     def _read_val_people(self) -> PersonInstances:
         annotations, images = self._existing(self.val_annotations), self._existing(self.val_images)
         if self.val_boxes == "gt":
             people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
         else:
-            as_it_stands = Path(self.val_boxes).expanduser()
-            detections = as_it_stands if as_it_stands.is_file() else self._existing(self.val_boxes)
-            people = read_detections(detections, annotations, images, self.skeleton, categories=self.categories)
+            people = read_detections(
+                self._file(self.val_boxes), annotations, images, self.skeleton, categories=self.categories
+            )
         if len(people) == 0:
             raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
         in_use = self._in_use(people)
@@ -232,6 +258,11 @@ class PersonCrops(pl.LightningDataModule):
                 f"{people.source_file}, so they count as missed; is it made for {file.name}?"
             )
         return truth
+
+    def _file(self, path: str) -> Path:
+        """A file that exists as it stands, or below root."""
+        as_it_stands = Path(path).expanduser()
+        return as_it_stands if as_it_stands.is_file() else self._existing(path)
 
     def _existing(self, relative: str) -> Path:
         path = self.root / relative

@@ -39,9 +39,11 @@ class PersonInstances:
     ``instance_ids`` (N,) are annotation ids, or positions in the detection file from 0. ``boxes_xywh`` (N,
     4): left, top, width, height in image pixels, width and height positive. ``box_scores`` (N,), 1 for
     annotated boxes. ``keypoints_in_image`` (N, K, 2) are (x, y) in image pixels. ``visibility`` (N, K): 0 not
-    labelled, 1 labelled but hidden, 2 visible; 0 throughout for detections. ``counts``: the entries ``read``
-    and ``kept``, then how many were left out for each reason. ``categories``: ids and names of those that count
-    (``counted_categories``). ``record`` and ``source_file`` say where an instance stands, for messages.
+    labelled, 1 labelled but hidden, 2 visible; 0 throughout for detections. ``keypoint_weights`` (N, K) are how much
+    each counts in the loss, None where all that are labelled count alike. ``counts``: the entries ``read`` and
+    ``kept``, then how many were left out for each reason. ``categories``: ids and names of those that count
+    (``counted_categories``). ``record`` and ``source_file`` say where an instance stands, for messages; behind the
+    first ``num_annotated``, unless that is None, they are poses of ``poses_file``.
     ``image_orientation``: whether all of this refers to the pictures as they are ``stored`` or as they are
     ``displayed``, turned as their EXIF says; None where nobody said so, which is COCO's ``stored``.
     """
@@ -57,10 +59,13 @@ class PersonInstances:
     box_scores: npt.NDArray[np.float32]
     keypoints_in_image: npt.NDArray[np.float32]
     visibility: npt.NDArray[np.uint8]
+    keypoint_weights: npt.NDArray[np.float32] | None = None
     counts: dict[str, int] = field(default_factory=dict)
     categories: Mapping[int, str] = field(default_factory=dict)
-    record: Literal["annotation", "detection"] = "annotation"
+    record: Literal["annotation", "detection", "pose"] = "annotation"
     source_file: Path = Path()
+    num_annotated: int | None = None
+    poses_file: Path = Path()
     image_orientation: ImageOrientation | None = None
 
     def __len__(self) -> int:
@@ -86,7 +91,8 @@ class PersonInstances:
         counts = {**self.counts, "kept": kept, f"after the first {num_images} images": len(self) - kept}
         images = {name: getattr(self, name)[:num_images] for name in PER_IMAGE}
         instances = {name: getattr(self, name)[:kept] for name in PER_INSTANCE}
-        return replace(self, counts=counts, **images, **instances)
+        weights = None if self.keypoint_weights is None else self.keypoint_weights[:kept]
+        return replace(self, counts=counts, keypoint_weights=weights, **images, **instances)
 
     def with_orientation(self, orientation: ImageOrientation | None) -> PersonInstances:
         """The same people, with another word on what their coordinates refer to; None changes nothing."""
@@ -107,14 +113,20 @@ class PersonInstances:
 
     def describe(self, instance_index: int) -> str:
         """Words that lead to one instance's entry: ``annotation 12 of train.json``."""
-        return f"{self.record} {self.instance_ids[instance_index]} of {self.source_file.name}"
+        record, file = self.record, self.source_file
+        if self.num_annotated is not None and instance_index >= self.num_annotated:
+            record, file = "pose", self.poses_file
+        return f"{record} {self.instance_ids[instance_index]} of {file.name}"
 
     def summary(self) -> str:
         """One line: which categories count, how many entries were kept of how many, and why the others were not."""
         left_out = [f"{n} {reason}" for reason, n in self.counts.items() if n and reason not in ("read", "kept")]
         because = f" (left out: {', '.join(left_out)})" if left_out else ""
-        of = f", {category_names(self.categories)}" if self.categories else ""
+        files = self.source_file.name + (f", {category_names(self.categories)}" if self.categories else "")
+        records = f"{self.record}s"
+        if self.num_annotated is not None:
+            files, records = f"{files}, and {self.poses_file.name}", f"{records} and poses"
         return (
-            f"{self.source_file.name}{of}: kept {len(self)} of {self.counts.get('read', len(self))} "
-            f"{self.record}s in {self.num_images} images{because}"
+            f"{files}: kept {len(self)} of {self.counts.get('read', len(self))} {records} in {self.num_images} images"
+            f"{because}"
         )

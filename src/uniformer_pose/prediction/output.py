@@ -14,7 +14,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ _ADVICE = "give output=<another folder>"
 
 @dataclass(frozen=True)
 class PosedFrame:
-    """The people of one frame of a video, with its number and time, or of a picture, which has neither."""
+    """The people of one frame of a video, with its number and time, or of a picture, with what is known of it."""
 
     people: People
     frame: int | None = None
     seconds: float | None = None
+    picture: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PoseOutput:
@@ -92,15 +93,16 @@ class PoseOutput:
         with write_whole(path, advice=_ADVICE) as part, part.open("w", encoding="utf-8") as lines:
             for posed in frames:
                 place = {} if posed.frame is None else {"frame": posed.frame, "seconds": posed.seconds}
-                lines.write(json.dumps([pose | place for pose in posed.people.to_coco(0)], allow_nan=False) + "\n")
+                poses = [pose | place | dict(posed.picture) for pose in posed.people.to_coco(0)]
+                lines.write(json.dumps(poses, allow_nan=False) + "\n")
 
     def write_results(self, skeleton: Skeleton, listed: ListedBoxes | None = None) -> list[str]:
         """Write ``poses.json`` and ``poses.csv`` of all finished items; returns lines that say what was written.
 
         Pictures have the image id that ``listed`` gives them; others whose name is a number have that, as in COCO. The
         rest, and the frames of videos, have the numbers from 1 on that are left. A single category of ``listed`` is
-        that of the results. Beside COCO's entries, which its tools read, each pose has ``file_name``, and of videos
-        ``frame`` and ``seconds``.
+        that of the results. Beside COCO's entries, which its tools read, each pose has ``file_name``, of pictures
+        ``image_height`` and ``image_width``, and of videos ``frame`` and ``seconds``.
         """
         names = [item.name for item in self.items if item.kind == "picture" and self._poses_of(item).exists()]
         ids, doubles = _image_ids(names, {} if listed is None else listed.ids)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,8 @@ def pose_pictures(
     listed = find_poses.find_boxes if isinstance(find_poses.find_boxes, ListedBoxes) else None
     reads = (partial(_read, item, listed, orientation) for item in items)
     pictures = closing(read_ahead(reads, threads=_PICTURE_READERS, waiting=_PICTURE_READERS + 1))
+    assumed: ImageOrientation = "displayed" if listed is None else listed.assumed
+    frame = orientation or (listed and listed.orientation) or assumed
     done = 0
     with pictures as read, progress_bar("pictures") as progress:
         for group in in_groups(read, pixels_of=_pixels, most=find_poses.estimator.batch_size):
@@ -87,9 +89,8 @@ def pose_pictures(
                     remarkable.setdefault(remark, []).append(item.name)
                 if output.draw:
                     save_picture(output.drawing_of(item), output.drawn(image.pixels, people))
-                output.write_poses(item, [PosedFrame(people)])
+                output.write_poses(item, [PosedFrame(people, picture=_about(image, frame))])
             progress(done := done + len(group), len(items))
-    assumed: ImageOrientation = "displayed" if listed is None else listed.assumed
     return failed, [
         remark_line(remark, names[0], len(names), assumed=assumed, option="image_orientation")
         for remark, names in remarkable.items()
@@ -108,6 +109,13 @@ def _read(
         return item, decode_photo(item.path, height=height, width=width, orientation=frame, assumed=listed.assumed)
     except InputError as error:
         return item, error
+
+
+def _about(image: DecodedImage, frame: ImageOrientation) -> dict[str, Any]:
+    """Height and width of a picture, and of one that EXIF turns, what they and its poses refer to."""
+    height, width = image.pixels.shape[:2]
+    turned = {} if image.exif == 1 else {"image_orientation": frame}
+    return {"image_height": height, "image_width": width, **turned}
 
 
 def _pixels(picture: tuple[SourceItem, DecodedImage | InputError]) -> int:

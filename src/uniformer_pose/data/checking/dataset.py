@@ -94,6 +94,8 @@ def splits_of(data: Mapping[str, Any], names: Sequence[str]) -> list[Split]:
     found: list[Split] = []
     every: tuple[Literal["train", "val"], ...] = ("train", "val")
     for name in (name for name in every if name in names):
+        if data[f"{name}_annotations"] is None:
+            raise InputError(f"data.{name}_annotations=null: no annotations to check; leave {name} out of splits")
         annotations, images = root / data[f"{name}_annotations"], root / data[f"{name}_images"]
         for path in (annotations, images):
             if not path.exists():
