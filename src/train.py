@@ -108,7 +108,8 @@ def _model(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -
     from uniformer_pose.weights.start import require_fitting, starting_network
 
     head = instantiate(config["head"])
-    require_fitting(data.codec, head, instantiate(config["loss"]), chosen=config["codec"])
+    fits = {"chosen": config["codec"], "train_poses": data.train_poses}
+    require_fitting(data.codec, head, instantiate(config["loss"]), **fits)
     network, other, weights = starting_network(
         config["model"], data.skeleton, data.codec, head=head, resumed_from=checkpoint
     )

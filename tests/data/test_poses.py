@@ -17,11 +17,14 @@ from uniformer_pose.data.images import ImageSource
 from uniformer_pose.data.poses import read_poses, with_poses
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.model.arguments import HeadArguments
 from uniformer_pose.prediction.boxes import FullPictures
 from uniformer_pose.prediction.estimator import PoseEstimator
 from uniformer_pose.prediction.output import PoseOutput
 from uniformer_pose.prediction.pose_files import PoseFinder, pose_pictures
 from uniformer_pose.prediction.sources import find_source
+from uniformer_pose.training.loss import KeypointMSE
+from uniformer_pose.weights.start import require_fitting
 
 SCORES = np.linspace(0.1, 0.9, 17)
 TURNED_RIGHT = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
@@ -160,6 +163,13 @@ def test_weights_are_mirrored_with_the_keypoints(tmp_path, skeleton):
     expected = SCORES[skeleton.mirror_permutation]
     np.testing.assert_allclose(crops[(0, 0)]["keypoint_weights"], expected, atol=1e-6)
     np.testing.assert_allclose(crops.__getitems__([(0, 0)])["keypoint_weights"][0], expected, atol=1e-6)
+
+
+def test_poses_do_not_teach_what_is_visible():
+    codec = HeatmapCodec(64, 64, sigma=1.5)
+    with pytest.raises(InputError, match=r"head\.visibility=true with data\.train_poses=poses\.json"):
+        require_fitting(codec, HeadArguments(visibility=True), KeypointMSE(), train_poses="poses.json")
+    require_fitting(codec, HeadArguments(), KeypointMSE(), train_poses="poses.json")
 
 
 def test_poses_on_turned_pictures_are_of_one_frame(read):

@@ -69,6 +69,7 @@ def train(
     optimization: Optimization | None = None,
     prepared: str | None = None,
     staged: bool = False,
+    teacher: str | None = None,
 ) -> pl.Trainer:
     """Train in ``folder`` to the end, from the newest whole checkpoint that is there."""
     checkpoints = folder / "checkpoints"
@@ -87,7 +88,10 @@ def train(
     if averaged:
         callbacks.append(AveragedWeights(decay=0.9))
     module = tiny.module(
-        model=tiny.model(drop_path_rate=0.5), protocol=EvaluationProtocol(flip_test=False), milestones=(2,)
+        model=tiny.model(drop_path_rate=0.5),
+        protocol=EvaluationProtocol(flip_test=False),
+        milestones=(2,),
+        teacher=teacher,
     )
     module.optimization = optimization or module.optimization
     trainer = tiny.trainer(

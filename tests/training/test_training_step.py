@@ -88,8 +88,10 @@ class StopAt(pl.Callback):
             raise EnoughError
 
 
-@pytest.mark.parametrize("reads", [False, True])
-def test_no_step_brings_anything_to_the_host(tiny: TinySetup, monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
+@pytest.mark.parametrize(("reads", "taught"), [(False, False), (True, False), (False, True)])
+def test_no_step_brings_anything_to_the_host(
+    tiny: TinySetup, monkeypatch: pytest.MonkeyPatch, reads: bool, taught: bool
+) -> None:
     # Its flag is copied without waiting; here there is nothing to copy.
     monkeypatch.setattr(non_finite, "_to_host", lambda _bad: (torch.zeros(()), None))
     trainer = tiny.trainer(
@@ -100,7 +102,11 @@ def test_no_step_brings_anything_to_the_host(tiny: TinySetup, monkeypatch: pytes
         gradient_clip_val=1.0,
     )
     tiny.write_people((2,) * 30)
-    module = tiny.module(model=tiny.model(drop_path_rate=0.5), optimizer=partial(torch.optim.AdamW, foreach=True))
+    module = tiny.module(
+        model=tiny.model(drop_path_rate=0.5),
+        optimizer=partial(torch.optim.AdamW, foreach=True),
+        teacher=tiny.write_model(tiny.model(seed=1)) if taught else None,
+    )
     with pytest.raises(RuntimeError if reads else EnoughError):
         trainer.fit(module, datamodule=tiny.data())
     assert trainer.global_step == (1 if reads else 20)

@@ -18,7 +18,9 @@ pytestmark = pytest.mark.slow
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Of both processes, by training."""
     folder = tmp_path_factory.mktemp("two")
-    tiny_setup(folder).write_people()
+    tiny = tiny_setup(folder)
+    tiny.write_people()
+    tiny.write_model(tiny.model(seed=1))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launcher, str(Path(__file__).with_name("two_processes.py")), str(folder)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -42,6 +44,13 @@ def test_what_the_config_asks_of_ddp_changes_no_number(outcomes: list[dict[str, 
         assert outcome["config"]["AP"] == outcome["torch"]["AP"]
         for training in ("", "accumulated "):
             assert torch.equal(*(outcome[training + strategy]["weights"] for strategy in ("config", "torch")))
+
+
+def test_both_learn_the_same_from_a_teacher(outcomes: list[dict[str, Any]]) -> None:
+    first, second = outcomes
+    assert first["taught"]["message"] == "finished"
+    assert torch.equal(first["taught"]["weights"], second["taught"]["weights"])
+    assert not torch.equal(first["taught"]["weights"], first["plain"]["weights"])
 
 
 def test_all_processes_evaluate_the_statistics_of_the_first(outcomes: list[dict[str, Any]]) -> None:

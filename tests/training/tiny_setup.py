@@ -21,7 +21,7 @@ from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.saved_model import SavedModel
+from uniformer_pose.saved_model import RECORD_KEY, SavedModel, saved_record
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 from uniformer_pose.training.optimization import Optimization
 from uniformer_pose.training.pose_module import PoseModule
@@ -119,6 +119,12 @@ class TinySetup:
             network = PoseNetwork(**(arguments | network_settings))
         config = {"data": {"root": str(self.folder)}}
         return SavedModel(network, self.codec, self.skeleton, MEAN, STD, 1.25, config, {"torch": torch.__version__})
+
+    def write_model(self, model: SavedModel, name: str = "teacher.ckpt") -> str:
+        """A checkpoint of the model; returns its path."""
+        weights = {f"network.{key}": tensor for key, tensor in model.network.state_dict().items()}
+        torch.save({"state_dict": weights, RECORD_KEY: saved_record(model)}, self.folder / name)
+        return str(self.folder / name)
 
     def module(self, **settings: Any) -> PoseModule:
         arguments: dict[str, Any] = {"protocol": EvaluationProtocol(flip_test=False)}

@@ -55,10 +55,12 @@ def strategy_of_config() -> DDPStrategy:
         return strategy
 
 
-def trained(tiny: TinySetup, strategy: Any, *callbacks: pl.Callback, **settings: Any) -> dict[str, Any]:
+def trained(
+    tiny: TinySetup, strategy: Any, *callbacks: pl.Callback, teacher: str | None = None, **settings: Any
+) -> dict[str, Any]:
     """What a training leaves on this process."""
     pl.seed_everything(0, verbose=False)
-    module, message = tiny.module(warmup_steps=0), "finished"
+    module, message = tiny.module(warmup_steps=0, teacher=teacher), "finished"
     trainer = tiny.trainer(devices=2, strategy=strategy, callbacks=list(callbacks), **settings)
     try:
         trainer.fit(module, datamodule=tiny.data(batch_size=1))
@@ -93,6 +95,9 @@ if __name__ == "__main__":
         "accumulated config": trained(tiny, strategy_of_config(), accumulate_grad_batches=2, limit_val_batches=0),
         "accumulated torch": trained(tiny, DDPStrategy(), accumulate_grad_batches=2, limit_val_batches=0),
     }
+    teacher = str(folder / "teacher.ckpt")
+    outcomes["taught"] = trained(tiny, strategy_of_config(), teacher=teacher, limit_val_batches=0)
+    outcomes["plain"] = trained(tiny, strategy_of_config(), limit_val_batches=0)
     torch.distributed.barrier()
     if torch.distributed.get_rank() == 0:
         tiny.write_people((2,) * 110)

@@ -301,6 +301,7 @@ def kept_of(reasons: Mapping[str, Any], left_out: Counter[str]) -> BoolArray:
 
 
 def counts_of(num_read: int, parts: Sequence[Columns], left_out: Counter[str]) -> dict[str, int]:
+    """The ``counts`` of ``PersonInstances``."""
     kept = sum(len(part["instance_ids"]) for part in parts)
     return {"read": num_read, "kept": kept, "of another category": num_read - kept - left_out.total()} | left_out
 

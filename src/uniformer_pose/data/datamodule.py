@@ -42,6 +42,7 @@ from uniformer_pose.skeleton import Skeleton, load_skeleton
 # Of the arguments, for who makes the object without a config.
 _CHECKED = {"mean", "std", "box_padding", "batch_size", "eval_batch_size", "num_workers", "on_bad_image", "max_images"}
 _MANY_MISSED = 0.2
+_SURE_ENOUGH = 0.3  # of a predicted keypoint's score, for a label
 
 
 class PersonCrops(pl.LightningDataModule):
@@ -53,8 +54,8 @@ class PersonCrops(pl.LightningDataModule):
     crop's size and convention. ``train_poses`` is a file of predicted poses, found as that of ``val_boxes``.
     ``prepared`` is a folder that ``src/prepare.py`` has written, which the training images are read from; None reads
     the image files. ``stages``, by name, change ``geometric`` and ``photometric`` in the last epochs. ``if_missing``
-    tells a user who does not have the data what to do. The
-    other arguments are those of conf/data/_people.yaml, explained there.
+    tells a user who does not have the data what to do. The other arguments are those of conf/data/_people.yaml,
+    explained there.
 
     Batches: ``TrainingSample``, whose ``instance_index`` counts in ``train_people``, and ``EvaluationBatch``, in
     ``val_people``. The order of epoch e depends on (seed, e) and every crop on (seed, e, index) alone: neither workers,
@@ -102,8 +103,8 @@ class PersonCrops(pl.LightningDataModule):
         stages: Mapping[str, Stage | None] | None = None,
         train_poses: str | None = None,
         train_poses_images: str | None = None,
-        min_keypoint_score: NotNegative = 0.3,
-        weight_by_score: bool = False,
+        min_keypoint_score: NotNegative | None = None,
+        weight_by_score: bool | None = None,
     ) -> None:
         super().__init__()
         check_arguments(PersonCrops, {name: value for name, value in locals().items() if name in _CHECKED}, "data")
@@ -127,7 +128,8 @@ class PersonCrops(pl.LightningDataModule):
         self.image_orientation = image_orientation
         self.worker_timeout = worker_timeout
         self.train_poses, self.train_poses_images = train_poses, train_poses_images
-        self._of_poses = {"min_keypoint_score": min_keypoint_score, "weighted": weight_by_score}
+        self._min_keypoint_score = _SURE_ENOUGH if min_keypoint_score is None else min_keypoint_score
+        self._weight_by_score = bool(weight_by_score)
         self._resumed: dict[str, int] = {}
 
     @property
@@ -213,9 +215,8 @@ class PersonCrops(pl.LightningDataModule):
             raise InputError("data.train_annotations=null needs data.train_poses=<a file of src/predict.py>")
         file, folder = self._file(self.train_poses), self.train_poses_images
         images = images if folder is None else self._existing(folder)
-        return read_poses(
-            file, images, self.skeleton, **({"orientation": self.image_orientation} | self._of_poses | others)
-        )
+        how = {"min_keypoint_score": self._min_keypoint_score, "weighted": self._weight_by_score}
+        return read_poses(file, images, self.skeleton, **({"orientation": self.image_orientation} | how | others))
 
     def _read_val_people(self) -> PersonInstances:
         annotations, images = self._existing(self.val_annotations), self._existing(self.val_images)

@@ -22,6 +22,7 @@ from uniformer_pose.evaluation.timing import Stopwatch
 from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.keypoints.codec import NetworkOutput
 from uniformer_pose.prediction.pose_pipeline import CropPoses, PosePipeline
+from uniformer_pose.ranges import NotNegative
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
 from uniformer_pose.training.compiled_step import CompileStep, compiled_where_asked
 from uniformer_pose.training.loss import KeypointMSE, Loss
@@ -31,6 +32,7 @@ from uniformer_pose.training.parameter_groups import learning_rates, table_of_ra
 from uniformer_pose.training.progress import all_steps, is_logged
 from uniformer_pose.training.resume.random_state import seed_by_process
 from uniformer_pose.training.step import loss_and_output
+from uniformer_pose.training.teacher import Teacher
 from uniformer_pose.weights.contract import not_finite
 
 
@@ -38,7 +40,8 @@ class PoseModule(pl.LightningModule):
     """Training and evaluation of one model.
 
     ``model`` holds the network and what goes with it. ``optimization`` is how it is trained, None for evaluation alone,
-    and ``loss`` what is made small. ``compile_step``: see ``CompiledStep``. ``inference_network`` computes evaluations
+    and ``loss`` what is made small. ``compile_step``: see ``CompiledStep``. ``teacher``: a trained model to learn from,
+    by its path or address, and ``teacher_weight`` that of what it adds. ``inference_network`` computes evaluations
     instead of the network: for weights that no longer change. ``is_scored`` false is for images without ground truth.
 
     After an evaluation, on every process: ``evaluation``, whose numbers are logged as ``val/AP`` and so on (with a
@@ -52,6 +55,8 @@ class PoseModule(pl.LightningModule):
         optimization: Optimization | None = None,
         loss: Loss = KeypointMSE(),  # noqa: B008  # frozen
         compile_step: CompileStep = False,
+        teacher: str | None = None,
+        teacher_weight: NotNegative | None = None,
         inference_network: Callable[[Tensor], NetworkOutput] | None = None,
         is_scored: bool = True,
     ) -> None:
@@ -61,6 +66,7 @@ class PoseModule(pl.LightningModule):
         self.normalize = self.pipeline.normalize  # here too, so that it moves with this module
         self.protocol, self.is_scored = protocol, is_scored
         self.optimization, self.loss = optimization, loss
+        self.teacher = None if teacher is None else Teacher.of(teacher, model, weight=teacher_weight)
         self.compile_step, self._compute = compile_step, loss_and_output
         self.metric: PoseMetric
         self.evaluation: Evaluation | None = None
@@ -81,15 +87,16 @@ class PoseModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Forget what an earlier training of this object left."""
         self._replaced = None
+        if self.teacher is not None:
+            self.teacher.network.to(self.device)
         self._compute = compiled_where_asked(loss_and_output, self.compile_step, self.device)
         seed_by_process(self.trainer.global_rank)
 
     def training_step(self, batch: dict[str, Tensor], _batch_index: int) -> Tensor:
         """The loss of one batch; nothing here waits for the device, nor is computed for a number that nobody reads."""
         keypoints_in_crop, visibility = batch["keypoints_in_crop"], batch["visibility"]
-        loss, output = self._compute(
-            self.network, self.normalize, self.codec, self.loss, batch["crops"], keypoints_in_crop, visibility
-        )
+        how, labels = (self.network, self.normalize, self.codec, self.loss), (keypoints_in_crop, visibility)
+        loss, output = self._compute(*how, batch["crops"], *labels, batch.get("keypoint_weights"), self.teacher)
         if self.data.on_bad_image == "skip":
             replaced = batch["replaced"].sum(dtype=torch.int64)
             self._replaced = replaced if self._replaced is None else self._replaced + replaced

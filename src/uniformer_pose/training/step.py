@@ -9,6 +9,7 @@ from torch import Tensor
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.training.loss import Loss
+from uniformer_pose.training.teacher import Teacher
 
 # What a visibility head's cross-entropies count beside the keypoints' loss, as in MMPose's configs with such a head:
 # the mean squared error of heatmaps is about as small, and Adam's steps of the head itself do not depend on it.
@@ -23,18 +24,26 @@ def loss_and_output(
     crops: Tensor,
     keypoints_in_crop: Tensor,
     visibility: Tensor,
+    keypoint_weights: Tensor | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss of a batch, a scalar to differentiate, and the network's output, to look at; waits for no device.
 
     ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K).
+    ``keypoint_weights`` (B, K), where people have them, multiply the codec's. ``teacher`` adds its own loss.
     """
     targets, weights = codec.encode(keypoints_in_crop, visibility)
-    output = network(normalize(crops))
-    if isinstance(output, Tensor):
-        return loss(codec, output, targets, weights), output.detach()
-    output, logits = output
-    of_visibility = _VISIBILITY_WEIGHT * visibility_loss(logits, visibility)
-    return loss(codec, output, targets, weights) + of_visibility, output.detach()
+    if keypoint_weights is not None:
+        weights = weights * keypoint_weights
+    images = normalize(crops)
+    given = network(images)
+    output = given if isinstance(given, Tensor) else given[0]
+    value = loss(codec, output, targets, weights)
+    if not isinstance(given, Tensor):
+        value = value + _VISIBILITY_WEIGHT * visibility_loss(given[1], visibility)
+    if teacher is not None:
+        value = value + teacher(images, output)
+    return value, output.detach()
 
 
 def visibility_loss(logits: Tensor, visibility: Tensor) -> Tensor:

@@ -67,11 +67,19 @@ def _network(
     return network, other
 
 
-def require_fitting(codec: Codec, head: HeadArguments, loss: Loss, *, chosen: str | None = None) -> None:
+def require_fitting(
+    codec: Codec, head: HeadArguments, loss: Loss, *, chosen: str | None = None, train_poses: str | None = None
+) -> None:
     """InputError unless the head gives, and the loss understands, what the codec makes targets of.
 
-    ``chosen`` is the method that ``codec=...`` asks for, if it was given.
+    ``chosen`` is the method that ``codec=...`` asks for, if it was given. ``train_poses``, if there are any, do not say
+    what is visible, as a head of visibilities must be told.
     """
+    if head.visibility and train_poses is not None:
+        raise InputError(
+            f"head.visibility=true with data.train_poses={train_poses}: predicted poses do not say which keypoints are "
+            "labelled and visible; leave one of them out"
+        )
     if chosen not in (None, codec.method):
         raise InputError(f"codec={chosen} with data.codec.method={codec.method}: give codec={codec.method}, alone")
     if head.kind != codec.kind:
