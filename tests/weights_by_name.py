@@ -22,7 +22,7 @@ def weight_by_name(name: str, shape: tuple[int, ...]) -> Tensor:
         values = np.exp(0.2 * standard_normal)
     elif kind == "bias":
         values = 0.02 * standard_normal
-    elif len(shape) == 1:  # the scale of a normalisation layer
+    elif kind == "weight" and len(shape) == 1:  # the scale of a normalisation layer
         values = 1 + 0.1 * standard_normal
     else:
         fan_in = int(np.prod(shape[1:]))

@@ -11,6 +11,7 @@ from annotated_types import Ge, Len, Lt
 
 from uniformer_pose.config import check_arguments
 from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.codec import OutputKind
 from uniformer_pose.ranges import Count, CountOrNone, Positive
 
 OfStages = Annotated[Sequence[Count], Len(4, 4)]
@@ -20,16 +21,29 @@ OfDeconvolutions = Annotated[Sequence[Count], Len(3, 3)]
 
 @dataclass(frozen=True)
 class HeadArguments:
-    """What the network gives for each keypoint: ``heatmap`` is a map at a quarter of the crop's size.
+    """What the network gives for each keypoint.
 
-    ``visibility``: two logits beside it, that the keypoint is labelled and that it is visible (``VisibilityHead``).
+    - ``kind``: ``heatmap`` is a map at a quarter of the crop's size, ``simcc`` a vector for each axis, ``rtmcc`` such
+      vectors by RTMPose's head.
+    - ``deconvolutions``: whether a simcc head begins as a heatmap head does.
+    - ``visibility``: two logits beside it, that the keypoint is labelled and that it is visible (``VisibilityHead``).
+
+    Raises InputError for arguments that do not fit together.
     """
 
-    kind: Literal["heatmap"] = "heatmap"
+    kind: Literal["heatmap", "simcc", "rtmcc"] = "heatmap"
+    deconvolutions: bool = True
     visibility: bool = False
 
     def __post_init__(self) -> None:
         check_arguments(type(self), vars(self), "head")
+        if not self.deconvolutions and self.kind != "simcc":
+            raise InputError(f"head.deconvolutions=false: is for head=simcc; {self.kind} heads have no such choice")
+
+    @property
+    def output_kind(self) -> OutputKind:
+        """What the head gives: the vectors of rtmcc are those of simcc."""
+        return "heatmap" if self.kind == "heatmap" else "simcc"
 
 
 @dataclass(frozen=True)

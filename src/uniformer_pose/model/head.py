@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.heatmap_codec import HEATMAP_STRIDE
 from uniformer_pose.model.arguments import HeadArguments
 from uniformer_pose.model.heatmap_head import HeatmapHead
 from uniformer_pose.model.pose_head import PoseHead, VisibilityHead
-
-_HEATMAP_STRIDE = 4
+from uniformer_pose.model.rtmcc_head import RTMCCHead
+from uniformer_pose.model.simcc_head import SimCCHead
 
 
 class OfHead(Protocol):
@@ -34,11 +35,23 @@ class OfHead(Protocol):
 
 def pose_head(arguments: OfHead, in_channels: int, stride: int) -> PoseHead:
     """The head that the arguments ask for, on features (B, in_channels, H / stride, W / stride)."""
-    wanted = cast("HeadArguments", arguments.head)
-    head = HeatmapHead(in_channels, arguments.num_keypoints, deconvolutions(arguments.deconv_channels, stride))
-    if wanted.visibility:
+    head = _head(arguments, in_channels, stride)
+    if cast("HeadArguments", arguments.head).visibility:
         head.visibility = VisibilityHead(in_channels, arguments.num_keypoints)
     return head
+
+
+def _head(arguments: OfHead, in_channels: int, stride: int) -> PoseHead:
+    wanted, num_keypoints = cast("HeadArguments", arguments.head), arguments.num_keypoints
+    if wanted.kind == "heatmap":
+        return HeatmapHead(in_channels, num_keypoints, deconvolutions(arguments.deconv_channels, stride))
+    height, width = arguments.crop_height, arguments.crop_width
+    if height is None or width is None:
+        raise InputError(f"head {wanted.kind}: is made for crops of one size; give crop_height and crop_width")
+    if wanted.kind == "rtmcc":
+        return RTMCCHead(in_channels, num_keypoints, height, width, stride)
+    channels = deconvolutions(arguments.deconv_channels, stride) if wanted.deconvolutions else None
+    return SimCCHead(in_channels, num_keypoints, height, width, stride, channels)
 
 
 def deconvolutions(channels: Sequence[int], stride: int) -> Sequence[int]:
@@ -46,8 +59,8 @@ def deconvolutions(channels: Sequence[int], stride: int) -> Sequence[int]:
 
     Three for a stride of 32, two for 16, none for 4. InputError for other strides, and where there are too few.
     """
-    doublings = (stride // _HEATMAP_STRIDE).bit_length() - 1
-    if doublings < 0 or stride != _HEATMAP_STRIDE << doublings:
+    doublings = (stride // HEATMAP_STRIDE).bit_length() - 1
+    if doublings < 0 or stride != HEATMAP_STRIDE << doublings:
         raise InputError(f"a backbone of stride {stride}: heads take features of stride 4, 8, 16 or 32")
     if doublings > len(channels):
         raise InputError(f"deconv_channels={list(channels)}: features of stride {stride} need {doublings} of them")

@@ -18,6 +18,10 @@ from uniformer_pose.weights.file_contents import FileContents
 from uniformer_pose.weights.layouts import NamedWeights, shortened
 
 _ADVICE = "check that the file is whole, and choose the model= and data.skeleton= that it was made for"
+_HEAD_ADVICE = (
+    "check that the file is whole, and choose the head= and data.skeleton= that it was made for, or start a training "
+    "without its head: model.pretrained_head=false"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ def fill(
     }
     if any(problems.values()):
         listed = "; ".join(f"{len(names)} {what} ({shortened(names)})" for what, names in problems.items() if names)
-        raise InputError(f"taken for {weights.layout} weights, but of their entries {listed}; {_ADVICE}")
+        of_head = all(name.startswith("head.") for names in problems.values() for name in names)
+        advice = _HEAD_ADVICE if of_head else _ADVICE
+        raise InputError(f"taken for {weights.layout} weights, but of their entries {listed}; {advice}")
     network.load_state_dict(loaded, strict=not left)
     return LoadReport(
         path=file.path,

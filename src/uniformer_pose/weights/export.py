@@ -37,6 +37,10 @@ def write_released_layout(model: SavedModel, path: Path, layout: ReleasedLayout)
     if layout == "mmpose":  # its window attention stops with an AttributeError
         can_build["stage3_attention"] = "global"
     foreign = [f"{name}={arguments[name]}" for name, value in can_build.items() if arguments[name] != value]
+    if arguments["head"]["kind"] != "heatmap" and layout == "original":
+        foreign.append(f"head={arguments['head']['kind']}")
+    if arguments["head"]["visibility"]:
+        foreign.append("head.visibility=True")
     if foreign:
         raise InputError(
             f"format={layout}: that implementation has no {', '.join(foreign)}; use format=safetensors, which keeps "

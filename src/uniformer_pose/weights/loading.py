@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.keypoints.simcc_codec import SimCCCodec
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.saved_model import (
@@ -26,7 +27,7 @@ from uniformer_pose.saved_model import (
     require_readable,
 )
 from uniformer_pose.skeleton import Skeleton, load_skeleton
-from uniformer_pose.weights.architecture import network_arguments, require_fillable
+from uniformer_pose.weights.architecture import network_arguments, require_fillable, require_output_of
 from uniformer_pose.weights.contract import LoadReport, fill
 from uniformer_pose.weights.fetch import is_address, local_file
 from uniformer_pose.weights.file_contents import FileContents, naming, read_weight_file
@@ -87,7 +88,7 @@ def load_model(
         if file.record is not None:
             model = model_of_record(file.record, network, other, skeleton=given)
         else:
-            model = _model_without_record(file, network, codec, given)
+            model = _model_without_record(file, cast("PoseNetwork", network), codec, given)
         scored = model.skeleton if file.record is None else given
         return model, _fill(model.network, file, skeleton=model.skeleton, evaluated_on=scored, complete=True)
 
@@ -222,7 +223,7 @@ def _own_network(file: _WeightFile, head_dim: int | None, skeleton: Skeleton | N
 
 
 def _model_without_record(
-    file: _WeightFile, network: nn.Module, codec: Codec | None, given: Skeleton | None
+    file: _WeightFile, network: PoseNetwork, codec: Codec | None, given: Skeleton | None
 ) -> SavedModel:
     """A model of somebody else's file, fed as the released models are."""
     zoo, released = read_zoo(), file.released
@@ -231,10 +232,14 @@ def _model_without_record(
         wanted = wanted.paired_as(file.skeleton)
     if released is not None:
         codec = HeatmapCodec(height=released.height, width=released.width, sigma=released.sigma)
+    made_for = network.arguments["crop_height"], network.arguments["crop_width"]
+    if codec is None and None not in made_for:  # a head of vectors, whose decoder needs no more
+        codec = SimCCCodec(*made_for)
     if codec is None:
         raise InputError(
             "does not say at what crop size it was trained; give data=<one of conf/data>, such as data=coco_256x192"
         )
+    require_output_of(network, codec)
     return SavedModel(network.eval(), codec, wanted, zoo.mean, zoo.std, zoo.box_padding, config={}, versions={})
 
 

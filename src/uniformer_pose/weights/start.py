@@ -12,11 +12,12 @@ from torch import nn
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.keypoints.heatmap_codec import HEATMAP_STRIDE, HeatmapCodec
+from uniformer_pose.keypoints.simcc_codec import SimCCCodec
 from uniformer_pose.model.arguments import HeadArguments
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import OtherNetwork
 from uniformer_pose.skeleton import Skeleton
-from uniformer_pose.training.loss import Loss
+from uniformer_pose.training.loss import KeypointKL, Loss
 from uniformer_pose.weights.loading import load_into
 
 POSE_NETWORK = f"{PoseNetwork.__module__}.{PoseNetwork.__qualname__}"
@@ -56,7 +57,10 @@ def _network(
     if arguments["_target_"] == POSE_NETWORK:
         if isinstance(codec, HeatmapCodec) and codec.stride != HEATMAP_STRIDE:
             raise InputError(f"data.codec.stride={codec.stride}: must be {HEATMAP_STRIDE}, as the pose head has it")
-        return instantiate(arguments, num_keypoints=skeleton.num_keypoints, head=head, _convert_="all"), None
+        # Recorded where weights need it alone: a heatmap head takes crops of any size.
+        of_crop = {} if head.kind == "heatmap" else {"crop_height": codec.height, "crop_width": codec.width}
+        own = {"num_keypoints": skeleton.num_keypoints, "head": head} | of_crop
+        return instantiate(arguments, **own, _convert_="all"), None
     if head.visibility:
         raise InputError(f"head.visibility=true: {arguments['_target_']} has a head of its own; leave it out")
     other = OtherNetwork.of_config(arguments, skeleton.num_keypoints)
@@ -82,7 +86,7 @@ def require_fitting(
         )
     if chosen not in (None, codec.method):
         raise InputError(f"codec={chosen} with data.codec.method={codec.method}: give codec={codec.method}, alone")
-    if head.kind != codec.kind:
+    if head.output_kind != codec.kind:
         raise InputError(
             f"head={head.kind} with data.codec.method={codec.method}, which is for {codec.kind} heads; codec=<method> "
             "sets codec, head and loss together"
@@ -91,4 +95,10 @@ def require_fitting(
         raise InputError(
             f"loss={type(loss).__name__} is for {' and '.join(loss.kinds)}, data.codec.method={codec.method} makes "
             f"targets of {codec.kind}; codec=<method> sets codec, head and loss together"
+        )
+    if isinstance(codec, SimCCCodec) and isinstance(loss, KeypointKL) and codec.normalized == loss.target_softmax:
+        raise InputError(
+            f"loss.target_softmax={str(loss.target_softmax).lower()} with data.codec.normalized="
+            f"{str(codec.normalized).lower()}: the softmax (loss=kl) is for targets whose peak is 1, the target as it "
+            "is (loss=kl_simcc) for normalized ones"
         )
