@@ -5,8 +5,10 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from programs import composed
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.training.ema import AveragedWeights
 from uniformer_pose.training.pose_module import PoseModule
@@ -67,9 +69,9 @@ class OneNumber(pl.LightningModule):
         self.number = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
 
 
-def test_with_gamma_it_begins_as_rtmposes():
+def test_ema_rtmpose_begins_as_rtmposes():
     """The number is t + 1 at update t; expected is what MMEngine's average of it is."""
-    module, average = OneNumber(), AveragedWeights(decay=0.9998, gamma=2000)
+    module, average = OneNumber(), instantiate(composed("train", "callbacks=ema_rtmpose").callbacks.ema)
     average.setup(None, module, "fit")
     average.on_train_start(None, module)
     expected = {0: 1.0, 1: 1.99900070, 99: 99.94876660, 999: 999.35202623, 4999: 4988.91153631}

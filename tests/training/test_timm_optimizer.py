@@ -18,9 +18,7 @@ from uniformer_pose.training.timm_optimizer import timm_optimizer
 
 SCHEDULER = {"per_step": None, "per_epoch": None}
 OF_TORCH_OR_TIMM = [name for name in list_optimizers() if callable(get_optimizer_info(name).opt_class)]
-# It compiles itself, which takes a minute.
-KRON = ["kron", "kronc", "kronw"]
-USABLE = [name for name in OF_TORCH_OR_TIMM if name not in ("adahessian", *KRON)]
+USABLE = [name for name in OF_TORCH_OR_TIMM if name != "adahessian"]
 RATE = 1e-2
 
 
@@ -44,6 +42,7 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> Non
 
 
 def resumed_equals_straight(name: str) -> bool:
+    """Whether three steps, a file, and three steps in another state of torch's generator are six steps."""
     optimization, straight, resumed = of_config(name), small_network(), small_network()
     optimizer = optimization.make(straight, RATE)
     for number in range(3):
@@ -56,6 +55,7 @@ def resumed_equals_straight(name: str) -> bool:
     file.seek(0)
     saved = torch.load(file, weights_only=True)
     again = optimization.make(resumed, RATE)
+    torch.manual_seed(99)
     resumed.load_state_dict(saved["network"])
     again.load_state_dict(saved["optimizer"])
     optimization.take_up(resumed, again, [], rate=RATE, epoch=0, step=3)
@@ -68,13 +68,8 @@ def resumed_equals_straight(name: str) -> bool:
 
 @pytest.mark.parametrize("name", USABLE)
 def test_every_one_is_resumed_bit_for_bit(name: str) -> None:
-    assert resumed_equals_straight(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", KRON)
-def test_those_that_draw_numbers_of_their_own_are_resumed_bit_for_bit(name: str) -> None:
-    assert resumed_equals_straight(name)
+    with torch.compiler.set_stance("force_eager"):  # Kron compiles itself, which takes minutes
+        assert resumed_equals_straight(name)
 
 
 def test_its_groups_are_ours() -> None:
