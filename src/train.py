@@ -111,7 +111,12 @@ def _model(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -
     fits = {"chosen": config["codec"], "train_poses": data.train_poses}
     require_fitting(data.codec, head, instantiate(config["loss"]), **fits)
     network, other, weights = starting_network(
-        config["model"], data.skeleton, data.codec, head=head, resumed_from=checkpoint
+        config["model"],
+        data.skeleton,
+        data.codec,
+        head=head,
+        normalization=(data.mean, data.std),
+        resumed_from=checkpoint,
     )
     rank_zero_info(weights)
     rank_zero_info(f"network: {network_size(network, data.codec.height, data.codec.width)}")

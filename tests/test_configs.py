@@ -102,10 +102,19 @@ def test_every_choice_of_every_group_passes_the_check_and_what_is_light_can_be_b
 
 @pytest.mark.parametrize("model", sorted(GROUPS["model"]))
 def test_every_model_can_be_built(model: str) -> None:
-    config = checked(f"model={model}")["model"]
+    of_timm = ["model.backbone=resnet18"] if model == "timm" else []
+    config = checked(f"model={model}", *of_timm)["model"]
     arguments = {name: value for name, value in config.items() if name not in ("pretrained", "pretrained_head")}
+    size = {"crop_height": 64, "crop_width": 64} if of_timm else {}
     with torch.device("meta"):
-        assert instantiate(arguments, num_keypoints=17, _convert_="all").arguments["depths"] == config["depths"]
+        made = instantiate(arguments, num_keypoints=17, **size, _convert_="all")
+    name = "backbone" if of_timm else "depths"
+    assert made.arguments[name] == config[name]
+
+
+def test_timms_backbone_must_be_chosen() -> None:
+    with pytest.raises(InputError, match=r"model.backbone"):
+        checked("model=timm")
 
 
 @pytest.mark.parametrize("data", DATA)

@@ -20,10 +20,14 @@ from uniformer_pose.errors import InputError, one_line, printable
 from uniformer_pose.keypoints.codec import Codec, codec_of_dict
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import NetworkClass, OtherNetwork
+from uniformer_pose.model.timm_network import TimmPoseNetwork
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 RECORD_KEY = "uniformer_pose"
 FORMAT = 1
+
+OwnNetwork = PoseNetwork | TimmPoseNetwork
+_FAMILIES: dict[object, type[OwnNetwork]] = {"uniformer": PoseNetwork, "timm": TimmPoseNetwork}
 
 WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What building an object from numbers that make no sense may raise, in our code or in torch's."""
@@ -35,8 +39,8 @@ class SavedModel:
 
     ``mean`` and ``std`` are RGB on a 0 to 255 scale. ``box_padding`` is the part of the box that a crop shows.
     ``config`` is the composed config of the training, for the record and for defaults such as the data's folder;
-    ``versions`` are those of the libraries that wrote it. ``other_network`` describes a network that is no
-    ``PoseNetwork``.
+    ``versions`` are those of the libraries that wrote it. ``other_network`` describes a network that is none of this
+    package's.
     """
 
     network: nn.Module
@@ -56,14 +60,16 @@ class SavedModel:
 
     @property
     def pose_network(self) -> PoseNetwork | None:
-        """The network, if it is this package's own and not another class, be it derived from it."""
+        """The network, if it is UniFormer's and not another class, be it derived from it."""
         return self.network if type(self.network) is PoseNetwork else None
 
 
 def saved_record(model: SavedModel) -> dict[str, Any]:
     """The ``uniformer_pose`` entry of a checkpoint: everything but the weights, in plain types."""
-    if (own := model.pose_network) is not None:
+    if (own := own_network(model.network)) is not None:
         network: dict[str, Any] = {"network": own.arguments}
+        if type(own) is TimmPoseNetwork:
+            network["network_family"] = "timm"
     elif (other := model.other_network) is not None:
         network = {"network": other.arguments, "network_class": other.path}
     else:
@@ -80,6 +86,19 @@ def saved_record(model: SavedModel) -> dict[str, Any]:
         # str(): torch.__version__ is of a class of its own, with which the file would not load.
         "versions": {name: str(version) for name, version in model.versions.items()},
     }
+
+
+def own_network(network: nn.Module) -> OwnNetwork | None:
+    """The network, if it is of a class of this package, and not of one derived from it."""
+    return network if type(network) is PoseNetwork or type(network) is TimmPoseNetwork else None
+
+
+def own_class(record: Mapping[str, Any]) -> type[OwnNetwork]:
+    """Which of this package's classes a record's network is of; InputError for none of them."""
+    family = record.get("network_family", "uniformer")
+    if not isinstance(family, str) or family not in _FAMILIES:
+        raise damaged(f"network_family {printable(str(family))[:80]}")
+    return _FAMILIES[family]
 
 
 def require_readable(record: object) -> None:

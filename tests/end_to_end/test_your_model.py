@@ -218,7 +218,7 @@ def test_weights_of_another_class_or_other_keypoints_are_not_taken(tmp_path: Pat
     backwards["keypoints"] = dict(reversed(backwards["keypoints"].items()))
     for load, message in (
         (lambda: load_into(uniformer, path, skeleton=COCO), "holds .*Net, but the network is PoseNetwork"),
-        (lambda: load_into(model.network, tmp_path / "uniformer.pth", skeleton=COCO), "holds a UniFormer, but"),
+        (lambda: load_into(model.network, tmp_path / "uniformer.pth", skeleton=COCO), "holds a PoseNetwork, but"),
         (lambda: load_into(model.network, path, skeleton=COCO, with_head=False), "left out"),
         (lambda: load_into(model.network, path, skeleton=type(COCO).from_dict(backwards)), "another order"),
         (lambda: load_model(path, skeleton=type(COCO).from_dict(backwards), model_class=Net), "another order"),

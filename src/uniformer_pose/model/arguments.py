@@ -98,8 +98,7 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments as plain numbers, strings and lists, for a checkpoint."""
-        # One by one: a list-like from a config file must not reach the checkpoint as its own type.
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return plain_arguments(self)
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,12 @@ class NetworkArguments(Architecture):
         if any(count > depth for count, depth in zip(self.checkpointed_blocks, self.depths, strict=True)):
             blocks = list(self.checkpointed_blocks)
             raise InputError(f"checkpointed_blocks={blocks}: give at most depths={list(self.depths)}")
+
+
+def plain_arguments(arguments: Any) -> dict[str, Any]:
+    """The fields of a network's arguments as plain numbers, strings, lists and dicts, for a checkpoint."""
+    # One by one: a list-like from a config file must not reach the checkpoint as its own type.
+    return {field.name: _plain(getattr(arguments, field.name)) for field in dataclasses.fields(arguments)}
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.codec import Codec
@@ -83,12 +83,12 @@ def _head_arguments(shapes: Mapping[str, Sequence[int]], size: Callable[..., int
     return arguments | ({"head": head} if head else {})
 
 
-def require_fillable(arguments: Mapping[str, Any], tensors: Collection[Tensor]) -> None:
+def require_fillable(make: Callable[..., nn.Module], arguments: Mapping[str, Any], tensors: Collection[Tensor]) -> None:
     """InputError for a network much larger than these tensors: a few digits may ask for all memory there is."""
-    layers = sum(arguments["depths"]) + len(arguments.get("deconv_channels", ()))
+    layers = sum(arguments.get("depths", ())) + len(arguments.get("deconv_channels", ()))
     if layers <= len(tensors):  # else even counting takes long
         with torch.device("meta"):
-            claimed = sum(parameter.numel() for parameter in PoseNetwork(**arguments).parameters())
+            claimed = sum(parameter.numel() for parameter in make(**arguments).parameters())
         if claimed <= 2 * sum(tensor.numel() for tensor in tensors) + _SPARE_VALUES:
             return
     raise InputError("the weights are not of the network that the file itself describes: it is much larger")

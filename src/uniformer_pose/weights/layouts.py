@@ -23,7 +23,9 @@ from torch import Tensor
 
 from uniformer_pose.errors import InputError, printable
 
-Layout = Literal["uniformer-pose model", "MMPose pose model", "original pose model", "ImageNet classifier"]
+Layout = Literal[
+    "uniformer-pose model", "MMPose pose model", "original pose model", "ImageNet classifier", "timm classifier"
+]
 
 _CONTAINERS = ("state_dict", "model")
 # Averages that a file may hold beside the weights, or instead of them.
@@ -59,6 +61,8 @@ class NamedWeights:
 
     def may_lack(self, name: str) -> bool:
         """Whether a network's entry of this name is not to be expected in a file of this layout."""
+        if self.layout == "timm classifier":
+            return name.startswith("head.")
         return self.layout == "ImageNet classifier" and _NOT_IN_CLASSIFIER.fullmatch(name) is not None
 
 

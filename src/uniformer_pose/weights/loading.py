@@ -17,13 +17,17 @@ from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.keypoints.simcc_codec import SimCCCodec
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import NetworkClass
+from uniformer_pose.model.timm_network import TimmPoseNetwork
 from uniformer_pose.saved_model import (
     RECORD_KEY,
     WRONG_VALUES,
+    OwnNetwork,
     SavedModel,
     damaged,
     model_of_record,
     other_network,
+    own_class,
+    own_network,
     require_readable,
 )
 from uniformer_pose.skeleton import Skeleton, load_skeleton
@@ -33,6 +37,7 @@ from uniformer_pose.weights.fetch import is_address, local_file
 from uniformer_pose.weights.file_contents import FileContents, naming, read_weight_file
 from uniformer_pose.weights.head_channels import channels_by_name, differences, num_channels
 from uniformer_pose.weights.layouts import NamedWeights, named_weights, shortened
+from uniformer_pose.weights.timm_weights import classifier_weights
 from uniformer_pose.weights.zoo import Released, read_zoo
 
 _USUAL_HEAD_DIM = 64
@@ -41,7 +46,7 @@ _VISIBILITY = "head.visibility."
 
 def load_network(
     address: str | Path, *, head_dim: int | None = None, announce: Callable[[str], object] = print
-) -> PoseNetwork:
+) -> OwnNetwork:
     """The network of a file, in eval mode on the CPU: (B, 3, H, W) normalised RGB -> (B, K, H/4, W/4) heatmaps.
 
     ``address``: a path, an https URL, ``zoo:<name>`` or ``hf://owner/repo/file``, of any layout. ``head_dim`` is for
@@ -74,8 +79,8 @@ def load_model(
 
     ``skeleton`` is that of the data to come, by name, path or as it is: the model then gives these keypoints in this
     order, found by their names, and is scored with these sigmas. What it learnt as mirror pairs stays. The report says
-    what differs. ``model_class`` builds the network of a file whose network is no ``PoseNetwork``: a class that you
-    trust, or its import path.
+    what differs. ``model_class`` builds the network of a file whose network is none of this package's: a class that
+    you trust, or its import path.
 
     Raises InputError as ``load_network`` does, for a file without a heatmap head, and for keypoints of ``skeleton``
     that the file does not have.
@@ -102,8 +107,8 @@ def load_into(
     file does not have keep their values. None: nothing is known of them, and the file must have as many. A classifier
     fills the backbone alone: ``norm4`` and the head keep their values. So does a pose model with ``with_head`` false,
     but for ``norm4``: for other keypoints than it was trained on. The visibility logits of a network keep theirs
-    where the file has none. A network that is no ``PoseNetwork`` takes
-    checkpoints of its own class alone, whole and of the same keypoints.
+    where the file has none. A ``TimmPoseNetwork`` takes its own checkpoints and timm's classifiers; a network that is
+    none of this package's takes checkpoints of its own class alone, whole and of the same keypoints.
 
     Raises InputError, and leaves the network as it was, for a file that is not whole, holds code, is of another
     network, has no keypoint in common with ``skeleton``, or entries that are missing, unknown, of another shape or not
@@ -113,6 +118,8 @@ def load_into(
     with naming(file.file.path):
         if type(network) is PoseNetwork:
             file.require_head_dim(network.arguments["head_dim"])
+        if type(network) is TimmPoseNetwork and file.record is None:
+            file = replace(file, weights=classifier_weights(network, file.file.contents))
         return _fill(network, file, with_head=with_head, skeleton=skeleton, may_stay=_may_stay(file, with_head))
 
 
@@ -142,6 +149,10 @@ class _WeightFile:
         """Import path of the network's class where that is no ``PoseNetwork``; for messages."""
         path = (self.record or {}).get("network_class")
         return None if path is None else printable(str(path))[:200]
+
+    def is_of(self, network: OwnNetwork) -> bool:
+        """Whether the file is of a network of this class, as far as it says so."""
+        return self.network_class is None and (self.record is None or own_class(self.record) is type(network))
 
     @property
     def head_dim(self) -> int | None:
@@ -199,8 +210,8 @@ def _read(address: str | Path) -> _WeightFile:
     return _WeightFile(file, weights, record, released)
 
 
-def _own_network(file: _WeightFile, head_dim: int | None, skeleton: Skeleton | None) -> PoseNetwork:
-    """The ``PoseNetwork`` of a pose model's file, or one like it for ``skeleton``; its weights are still random."""
+def _own_network(file: _WeightFile, head_dim: int | None, skeleton: Skeleton | None) -> OwnNetwork:
+    """The network of a pose model's file, or one like it for ``skeleton``; its weights are still random."""
     tensors = file.weights.tensors
     if file.weights.layout == "ImageNet classifier":
         raise InputError(
@@ -209,6 +220,7 @@ def _own_network(file: _WeightFile, head_dim: int | None, skeleton: Skeleton | N
     file.require_head_dim(head_dim)
     resized = {} if skeleton is None else {"num_keypoints": skeleton.num_keypoints}
     try:
+        make = own_class(file.record or {})
         if file.record is not None:
             arguments = dict(file.record["network"])
         else:
@@ -216,8 +228,8 @@ def _own_network(file: _WeightFile, head_dim: int | None, skeleton: Skeleton | N
             arguments |= {"head_dim": head_dim or file.head_dim or _USUAL_HEAD_DIM}
         # Building draws initial weights: the caller's random state is none of their business.
         with torch.random.fork_rng(devices=[]):
-            require_fillable(arguments, list(tensors.values()))
-            return PoseNetwork(**arguments | resized)
+            require_fillable(make, arguments, list(tensors.values()))
+            return make(**arguments | resized)
     except WRONG_VALUES as error:
         raise error if file.record is None and isinstance(error, InputError) else damaged(one_line(error)) from error
 
@@ -255,9 +267,9 @@ def _fill(
 ) -> LoadReport:
     """Load a file by the contract; ``skeleton`` is what the network is for, all of it there if it is ``complete``."""
     tensors, remarks = dict(file.weights.tensors), list(file.weights.remarks)
-    own = network if type(network) is PoseNetwork else None
-    has_head = file.weights.layout != "ImageNet classifier"
-    if own is None or file.network_class is not None:
+    has_head = file.weights.layout not in ("ImageNet classifier", "timm classifier")
+    own = own_network(network)
+    if own is None or not file.is_of(own):
         tensors = _of_other_network(network, file, skeleton, with_head=with_head)
     elif has_head and not with_head:
         head = [name for name in tensors if name.startswith("head.")]
@@ -268,9 +280,9 @@ def _fill(
         tensors, moved = channels_by_name(tensors, values, file.keypoint_names, skeleton, complete=complete)
         remarks += moved
     remarks += differences(file.skeleton, evaluated_on)
-    if own is not None and file.record is None:
+    if type(network) is PoseNetwork and file.record is None:
         known = "as released" if file.released is not None else "assumed: the file does not say it"
-        remarks.append(f"head_dim {own.arguments['head_dim']} {known}")
+        remarks.append(f"head_dim {network.arguments['head_dim']} {known}")
     weights = replace(file.weights, tensors=tensors, remarks=tuple(remarks))
     return fill(network, file.file, weights, may_stay=may_stay)
 
@@ -287,10 +299,11 @@ def _of_other_network(
     network: nn.Module, file: _WeightFile, skeleton: Skeleton | None, *, with_head: bool
 ) -> dict[str, Tensor]:
     """The file's tensors under the names of a network whose parts nothing is known of: all of it, or InputError."""
-    if type(network) is PoseNetwork or file.network_class is None:
+    if own_network(network) is not None or file.network_class is None:
+        held = file.network_class or f"a {own_class(file.record or {}).__name__}"
         raise InputError(
-            f"holds {file.network_class or 'a UniFormer'}, but the network is {type(network).__name__}; a model from "
-            "outside this package starts from its own checkpoints, or loads others in its constructor"
+            f"holds {held}, but the network is {type(network).__name__}; a model from outside this package starts from "
+            "its own checkpoints, or loads others in its constructor"
         )
     names = file.keypoint_names or ()
     if not with_head or (skeleton is not None and not skeleton.is_in_order_of(names)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ from uniformer_pose.keypoints.simcc_codec import SimCCCodec
 from uniformer_pose.model.arguments import HeadArguments
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import OtherNetwork
+from uniformer_pose.model.timm_network import TimmPoseNetwork
+from uniformer_pose.saved_model import own_network
 from uniformer_pose.skeleton import Skeleton
 from uniformer_pose.training.loss import KeypointKL, Loss
 from uniformer_pose.weights.loading import load_into
+from uniformer_pose.weights.timm_weights import BY_TAG, address_of_tag, require_same_normalization
 
 POSE_NETWORK = f"{PoseNetwork.__module__}.{PoseNetwork.__qualname__}"
+TIMM_NETWORK = f"{TimmPoseNetwork.__module__}.{TimmPoseNetwork.__qualname__}"
 
 
 def starting_network(
@@ -29,11 +33,13 @@ def starting_network(
     codec: Codec,
     *,
     head: HeadArguments | None = None,
+    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     resumed_from: Path | None = None,
 ) -> tuple[nn.Module, OtherNetwork | None, str]:
     """The network, its description where it is from outside this package, and the line that says what its weights are.
 
     ``config`` is its ``model``, ``head`` what comes behind the backbone, of a network of this package.
+    ``normalization`` is the mean and std of the images (RGB, 0 to 255), which timm's weights need to be their own.
     ``pretrained`` is not read where the checkpoint ``resumed_from`` is going to replace it. Raises InputError for a
     class that cannot be trained and saved (``OtherNetwork``) and as ``load_into`` does.
     """
@@ -45,27 +51,36 @@ def starting_network(
     if pretrained is None:
         return network, other, "weights: random (model.pretrained=null)"
     try:
-        report = load_into(network, pretrained, skeleton=skeleton, with_head=with_head)
+        address, remark = pretrained, ""
+        if type(network) is TimmPoseNetwork and pretrained == BY_TAG:
+            address = address_of_tag(network)
+        report = load_into(network, address, skeleton=skeleton, with_head=with_head)
+        if type(network) is TimmPoseNetwork and report.layout == "timm classifier" and normalization is not None:
+            remark = f", {require_same_normalization(network, *normalization)}"
     except InputError as error:  # a recipe may have asked for it, and not the user
         raise InputError(f"{error} (model.pretrained={pretrained}; null for random weights)") from error
-    return network, other, f"weights: {report}"
+    return network, other, f"weights: {report}{remark}"
 
 
 def _network(
     arguments: Mapping[str, Any], skeleton: Skeleton, codec: Codec, head: HeadArguments
 ) -> tuple[nn.Module, OtherNetwork | None]:
-    if arguments["_target_"] == POSE_NETWORK:
+    if (target := arguments["_target_"]) in (POSE_NETWORK, TIMM_NETWORK):
         if isinstance(codec, HeatmapCodec) and codec.stride != HEATMAP_STRIDE:
             raise InputError(f"data.codec.stride={codec.stride}: must be {HEATMAP_STRIDE}, as the pose head has it")
-        # Recorded where weights need it alone: a heatmap head takes crops of any size.
-        of_crop = {} if head.kind == "heatmap" else {"crop_height": codec.height, "crop_width": codec.width}
+        # Of a UniFormer recorded where weights need it alone: a heatmap head takes crops of any size.
+        is_sized = target == TIMM_NETWORK or head.kind != "heatmap"
+        of_crop = {"crop_height": codec.height, "crop_width": codec.width} if is_sized else {}
         own = {"num_keypoints": skeleton.num_keypoints, "head": head} | of_crop
-        return instantiate(arguments, **own, _convert_="all"), None
+        network = instantiate(arguments, **own, _convert_="all")
+        if target == TIMM_NETWORK:
+            network.freeze_unused(codec.output_shape)
+        return network, None
     if head.visibility:
         raise InputError(f"head.visibility=true: {arguments['_target_']} has a head of its own; leave it out")
     other = OtherNetwork.of_config(arguments, skeleton.num_keypoints)
     network = other.built(other.path)
-    if type(network) is PoseNetwork:
+    if own_network(network) is not None:
         return network, None
     other.require_interface(network, height=codec.height, width=codec.width, output_shape=codec.output_shape)
     return network, other
