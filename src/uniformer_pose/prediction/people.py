@@ -22,7 +22,8 @@ class People:
     """P people of one picture with K keypoints each; row p of every array is person p, in the order of their boxes.
 
     Points are (x, y), boxes xywh, all in image pixels. A score is the height of the keypoint's heatmap peak: about 1
-    where the network is sure, towards 0 where it is not. ``areas`` are those of the regions that the network saw,
+    where the network is sure, towards 0 where it is not; of a SimCC codec it is the lower one of two peaks, and has no
+    such scale. ``areas`` are those of the regions that the network saw,
     in pixels squared, as OKS between predictions wants them. ``ids`` number the people through a video.
     """
 
