@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Annotated, Any
@@ -54,7 +54,7 @@ class ParameterGroups:
             return groups
         scaled = [{"lr_scale": 1.0} | group for group in groups]
         if self.head_lr_scale is not None:
-            scaled = _with_head(scaled, _head_of(network, self.head_lr_scale), self.head_lr_scale)
+            scaled = _with_head(scaled, network, self.head_lr_scale)
         return [group | {"lr": rate * group["lr_scale"]} for group in scaled]
 
     def _by_layer_and_decay(self, network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -80,30 +80,19 @@ def learning_rates(optimizer: Optimizer) -> dict[str, float]:
 
 
 def table_of_rates(network: nn.Module, optimizer: Optimizer, rate: float) -> str:
-    """A line for each rate, as it is without a schedule: its share of ``rate``, itself, and what is trained at it."""
+    """A line for each rate, without a schedule: its share of ``rate``, itself, the largest modules that all have it."""
     scale_of = {id(parameter): group["lr_scale"] for group in optimizer.param_groups for parameter in group["params"]}
     scales = {name: scale_of[id(value)] for name, value in network.named_parameters() if id(value) in scale_of}
-    lines = [
-        f"{scale:9.4g} {rate * scale:10.3g}  {', '.join(modules)}" for scale, modules in _modules_by(scales).items()
-    ]
-    return "\n".join(["    share       rate  modules", *lines])
-
-
-def _modules_by(scales: Mapping[str, float]) -> dict[float, list[str]]:
-    """The largest modules whose parameters have all the same number, by that number; from those of each parameter."""
-    inside: dict[str, set[float]] = defaultdict(set)
+    inside: dict[str, set[float]] = defaultdict(set)  # of each module, from the outermost on, and of each parameter
     for name, scale in scales.items():
-        for module in _path(name):
+        for module in accumulate(name.split("."), "{}.{}".format):
             inside[module].add(scale)
     found: dict[float, dict[str, None]] = defaultdict(dict)
     for name, scale in scales.items():
-        found[scale][next(module for module in _path(name) if len(inside[module]) == 1)] = None
-    return {scale: list(modules) for scale, modules in found.items()}
-
-
-def _path(name: str) -> Iterator[str]:
-    """A parameter's modules from the outermost on, itself in the end."""
-    return accumulate(name.split("."), "{}.{}".format)
+        modules = accumulate(name.split("."), "{}.{}".format)
+        found[scale][next(module for module in modules if len(inside[module]) == 1)] = None
+    rows = [f"{scale:9.4g} {rate * scale:10.3g}  {', '.join(modules)}" for scale, modules in found.items()]
+    return "\n".join(["    share       rate  modules", *rows])
 
 
 def _require_layers(network: nn.Module, layer_decay: float) -> None:
@@ -120,21 +109,18 @@ def _require_layers(network: nn.Module, layer_decay: float) -> None:
         )
 
 
-def _head_of(network: nn.Module, scale: float) -> set[int]:
+def _with_head(groups: Sequence[dict[str, Any]], network: nn.Module, scale: float) -> list[dict[str, Any]]:
+    """Each group divided into what is before the head, and the head's."""
     head = getattr(network, "head", None)
     if not isinstance(head, nn.Module):
         raise InputError(
             f"optimizer.head_lr_scale={scale}: {type(network).__name__} has no part named head; leave it out, or name "
             "the head so"
         )
-    return {id(parameter) for parameter in head.parameters()}
-
-
-def _with_head(groups: Sequence[dict[str, Any]], head: Iterable[int], scale: float) -> list[dict[str, Any]]:
-    """Each group divided into what is before the head, and the head's."""
-    before = [group | {"params": [p for p in group["params"] if id(p) not in head]} for group in groups]
-    behind = [
-        group | {"params": [p for p in group["params"] if id(p) in head], "lr_scale": group["lr_scale"] * scale}
+    of_head = {id(parameter) for parameter in head.parameters()}
+    return [
+        group | {"params": part, "lr_scale": group["lr_scale"] * factor}
+        for is_head, factor in ((False, 1.0), (True, scale))
         for group in groups
+        if (part := [parameter for parameter in group["params"] if (id(parameter) in of_head) == is_head])
     ]
-    return [group for group in before + behind if group["params"]]
