@@ -55,7 +55,7 @@ def test_a_training_of_seconds_tells_hidden_from_visible_keypoints_and_says_so(r
         logged = [row for row in csv.DictReader(file) if row.get("val/AP")]
     assert len(logged) == 2  # after the last epoch, and of the best weights, which are the same
     metrics = json.loads((run / "metrics.json").read_text())
-    for name in ("accuracy", "roc_auc", "calibration_error"):
+    for name in ("accuracy", "roc_auc", "roc_auc_of_same", "calibration_error"):
         for question in ("labelled", "visible"):
             assert metrics[f"visibility_{question}_{name}"] == judged[question][name]
             assert 0 <= float(logged[-1][f"val/visibility_{question}_{name}"]) <= 1

@@ -139,8 +139,8 @@ def test_what_a_network_says_of_visibility_is_judged_rescored_and_in_the_results
     assert judged["visible"]["calibration_error"] == pytest.approx(0.3)
     assert judged["AP"] == judged["AP_rescored"] == evaluation.metrics["AP"]  # one pose alone has one rank
     rows = [line.split() for line in text.splitlines()]
-    assert ["labelled", "17", "0.9412", "1.0000", "1.0000", "0.1059"] in rows
-    assert ["visible", "16", "1.0000", "1.0000", "-", "0.3000"] in rows
+    assert ["labelled", "17", "0.9412", "1.0000", "1.0000", "-", "0.1059"] in rows
+    assert ["visible", "16", "1.0000", "1.0000", "-", "-", "0.3000"] in rows
     assert "| times P(labelled) |" in (tmp_path / "known" / "report.md").read_text()
 
     (plain,) = written(tmp_path / "plain", "predictions.json")

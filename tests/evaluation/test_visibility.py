@@ -26,6 +26,11 @@ from uniformer_pose.skeleton import load_skeleton
 SKELETON = load_skeleton("coco_17")
 
 
+def judged_flat(given: np.ndarray, truths: np.ndarray) -> dict[str, Any]:
+    """All of one keypoint."""
+    return judge(given[:, None], truths[:, None], np.ones((len(given), 1), dtype=bool))
+
+
 def people(visibility: Any) -> CocoGroundTruth:
     """People who stand side by side on one image, with COCO's v (G, 17)."""
     count = len(visibility)
@@ -57,13 +62,30 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order_with_ties_as_half() ->
     true, false = given[truths][:, None], given[~truths][None]
     expected = ((true > false) + 0.5 * (true == false)).mean()
     assert 0.6 < expected < 0.9
-    assert judge(given, truths)["roc_auc"] == pytest.approx(expected, abs=1e-12)
-    assert judge(1 - given, truths)["roc_auc"] == pytest.approx(1 - expected, abs=1e-12)
-    assert judge(np.full(300, 0.5), truths)["roc_auc"] == 0.5
+    assert judged_flat(given, truths)["roc_auc"] == pytest.approx(expected, abs=1e-12)
+    assert judged_flat(1 - given, truths)["roc_auc_of_same"] == pytest.approx(1 - expected, abs=1e-12)
+    assert judged_flat(np.full(300, 0.5), truths)["roc_auc"] == 0.5
+
+
+def test_who_knows_only_how_often_each_keypoint_is_true_gains_nothing_among_pairs_of_the_same_keypoint() -> None:
+    rng = np.random.default_rng(0)
+    often = rng.uniform(0.1, 0.9, 17)
+    truths, asked = rng.random((200, 17)) < often, rng.random((200, 17)) < 0.8
+    frequencies = judge(np.broadcast_to(often, (200, 17)), truths, asked)
+    assert frequencies["roc_auc"] > 0.7
+    assert frequencies["roc_auc_of_same"] == 0.5
+    given = 0.3 * often + 0.5 * rng.random((200, 17)) + 0.2 * truths
+    pairs = [
+        (true > false)
+        for p, t, w in zip(given.T, truths.T, asked.T, strict=True)
+        for true in p[t & w]
+        for false in p[~t & w]
+    ]
+    assert judge(given, truths, asked)["roc_auc_of_same"] == pytest.approx(np.mean(pairs), abs=1e-12)
 
 
 def test_accuracy_and_calibration_are_those_of_ten_bins_of_equal_width() -> None:
-    judged = judge(np.array([0.0, 0.05, 0.3, 0.39, 0.5, 0.95, 1.0, 1.0]), np.array([0, 0, 1, 0, 1, 1, 1, 0]) == 1)
+    judged = judged_flat(np.array([0.0, 0.05, 0.3, 0.39, 0.5, 0.95, 1.0, 1.0]), np.array([0, 0, 1, 0, 1, 1, 1, 0]) == 1)
     assert (judged["keypoints"], judged["share"]) == (8, 0.5)
     assert judged["accuracy"] == 6 / 8  # 0.5 says yes
     counted = {of["from"]: (of["keypoints"], of["mean_probability"], of["share"]) for of in judged["bins"]}
@@ -78,14 +100,17 @@ def test_accuracy_and_calibration_are_those_of_ten_bins_of_equal_width() -> None
 
 
 def test_what_has_no_meaning_is_nan_and_a_dash_never_zero() -> None:
-    one_kind, nothing = judge(np.array([0.9, 0.8]), np.array([True, True])), judge(np.zeros(0), np.zeros(0, dtype=bool))
+    one_kind = judged_flat(np.array([0.9, 0.8]), np.array([True, True]))
+    nothing = judged_flat(np.zeros(0), np.zeros(0, dtype=bool))
     assert math.isnan(one_kind["roc_auc"])
     assert one_kind["accuracy"] == 1
-    assert all(math.isnan(nothing[name]) for name in ("share", "accuracy", "roc_auc", "calibration_error"))
+    assert all(
+        math.isnan(nothing[name]) for name in ("share", "accuracy", "roc_auc", "roc_auc_of_same", "calibration_error")
+    )
     table = visibility_table({"labelled": one_kind, "visible": nothing})
     assert table[1:] == [
-        ["labelled", "2", "1.0000", "1.0000", "-", "0.1500"],
-        ["visible", "0", "-", "-", "-", "-"],
+        ["labelled", "2", "1.0000", "1.0000", "-", "-", "0.1500"],
+        ["visible", "0", "-", "-", "-", "-", "-"],
     ]
     reliability = reliability_table({"labelled": one_kind, "visible": nothing})
     assert len(reliability) == 11
@@ -103,7 +128,7 @@ def test_people_are_judged_by_the_pose_that_lies_on_them_and_who_was_not_found_i
     assert {name: of["keypoints"] for name, of in judged.items()} == {"labelled": 51, "visible": len(labelled)}
     assert judged["visible"]["share"] == pytest.approx((labelled == 2).mean())
     metrics = visibility_metrics(judged)
-    assert len(metrics) == 6
+    assert len(metrics) == 8
     assert metrics["visibility_labelled_accuracy"] == metrics["visibility_visible_roc_auc"] == 1
     share = (v[found] > 0).mean()
     assert metrics["visibility_labelled_calibration_error"] == pytest.approx(0.1 * share + 0.2 * (1 - share))

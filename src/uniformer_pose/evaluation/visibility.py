@@ -24,7 +24,7 @@ Judgement = Mapping[str, Any]
 QUESTIONS = ("labelled", "visible")
 """What the two probabilities of a keypoint are of: COCO's v above 0, and v = 2 where it is."""
 
-_NUMBERS = ("accuracy", "roc_auc", "calibration_error")
+_NUMBERS = ("accuracy", "roc_auc", "roc_auc_of_same", "calibration_error")
 _BINS = 10
 
 
@@ -36,43 +36,42 @@ def judge_visibility(found: ErrorTypes) -> dict[str, Judgement]:
         raise ValueError("these predictions say nothing of visibility")
     probabilities = visibility[found.poses[matched]]
     v = found.ground_truth.visibility[found.people[matched]]
-    labelled = v > 0
-    visible = judge(probabilities[labelled, 1], v[labelled] == 2)
-    return {"labelled": judge(probabilities[..., 0], labelled), "visible": visible}
+    everywhere = np.ones(v.shape, dtype=bool)
+    return {
+        "labelled": judge(probabilities[..., 0], v > 0, everywhere),
+        "visible": judge(probabilities[..., 1], v == 2, v > 0),
+    }
 
 
-def judge(probabilities: Array, truths: BoolArray) -> dict[str, Any]:
-    """How well probabilities tell what is true, arrays of one shape.
+def judge(probabilities: Array, is_true: BoolArray, asked: BoolArray) -> dict[str, Any]:
+    """How well probabilities (P, K) tell what is true, of the keypoints that are asked for.
 
-    ``keypoints`` how many there are, ``share`` how many of them are true, ``accuracy`` at 0.5, ``roc_auc`` with ties
-    counted as half, ``calibration_error``, and ``bins``. NaN is what has no meaning: everything of no keypoints, and
-    ``roc_auc`` where all are true or none is.
+    ``keypoints`` how many those are, ``share`` how many of them are true, ``accuracy`` at 0.5, ``calibration_error``,
+    ``bins``, and ``roc_auc``: the share of pairs, one true and one not, of which the true one is given more; equal ones
+    count half. ``roc_auc_of_same``, of pairs of the same keypoint alone, is 0.5 for who knows no more than how often
+    each keypoint is true. NaN is what has no meaning: everything of no keypoints, and what compares, of no pairs.
     """
-    given, truths = probabilities.ravel(), truths.ravel()
+    given, truths = probabilities[asked], is_true[asked]
+    of_each = [_ordered_pairs(p[w], t[w]) for p, t, w in zip(probabilities.T, is_true.T, asked.T, strict=True)]
+    ordered, pairs = np.array([_ordered_pairs(given, truths), np.sum(of_each, axis=0)]).T
     place = np.minimum((given * _BINS).astype(np.int64), _BINS - 1)
-    counts = np.bincount(place, minlength=_BINS)
+    counts, promised, true = (np.bincount(place, weights, _BINS) for weights in (None, given, truths))
+    right, off = ((given >= 0.5) == truths).sum(), np.abs(promised - true).sum()
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-        means = np.bincount(place, given, _BINS) / counts
-        shares = np.bincount(place, truths, _BINS) / counts
-        share, accuracy, error = (
-            float(np.float64(total) / len(given))
-            for total in (truths.sum(), ((given >= 0.5) == truths).sum(), np.nansum(counts * np.abs(means - shares)))
-        )
-    columns = (np.arange(_BINS) / _BINS, counts, means, shares)
+        (share, accuracy, error), roc_aucs = np.array([truths.sum(), right, off]) / len(given), ordered / pairs
+        columns = (np.arange(_BINS) / _BINS, counts, promised / counts, true / counts)
     names = ("from", "keypoints", "mean_probability", "share")
     bins = [dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
-    numbers = (accuracy, _roc_auc(given, truths), error)
-    return {"keypoints": len(given), "share": share, **dict(zip(_NUMBERS, numbers, strict=True)), "bins": bins}
+    numbers = dict(zip(_NUMBERS, map(float, (accuracy, *roc_aucs, error)), strict=True))
+    return {"keypoints": len(given), "share": float(share), **numbers, "bins": bins}
 
 
-def _roc_auc(given: Array, truths: BoolArray) -> float:
-    """The share of pairs, one true and one not, of which the true one is given more; equal ones count half."""
+def _ordered_pairs(given: Array, truths: BoolArray) -> tuple[float, int]:
+    """Of pairs, one true and one not: of how many the true one is given more, equal ones as half; and how many."""
     true, false = int(truths.sum()), int((~truths).sum())
-    if not (true and false):
-        return float("nan")
     _, place, counts = np.unique(given, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2  # of equals, their mean
-    return float((ranks[place[truths]].sum() - true * (true + 1) / 2) / (true * false))
+    return float(ranks[place[truths]].sum() - true * (true + 1) / 2), true * false
 
 
 def visibility_metrics(judged: Mapping[str, Judgement]) -> dict[str, float]:
@@ -93,7 +92,7 @@ def visibility_table(judged: Mapping[str, Judgement]) -> list[list[str]]:
         [question, str(of["keypoints"]), *(_number(of[name]) for name in ("share", *_NUMBERS))]
         for question, of in judged.items()
     ]
-    return [["visibility", "keypoints", "share", "accuracy", "ROC-AUC", "calibration error"], *rows]
+    return [["visibility", "keypoints", "share", "accuracy", "ROC-AUC", "of same", "calibration error"], *rows]
 
 
 def reliability_table(judged: Mapping[str, Judgement]) -> list[list[str]]:
