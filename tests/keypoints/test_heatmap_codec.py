@@ -321,6 +321,8 @@ def test_codec_survives_its_dictionary(method: Method) -> None:
         ({"method": "megvii"}, "msra, dark, udp"),
         ({"stride": 3}, "stride 3"),
         ({"blur_kernel": 10}, "odd"),
+        ({"blur_kernel": 2**30 + 1}, "from 3 to 1001"),  # whose smoothing would take gigabytes
+        ({"height": 32 * 10**9}, "up to 8192"),
     ],
 )
 def test_unusable_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -297,6 +297,8 @@ def test_codec_survives_its_dictionary() -> None:
         ({"height": 250}, "250x192.*multiples of 32"),
         ({"sigma_bins": 0.0}, "sigma_bins=0"),
         ({"sigma_bins": float("nan")}, "sigma_bins=nan"),
+        ({"sigma_bins": 1e8}, "within the crop"),  # whose smoothing would take gigabytes
+        ({"height": 32 * 10**15}, "up to 8192"),
         ({"sigma": 2.0}, "data.codec.sigma=2.0: is in heatmap cells"),
         ({"method": "udp"}, "'udp'.*simcc"),
     ],

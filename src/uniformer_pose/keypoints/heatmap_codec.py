@@ -35,6 +35,9 @@ BACKBONE_STRIDE = 32
 HEATMAP_STRIDE = 4
 """Crop pixels per heatmap cell of the pose head: three doublings of the backbone's map."""
 
+# Beyond any use; without a limit the few digits of somebody else's file could ask for all memory there is.
+_LARGEST_SIDE, _LARGEST_KERNEL = 8192, 1001
+
 _ARGUMENTS: dict[str, type] = {
     "height": int,
     "width": int,
@@ -87,8 +90,8 @@ class HeatmapCodec:
             raise InputError(f"heatmap method {method!r}: use one of {', '.join(get_args(Method))}")
         if blur_kernel is None:
             blur_kernel = _matching_blur_kernel(sigma)
-        if blur_kernel < 3 or blur_kernel % 2 == 0:
-            raise InputError(f"blur_kernel {blur_kernel}: must be odd and at least 3 cells")
+        if not 3 <= blur_kernel <= _LARGEST_KERNEL or blur_kernel % 2 == 0:
+            raise InputError(f"blur_kernel {blur_kernel}: must be odd and from 3 to {_LARGEST_KERNEL} cells")
         self.height = height
         self.width = width
         self.sigma = float(sigma)
@@ -222,10 +225,10 @@ class HeatmapCodec:
 
 def check_crop_size(height: int, width: int) -> None:
     """Raise InputError for a crop that the backbone cannot divide evenly."""
-    if height <= 0 or width <= 0 or height % BACKBONE_STRIDE or width % BACKBONE_STRIDE:
+    if any(not 0 < side <= _LARGEST_SIDE or side % BACKBONE_STRIDE for side in (height, width)):
         raise InputError(
-            f"crop size {height}x{width} (height x width): both must be positive multiples of {BACKBONE_STRIDE}, "
-            "such as 256x192"
+            f"crop size {height}x{width} (height x width): both must be positive multiples of {BACKBONE_STRIDE} up to "
+            f"{_LARGEST_SIDE}, such as 256x192"
         )
 
 

@@ -78,8 +78,8 @@ class SimCCCodec:
             raise InputError(f"data.codec.sigma={sigma}: is in heatmap cells; of simcc give data.codec.sigma_bins=...")
         if method != "simcc":
             raise InputError(f"method {method!r}: these vectors are decoded with simcc alone")
-        if sigma_bins is not None and not (math.isfinite(sigma_bins) and sigma_bins > 0):
-            raise InputError(f"data.codec.sigma_bins={sigma_bins}: must be a positive number of bins, such as 6")
+        if sigma_bins is not None and not 0 < sigma_bins <= BINS_PER_PIXEL * max(height, width):
+            raise InputError(f"data.codec.sigma_bins={sigma_bins}: must be above 0 and within the crop, such as 6")
         self.height = height
         self.width = width
         self.method = method
