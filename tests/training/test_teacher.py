@@ -18,10 +18,11 @@ from torch._dynamo.utils import counters
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.keypoints.simcc_codec import SimCCCodec
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 from uniformer_pose.training.ema import AveragedWeights
-from uniformer_pose.training.loss import KeypointMSE
+from uniformer_pose.training.loss import KeypointKL, KeypointMSE
 from uniformer_pose.training.step import loss_and_output
 from uniformer_pose.training.teacher import Teacher
 
@@ -50,7 +51,7 @@ def loss_of(tiny: TinySetup, model: SavedModel, teacher: Teacher | None = None, 
 
 def test_a_student_that_is_its_teacher_learns_nothing_from_it(tiny: TinySetup) -> None:
     model = tiny.model()
-    assert loss_of(tiny, model, Teacher(deepcopy(model), 10.0)).item() == loss_of(tiny, model).item()
+    assert loss_of(tiny, model, Teacher(deepcopy(model), KeypointMSE(), 10.0)).item() == loss_of(tiny, model).item()
 
 
 def test_the_difference_of_all_cells_is_added_by_its_weight(tiny: TinySetup) -> None:
@@ -58,8 +59,25 @@ def test_the_difference_of_all_cells_is_added_by_its_weight(tiny: TinySetup) -> 
     crops = batch_of(tiny)["crops"]
     images = CropNormalization(model.mean, model.std)(crops)
     difference = (model.network.eval()(images) - other.network.eval()(images)).square().mean().item()
-    added = loss_of(tiny, model, Teacher(other, 3.0)).item() - loss_of(tiny, model).item()
+    added = loss_of(tiny, model, Teacher(other, KeypointMSE(), 3.0)).item() - loss_of(tiny, model).item()
     assert added == pytest.approx(3.0 * difference, rel=1e-4)
+
+
+def test_a_student_of_vectors_learns_their_softmax(tiny: TinySetup) -> None:
+    """The divergence of both axes' distributions, by formula."""
+    first, other = (
+        replace(tiny.model(seed, head={"kind": "simcc"}, crop_height=64, crop_width=64), codec=SimCCCodec(64, 64))
+        for seed in (0, 1)
+    )
+    images = CropNormalization(first.mean, first.std)(batch_of(tiny)["crops"])
+    output, target = (4 * model.network.eval()(images).detach() for model in (first, other))  # beta is 4
+    expected = 0.0
+    for axis in (slice(0, 128), slice(128, 256)):
+        wanted, logs = target[..., axis].softmax(-1), output[..., axis].log_softmax(-1)
+        expected += (wanted * (wanted.log() - logs)).mean().item()
+    loss = KeypointKL(beta=4.0)
+    assert Teacher(other, loss, 2.0)(images, output / 4).item() == pytest.approx(2 * expected, rel=1e-4)
+    assert Teacher(first, loss)(images, output / 4).item() == pytest.approx(0.0, abs=1e-8)
 
 
 def test_keypoint_weights_multiply_those_of_the_codec(tiny: TinySetup) -> None:
@@ -119,6 +137,7 @@ def test_without_weight_the_teacher_changes_no_bit(tiny: TinySetup) -> None:
             {"codec": HeatmapCodec(64, 64, sigma=1.5, method="udp")},
             r"its data\.codec\.method is udp, the student's dark",
         ),
+        ({"codec": SimCCCodec(64, 64)}, r"its data\.codec\.method is simcc, the student's dark"),
         ({"mean": (0.0, 0.0, 0.0)}, r"its data\.mean is \(0\.0, 0\.0, 0\.0\)"),
         ({"std": (255.0, 255.0, 255.0)}, r"its data\.std is"),
         ({"box_padding": 1.1}, r"its data\.box_padding is 1\.1, the student's 1\.25"),

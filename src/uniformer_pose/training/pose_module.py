@@ -66,7 +66,7 @@ class PoseModule(pl.LightningModule):
         self.normalize = self.pipeline.normalize  # here too, so that it moves with this module
         self.protocol, self.is_scored = protocol, is_scored
         self.optimization, self.loss = optimization, loss
-        self.teacher = None if teacher is None else Teacher.of(teacher, model, weight=teacher_weight)
+        self.teacher = None if teacher is None else Teacher.of(teacher, model, loss, teacher_weight)
         self.compile_step, self._compute = compile_step, loss_and_output
         self.metric: PoseMetric
         self.evaluation: Evaluation | None = None
