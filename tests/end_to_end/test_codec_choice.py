@@ -108,6 +108,12 @@ def test_the_blur_before_the_newton_step_can_be_mmposes() -> None:
     assert configured(*arguments, "data.codec.blur_kernel=11").codec.to_dict()["blur_kernel"] == 11
 
 
+@pytest.mark.parametrize("recipe", ["demo", "uniformer_s_coco_256x192_plus"])
+def test_the_codec_of_a_recipe_can_be_another(recipe: str) -> None:
+    assert configured(f"experiment={recipe}").codec.method == "udp"
+    assert configured(f"experiment={recipe}", "codec=dark").codec.method == "dark"
+
+
 @pytest.mark.parametrize("method", ["msra", "dark", "udp"])
 def test_a_codec_is_chosen_by_its_word_or_by_the_older_key(method: str) -> None:
     codecs: list[Codec] = [configured(each).codec for each in (f"codec={method}", f"data.codec.method={method}")]
@@ -122,6 +128,7 @@ def test_a_codec_is_chosen_by_its_word_or_by_the_older_key(method: str) -> None:
         (["codec=udp", "data.codec.method=msra"], "codec=udp with data.codec.method=msra: give codec=msra, alone"),
         (["codec=simcc", "data.codec.method=msra"], "data.codec.method='msra': must be 'simcc'"),
         (["codec=simcc", "data.codec.sigma=2"], "data.codec.sigma=2: is in heatmap cells"),
+        (["codec=simcc", "experiment=demo"], "data.codec.sigma=2.0: is in heatmap cells; of simcc give null"),
         (["codec=simcc", "data.codec.stride=4"], "data.codec.stride=4: no such argument"),
         (["codec=simcc", "head=heatmap"], "head=heatmap with data.codec.method=simcc"),
         (["codec=simcc", "loss=mse"], "loss=KeypointMSE is for heatmap"),
@@ -148,6 +155,7 @@ def test_a_simcc_codec_takes_its_sigma_from_the_crop_and_never_from_heatmaps() -
     assert isinstance(codec, SimCCCodec)
     assert (codec.sigma_x, codec.sigma_y) == (6.0, 6.93)
     original = configured("codec=simcc", "loss=kl_simcc", "data.codec.sigma_bins=6", "data.codec.normalized=true").codec
+    assert isinstance(configured("experiment=demo", "codec=simcc", "data.codec.sigma=null").codec, SimCCCodec)
     assert original.to_dict() == SimCCCodec(256, 192, sigma_bins=6.0, normalized=True).to_dict()
 
 

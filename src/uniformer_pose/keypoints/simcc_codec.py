@@ -75,7 +75,7 @@ class SimCCCodec:
     ) -> None:
         check_crop_size(height, width)
         if sigma is not None:
-            raise InputError(f"data.codec.sigma={sigma}: is in heatmap cells; of simcc give data.codec.sigma_bins=...")
+            raise InputError(f"data.codec.sigma={sigma}: is in heatmap cells; of simcc give null, or sigma_bins=<bins>")
         if method != "simcc":
             raise InputError(f"method {method!r}: these vectors are decoded with simcc alone")
         if sigma_bins is not None and not 0 < sigma_bins <= BINS_PER_PIXEL * max(height, width):
