@@ -21,15 +21,12 @@ Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Judgement = Mapping[str, Any]
 
-QUESTIONS = ("labelled", "visible")
-"""What the two probabilities of a keypoint are of: COCO's v above 0, and v = 2 where it is."""
-
 _NUMBERS = ("accuracy", "roc_auc", "roc_auc_of_same", "calibration_error")
 _BINS = 10
 
 
 def judge_visibility(found: ErrorTypes) -> dict[str, Judgement]:
-    """``judge`` over the keypoints of the people who were found: ``labelled`` over all, ``visible`` over labelled."""
+    """``judge`` over the keypoints of people who were found: ``labelled`` (v > 0), and of those ``visible`` (v = 2)."""
     matched = found.poses >= 0
     visibility = found.predictions.visibility
     if visibility is None:
@@ -76,7 +73,7 @@ def _ordered_pairs(given: Array, truths: BoolArray) -> tuple[float, int]:
 
 def visibility_metrics(judged: Mapping[str, Judgement]) -> dict[str, float]:
     """The numbers by the names under which they are logged, such as ``visibility_labelled_roc_auc``."""
-    return {f"visibility_{question}_{name}": judged[question][name] for question in QUESTIONS for name in _NUMBERS}
+    return {f"visibility_{question}_{name}": of[name] for question, of in judged.items() for name in _NUMBERS}
 
 
 def rescored(predictions: PosePredictions) -> PosePredictions:
