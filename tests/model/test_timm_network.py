@@ -139,6 +139,25 @@ def test_hrnets_last_fusion_is_frozen_so_that_every_trained_parameter_has_a_grad
     assert without == set(frozen) == {name for name, weight in made.named_parameters() if not weight.requires_grad}
 
 
+def test_two_steps_on_several_processes_need_no_search_for_unused_parameters() -> None:
+    """Its check of the last step's gradients is the same whatever the number of processes."""
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    try:
+        for frozen in (False, True):
+            made = network("hrnet_w18_small", 64, 64)
+            if frozen:
+                made.freeze_unused((16, 16))
+            parallel = nn.parallel.DistributedDataParallel(made)
+            parallel(torch.randn(2, 3, 64, 64)).sum().backward()
+            if frozen:
+                parallel(torch.randn(2, 3, 64, 64)).sum().backward()
+                continue
+            with pytest.raises(RuntimeError, match="finished reduction"):
+                parallel(torch.randn(2, 3, 64, 64))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("backbone", SMALL)
 def test_recomputed_activations_change_no_gradient_and_are_fewer(backbone: str) -> None:
     images = torch.randn(2, 3, 64, 96)

@@ -162,6 +162,8 @@ def test_uploading_makes_the_repository_and_sends_weights_config_and_card_in_one
     with pytest.raises(InputError, match=r"me/pose: not uploaded \(ConnectionError: no route\); log in"):
         push_to_hub(model, "me/pose", token="refused")
     assert push_to_hub(model, "me/pose", private=True) == "https://hub.example/me/pose"
-    assert 'from_pretrained("me/pose")' in sent.pop("card")
+    card = sent.pop("card")
+    assert 'from_pretrained("me/pose")' in card
+    assert "\nlicense: apache-2.0\n" in card
     files = ["README.md", "config.json", "model.safetensors"]
     assert sent == {"repo_id": "me/pose", "private": True, "exist_ok": True, "files": files}

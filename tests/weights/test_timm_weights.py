@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub.constants
@@ -21,6 +24,7 @@ from uniformer_pose.model.timm_network import TimmPoseNetwork
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.weights.export import save_pretrained, write_released_layout
+from uniformer_pose.weights.hub import push_to_hub
 from uniformer_pose.weights.loading import load_into, load_model, load_network
 from uniformer_pose.weights.start import TIMM_NETWORK, starting_network
 
@@ -137,6 +141,30 @@ def test_the_tags_weights_come_from_the_hub(server: Server, monkeypatch: pytest.
     without = {**config, "backbone": "resnet50t"}
     with pytest.raises(InputError, match="timm has no weights of resnet50t on the hub"):
         starting_network(without, COCO, CODEC, normalization=HALF)
+
+
+def test_a_card_on_the_hub_claims_no_licence_of_another_backbones_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards: list[str] = []
+
+    class Hub:
+        def __init__(self, token: str | None) -> None: ...
+
+        def create_repo(self, repo_id: str, **_: Any) -> Any:
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, *, folder_path: str, **_: Any) -> None:
+            cards.append((Path(folder_path) / "README.md").read_text())
+
+    monkeypatch.setattr("uniformer_pose.weights.hub.HfApi", Hub)
+    push_to_hub(timm_model(), "me/pose")
+    assert "license" not in cards[0]
+    assert "Pose network `timm`: person crops of 64x96" in cards[0]
+
+
+def test_who_loads_a_uniformer_does_not_wait_for_timm() -> None:
+    script = "import sys, uniformer_pose, uniformer_pose.weights.loading; print('timm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=240)
+    assert done.stdout == "False\n"
 
 
 # ------------------------------------------------------------------------------------------------ own checkpoints

@@ -16,8 +16,7 @@ from uniformer_pose.weights.loading import load_model
 
 _CARD = """---
 library_name: uniformer-pose
-license: apache-2.0
-pipeline_tag: keypoint-detection
+{license}pipeline_tag: keypoint-detection
 tags: [uniformer, pose-estimation]
 ---
 
@@ -58,12 +57,14 @@ def push_to_hub(model: SavedModel, repo_id: str, *, private: bool | None = None,
 
     Weights, ``config.json`` and a model card, in one commit. Raises InputError when the hub refuses or is out of reach.
     """
-    other = model.other_network
+    other, is_uniformer = model.other_network, model.pose_network is not None
     card = _CARD.format(
         repo_id=repo_id,
         codec=model.codec,
         skeleton=model.skeleton,
-        network="UniFormer pose network" if other is None else f"Pose network `{other.path}`",
+        network="UniFormer pose network" if is_uniformer else f"Pose network `{other.path if other else 'timm'}`",
+        # Weights that another backbone started from have licences of their own, some not for commercial use.
+        license="license: apache-2.0\n" if is_uniformer else "",
         model_class="" if other is None else f', model_class="{other.path}"',
     )
     with tempfile.TemporaryDirectory() as folder:
