@@ -69,6 +69,14 @@ def test_network_and_step_are_measured(
     assert min(measured.values()) > 0
 
 
+def test_heads_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = script("heads", monkeypatch, ROUNDS=1, BATCH_SIZE=1, DEPTHS=(1, 1, 1, 1))
+    heads.main(64, 64)
+    measured = rows(capsys.readouterr().out)
+    assert set(measured) == set(heads.HEADS)
+    assert min(measured.values()) > 0
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_script_for_a_gpu_runs_at_its_smallest(

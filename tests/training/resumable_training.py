@@ -51,7 +51,7 @@ class Score(pl.Callback):
     """A number to be best in: so small a training has AP 0 all along."""
 
     def on_validation_epoch_end(self, trainer, pl_module):
-        weight = pl_module.network.head.final_layer.weight
+        weight = next(pl_module.network.head.parameters())
         pl_module.log("val/score", weight.detach().sum(), sync_dist=trainer.world_size > 1)
 
 
