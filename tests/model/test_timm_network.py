@@ -88,7 +88,8 @@ def check_training(backbone: str) -> None:
     assert all(weight.grad is None for weight in made.parameters())
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
     if known["drop_path"]:
-        assert drops(of_shapes(backbone, drop_path_rate=0.1)) == pytest.approx(0.1)
+        # MobileNets and EfficientNets grow it to (n - 1) / n of the rate.
+        assert 0.09 < drops(of_shapes(backbone, drop_path_rate=0.1)) < 0.1001
     else:
         with pytest.raises(InputError, match=r"drop_path_rate=0.1: \w+ has no stochastic depth"):
             of_shapes(backbone, drop_path_rate=0.1)
@@ -108,7 +109,8 @@ def check_layers(made: TimmPoseNetwork) -> None:
     layers = {name.removeprefix("backbone."): layer for name, layer in ours.items() if name.startswith("backbone.")}
     assert layers == {name: theirs[name] for name in layers}
     heads = {layer for name, layer in ours.items() if name.startswith("head.")}
-    assert heads == {max(layers.values()) + 1} == {max(theirs.values())}
+    assert heads == {max(layers.values()) + 1}
+    assert not plain.num_classes or heads == {max(theirs.values())}
 
 
 @pytest.mark.parametrize("backbone", SMALL)
