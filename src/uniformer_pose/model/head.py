@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.keypoints.heatmap_codec import HEATMAP_STRIDE
-from uniformer_pose.model.arguments import HeadArguments
+from uniformer_pose.model.arguments import Architecture, HeadArguments
 from uniformer_pose.model.heatmap_head import HeatmapHead
 from uniformer_pose.model.pose_head import PoseHead, VisibilityHead
 from uniformer_pose.model.rtmcc_head import RTMCCHead
 from uniformer_pose.model.simcc_head import SimCCHead
 
-
-class OfHead(Protocol):
-    """What a network's arguments say of its head, whatever its backbone (``Architecture`` explains them)."""
-
-    @property
-    def num_keypoints(self) -> int: ...  # noqa: D102
-
-    @property
-    def deconv_channels(self) -> Sequence[int]: ...  # noqa: D102
-
-    @property
-    def head(self) -> HeadArguments | Mapping[str, Any]: ...  # noqa: D102  # once built, the former
-
-    @property
-    def crop_height(self) -> int | None: ...  # noqa: D102
-
-    @property
-    def crop_width(self) -> int | None: ...  # noqa: D102
+if TYPE_CHECKING:
+    from uniformer_pose.model.timm_network import TimmArguments
 
 
-def pose_head(arguments: OfHead, in_channels: int, stride: int) -> PoseHead:
+def pose_head(arguments: Architecture | TimmArguments, in_channels: int, stride: int) -> PoseHead:
     """The head that the arguments ask for, on features (B, in_channels, H / stride, W / stride)."""
     head = _head(arguments, in_channels, stride)
     if cast("HeadArguments", arguments.head).visibility:
@@ -41,7 +25,7 @@ def pose_head(arguments: OfHead, in_channels: int, stride: int) -> PoseHead:
     return head
 
 
-def _head(arguments: OfHead, in_channels: int, stride: int) -> PoseHead:
+def _head(arguments: Architecture | TimmArguments, in_channels: int, stride: int) -> PoseHead:
     wanted, num_keypoints = cast("HeadArguments", arguments.head), arguments.num_keypoints
     if wanted.kind == "heatmap":
         return HeatmapHead(in_channels, num_keypoints, deconvolutions(arguments.deconv_channels, stride))
