@@ -107,10 +107,12 @@ def check_layers(made: TimmPoseNetwork) -> None:
     theirs = group_parameters(plain, plain.group_matcher(coarse=False), reverse=True)
     ours = group_parameters(made, made.group_matcher(), reverse=True)
     layers = {name.removeprefix("backbone."): layer for name, layer in ours.items() if name.startswith("backbone.")}
-    assert layers == {name: theirs[name] for name in layers}
+    # XCiT's class attention, which stands between its blocks and the last norm, goes with the classifier.
+    assert layers == {name: min(theirs[name], max(layers.values())) for name in layers}
     heads = {layer for name, layer in ours.items() if name.startswith("head.")}
     assert heads == {max(layers.values()) + 1}
-    assert not plain.num_classes or heads == {max(theirs.values())}
+    is_whole = plain.num_classes and max(layers.values()) + 1 >= max(theirs[name] for name in layers)
+    assert not is_whole or heads == {max(theirs.values())}
 
 
 @pytest.mark.parametrize("backbone", SMALL)
