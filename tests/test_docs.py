@@ -93,7 +93,20 @@ def test_every_setting_is_accepted(setting: str) -> None:
 
 def test_every_choice_in_the_table_of_groups_exists_and_none_is_missing() -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGES["docs/configure.md"], flags=re.MULTILINE))
-    for group in ("model", "data", "augmentation", "optimizer", "scheduler", "trainer", "callbacks", "logger", "debug"):
+    for group in (
+        "model",
+        "data",
+        "codec",
+        "head",
+        "loss",
+        "augmentation",
+        "optimizer",
+        "scheduler",
+        "trainer",
+        "callbacks",
+        "logger",
+        "debug",
+    ):
         named = set(re.findall(r"`(\w+)`", table[group]))
         assert named == GROUPS[group] - {"from_checkpoint"}, group
 
