@@ -194,14 +194,14 @@ class PersonCrops(pl.LightningDataModule):
 
     def read_train_people(self) -> PersonInstances:
         """The people of the training images that are asked for."""
+        file = None if self.train_annotations is None else self._existing(self.train_annotations)
         images = self.root / self.train_images
         if self.prepared is None:
             images = self._existing(self.train_images)
         elif not images.exists():
             images = self.root  # the pixels are prepared, so the files need not be at hand
-        if self.train_annotations is None:
+        if file is None:
             return self._in_use(self._poses_on(images))
-        file = self._existing(self.train_annotations)
         content = None if self.train_poses is None else read_annotation_file(file)
         people = read_ground_truth(file, images, self.skeleton, categories=self.categories, content=content)
         if content is not None:
