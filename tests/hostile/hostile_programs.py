@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # torch imports it for the first network, and it writes the environment: not what is watched for
 from hostile_data import SOUND
 from mutations import HOSTILE_VALUES, broken_bytes, broken_json, broken_value
 from safetensors.torch import save as save_safetensors
