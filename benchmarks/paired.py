@@ -69,5 +69,6 @@ def data_module(config: DictConfig, **changes: Any) -> Any:
 
 def random_model(config: DictConfig, data: Any) -> SavedModel:
     """The network of the config with random weights, and what goes with it."""
-    network, other, _ = starting_network({**config.model, "pretrained": None}, data.skeleton, data.codec)
+    model, head = {**config.model, "pretrained": None}, hydra.utils.instantiate(config.head)
+    network, other, _ = starting_network(model, data.skeleton, data.codec, head=head)
     return SavedModel(network, data.codec, data.skeleton, data.mean, data.std, data.box_padding, {}, {}, other)

@@ -94,6 +94,7 @@ def pose_module(config: Any) -> tuple[PoseModule, PersonCrops]:
         model=random_model(config, data),
         protocol=hydra.utils.instantiate(config.evaluation),
         optimization=Optimization.of_config(config.optimizer, config.scheduler),
+        loss=hydra.utils.instantiate(config.loss),
     )
     return module, data
 
