@@ -49,6 +49,13 @@ def run_in_own_process(
     )
 
 
+def require_one_line(refused: subprocess.CompletedProcess[str], message: str) -> None:
+    """That a program has ended with status 2, and with one line that holds this message."""
+    assert refused.returncode == 2
+    lines = [line for line in refused.stderr.splitlines() if message in line]
+    assert len(lines) == 1, refused.stderr
+
+
 def run_here(
     script: str, arguments: Sequence[str], folder: Path, *, timeout: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:

@@ -249,31 +249,6 @@ def test_lone_positive_cell_among_negative_ones_decodes_to_itself(method: Method
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_float_types_decode_like_their_fp32_copy(method: Method, dtype: torch.dtype) -> None:
-    codec = codec_for((128, 96), method)
-    heatmaps, _ = codec.encode(torch.tensor([[[41.3, 70.9]]]), torch.ones(1, 1))
-    keypoints, scores = codec.decode(heatmaps.to(dtype))
-    assert keypoints.dtype == scores.dtype == torch.float32
-    expected_keypoints, expected_scores = codec.decode(heatmaps.to(dtype).float())
-    assert torch.equal(keypoints, expected_keypoints)
-    assert torch.equal(scores, expected_scores)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_autocast_changes_nothing(method: Method) -> None:
-    codec = codec_for((128, 96), method)
-    keypoints = torch.tensor([[[41.3, 70.9], [20.2, 33.3]]])
-    plain_heatmaps, _ = codec.encode(keypoints, torch.ones(1, 2))
-    plain_decoded, _ = codec.decode(plain_heatmaps)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        heatmaps, _ = codec.encode(keypoints, torch.ones(1, 2))
-        decoded, _ = codec.decode(heatmaps)
-    assert torch.equal(heatmaps, plain_heatmaps)
-    assert torch.equal(decoded, plain_decoded)
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_nothing_needs_a_value_on_the_host(method: Method) -> None:
     # A meta tensor has no values: reading one, or indexing with a mask, raises.
     codec = codec_for((256, 192), method)

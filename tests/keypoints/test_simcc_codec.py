@@ -200,30 +200,6 @@ def test_lone_positive_bin_among_negative_ones_decodes_to_itself(dark: bool) -> 
     assert scores.item() == pytest.approx(0.1)
 
 
-@both_decoders
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_float_types_decode_like_their_fp32_copy(dark: bool, dtype: torch.dtype) -> None:
-    codec = SimCCCodec(128, 96, dark=dark)
-    output, _ = encode_one(codec, 41.3, 70.9)
-    keypoints, scores = codec.decode(output.to(dtype))
-    assert keypoints.dtype == scores.dtype == torch.float32
-    for ours, expected in zip((keypoints, scores), codec.decode(output.to(dtype).float()), strict=True):
-        assert torch.equal(ours, expected)
-
-
-@both_decoders
-def test_autocast_changes_nothing(dark: bool) -> None:
-    codec = SimCCCodec(128, 96, dark=dark)
-    keypoints = torch.tensor([[[41.3, 70.9], [20.2, 33.3]]])
-    plain_targets, _ = codec.encode(keypoints, torch.ones(1, 2))
-    plain_decoded, _ = codec.decode(plain_targets)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        targets, _ = codec.encode(keypoints, torch.ones(1, 2))
-        decoded, _ = codec.decode(targets)
-    assert torch.equal(targets, plain_targets)
-    assert torch.equal(decoded, plain_decoded)
-
-
 def every_use(codec: SimCCCodec, keypoints: Tensor, visibility: Tensor, permutation: Tensor) -> tuple[Tensor, ...]:
     targets, weights = codec.encode(keypoints, visibility)
     mirrored = codec.mirrored(targets, permutation)

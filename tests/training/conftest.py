@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from resumable_training import PEOPLE_PER_IMAGE
 from tiny_setup import TinySetup, tiny_setup
 
 
@@ -13,6 +14,14 @@ from tiny_setup import TinySetup, tiny_setup
 def make_tiny() -> Callable[[Path], TinySetup]:
     """``tiny_setup``: a test cannot import it, since there is more than one conftest."""
     return tiny_setup
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> TinySetup:
+    """Those of ``resumable_training``."""
+    setup = tiny_setup(tmp_path_factory.mktemp("people"))
+    setup.write_people(PEOPLE_PER_IMAGE)
+    return setup
 
 
 @pytest.fixture

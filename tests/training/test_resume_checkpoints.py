@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from resumable_training import PEOPLE_PER_IMAGE, differences, log_of, train
+from resumable_training import differences, log_of, train
 
 from loopback_server import Page, running_server
 from uniformer_pose.data.prepared import prepare_images
@@ -43,13 +43,6 @@ class Disturb(pl.Callback):
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
         if self.evaluation is not None and trainer.current_epoch == self.evaluation:
             self.strike()
-
-
-@pytest.fixture(scope="module")
-def people(make_tiny, tmp_path_factory):
-    setup = make_tiny(tmp_path_factory.mktemp("people"))
-    setup.write_people(PEOPLE_PER_IMAGE)
-    return setup
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch.callbacks import Callback
-from resumable_training import EPOCHS, PEOPLE_PER_IMAGE, differences, train
+from resumable_training import EPOCHS, differences, train
 
 SWITCH = 5 * (EPOCHS - 1)  # steps: five batches an epoch
 
@@ -24,13 +24,6 @@ class StopAt(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == self.step:
             signal.raise_signal(signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def people(make_tiny, tmp_path_factory):
-    setup = make_tiny(tmp_path_factory.mktemp("people"))
-    setup.write_people(PEOPLE_PER_IMAGE)
-    return setup
 
 
 @pytest.fixture(scope="module")
