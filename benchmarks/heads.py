@@ -13,7 +13,7 @@ import torch
 
 from paired import Work, take_turns
 from uniformer_pose.data.tensors import CropNormalization
-from uniformer_pose.keypoints.codec import Codec
+from uniformer_pose.keypoints.codec import Codec, parts_of
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.keypoints.simcc_codec import SimCCCodec
 from uniformer_pose.model.network import PoseNetwork
@@ -51,8 +51,8 @@ class Side:
     def poses(self) -> int:
         """Forward pass and decoding."""
         with torch.inference_mode():
-            given = self.network.eval()(self.crops.permute(0, 3, 1, 2) / 255)
-            self.codec.decode(given if isinstance(given, torch.Tensor) else given[0])
+            output, _ = parts_of(self.network.eval()(self.crops.permute(0, 3, 1, 2) / 255))
+            self.codec.decode(output)
         return BATCH_SIZE
 
 

@@ -19,6 +19,7 @@ from uniformer_pose.training.resume.settings import finished_as_asked, write_fin
 if TYPE_CHECKING:
     from uniformer_pose.data.datamodule import PersonCrops
     from uniformer_pose.saved_model import SavedModel
+    from uniformer_pose.training.loss import Loss
     from uniformer_pose.training.pose_module import PoseModule
 
 
@@ -72,11 +73,12 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     data = instantiate(config["data"], _partial_=True, _convert_="all")(
         seed=config["seed"], **one_of_each(config["augmentation"] or {})
     )
+    loss = instantiate(config["loss"])
     module = instantiate(config["training"], _partial_=True, _convert_="all")(
         optimization=Optimization.of_config(config["optimizer"], config["scheduler"]),  # before data are read
-        model=_model(config, data, checkpoint),
+        loss=loss,
+        model=_model(config, data, loss, checkpoint),
         protocol=instantiate(config["evaluation"]),
-        loss=instantiate(config["loss"]),
     )
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
@@ -98,7 +100,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     return average_precision
 
 
-def _model(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -> SavedModel:
+def _model(config: dict[str, Any], data: PersonCrops, loss: Loss, checkpoint: Path | None) -> SavedModel:
     """The network with its weights and what goes with it; what is wrong with the data ends the run here."""
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_info
@@ -109,7 +111,7 @@ def _model(config: dict[str, Any], data: PersonCrops, checkpoint: Path | None) -
 
     head = instantiate(config["head"])
     fits = {"chosen": config["codec"], "train_poses": data.train_poses}
-    require_fitting(data.codec, head, instantiate(config["loss"]), **fits)
+    require_fitting(data.codec, head, loss, **fits)
     network, other, weights = starting_network(
         config["model"],
         data.skeleton,

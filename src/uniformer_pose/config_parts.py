@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 
 from uniformer_pose.config import Keys, Node
-from uniformer_pose.ranges import Count, Positive, RunName, Seed, Share
+from uniformer_pose.ranges import Count, LayerDecay, Positive, RunName, Seed, Share
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -53,7 +53,7 @@ _Optimizer = Annotated[
         also_read={
             "lr_per_256": Positive,
             "decay_norms_and_biases": bool,
-            "layer_decay": Annotated[float, Gt(0), Le(1)] | None,
+            "layer_decay": LayerDecay | None,
             "head_lr_scale": Positive | None,
         },
         set_by_program={"lr": "optimizer.lr_per_256", "params": ""},

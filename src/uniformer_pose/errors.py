@@ -6,6 +6,9 @@ import importlib
 import traceback
 from pathlib import Path
 
+WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What building an object from numbers that make no sense may raise, in our code or in other libraries'."""
+
 
 class InputError(ValueError):
     """Something the user provided cannot be used.

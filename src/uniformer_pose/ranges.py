@@ -17,6 +17,7 @@ Positive = Annotated[float, Gt(0), Lt(math.inf)]
 NotNegative = Annotated[float, Ge(0), Lt(math.inf)]
 Share = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
+LayerDecay = Annotated[float, Gt(0), Le(1)]
 
 
 def _colours(values: Sequence[float]) -> Sequence[float]:

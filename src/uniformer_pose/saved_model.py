@@ -16,7 +16,7 @@ from torch import nn
 
 from uniformer_pose.config import Keys, Node, check_config
 from uniformer_pose.data.crop_geometry import CropSpec
-from uniformer_pose.errors import InputError, one_line, printable
+from uniformer_pose.errors import WRONG_VALUES, InputError, one_line, printable
 from uniformer_pose.keypoints.codec import Codec, codec_of_dict
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import NetworkClass, OtherNetwork
@@ -28,9 +28,6 @@ FORMAT = 1
 
 OwnNetwork = PoseNetwork | TimmPoseNetwork
 _FAMILIES: dict[object, type[OwnNetwork]] = {"uniformer": PoseNetwork, "timm": TimmPoseNetwork}
-
-WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What building an object from numbers that make no sense may raise, in our code or in torch's."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,9 @@ PER_INSTANCE = (
     "box_scores",
     "keypoints_in_image",
     "visibility",
+    "keypoint_weights",
 )
-"""Names of the arrays of images, and of those of instances."""
+"""Names of the arrays of images, and of those of instances; the last need not be there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +91,12 @@ class PersonInstances:
             return self
         counts = {**self.counts, "kept": kept, f"after the first {num_images} images": len(self) - kept}
         images = {name: getattr(self, name)[:num_images] for name in PER_IMAGE}
-        instances = {name: getattr(self, name)[:kept] for name in PER_INSTANCE}
-        weights = None if self.keypoint_weights is None else self.keypoint_weights[:kept]
-        return replace(self, counts=counts, keypoint_weights=weights, **images, **instances)
+        instances = {name: array[:kept] for name, array in self.arrays(PER_INSTANCE).items()}
+        return replace(self, counts=counts, **images, **instances)
+
+    def arrays(self, names: Sequence[str]) -> dict[str, Any]:
+        """Those of the arrays of these names that are there."""
+        return {name: array for name in names if (array := getattr(self, name)) is not None}
 
     def with_orientation(self, orientation: ImageOrientation | None) -> PersonInstances:
         """The same people, with another word on what their coordinates refer to; None changes nothing."""

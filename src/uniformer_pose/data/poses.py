@@ -123,12 +123,14 @@ def with_poses(people: PersonInstances, poses: PersonInstances) -> PersonInstanc
 
     Image ids of the poses' pictures are new ones. Names of images are relative to the folder that holds both folders.
     """
+    if poses.keypoint_weights is not None:
+        people = replace(people, keypoint_weights=np.ones(people.visibility.shape, dtype=np.float32))
     folder = Path(os.path.commonpath([people.image_folder, poses.image_folder]))
     names, names_of_poses = _names_below(folder, people), _names_below(folder, poses)
     is_new = ~np.isin(names_of_poses, names)
     kept = is_new[poses.image_of_instance]
     added: dict[str, npt.NDArray[Any]] = {name: getattr(poses, name)[is_new] for name in PER_IMAGE}
-    added |= {name: getattr(poses, name)[kept] for name in PER_INSTANCE}
+    added |= {name: array[kept] for name, array in poses.arrays(PER_INSTANCE).items()}
     added["file_names"] = names_of_poses[is_new]
     added["image_ids"] = people.image_ids.max(initial=0) + 1 + np.arange(is_new.sum())
     added["image_of_instance"] = (people.num_images + np.cumsum(is_new) - 1)[added["image_of_instance"]].astype(
@@ -137,9 +139,6 @@ def with_poses(people: PersonInstances, poses: PersonInstances) -> PersonInstanc
     both: dict[str, Any] = {
         name: np.concatenate([getattr(people, name), more]) for name, more in added.items() if name != "file_names"
     }
-    weights = poses.keypoint_weights
-    if weights is not None:
-        weights = np.concatenate([np.ones(people.visibility.shape, dtype=np.float32), weights[kept]])
     counts = Counter(people.counts) + Counter(poses.counts)
     counts["kept"] = len(people) + int(kept.sum())
     counts["on pictures with annotated people"] = int((~kept).sum())
@@ -147,7 +146,6 @@ def with_poses(people: PersonInstances, poses: PersonInstances) -> PersonInstanc
         people,
         image_folder=folder,
         file_names=np.concatenate([names, added["file_names"]]),
-        keypoint_weights=weights,
         counts=dict(counts),
         num_annotated=len(people),
         poses_file=poses.source_file,

@@ -23,14 +23,7 @@ from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.visibility import judge_visibility, visibility_metrics
 
-_KEPT = (
-    "instance_index",
-    "centers_in_image",
-    "extents_in_image",
-    "keypoints_in_crop",
-    "scores",
-    "unreadable_images",
-)
+_KEPT = ("instance_index", "centers_in_image", "extents_in_image", "keypoints_in_crop", "scores", "unreadable_images")
 
 
 class PoseMetric(Metric):

@@ -25,6 +25,11 @@ The logits are of "labelled" and of "visible".
 """
 
 
+def parts_of(given: NetworkOutput) -> tuple[Tensor, Tensor | None]:
+    """The output, and the visibility logits if there are any."""
+    return (given, None) if isinstance(given, Tensor) else given
+
+
 class Codec(Protocol):
     """Targets from keypoints, and keypoints from a network's output, for crops of one size.
 

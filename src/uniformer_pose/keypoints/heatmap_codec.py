@@ -98,8 +98,7 @@ class HeatmapCodec:
         self.method = method
         self.stride = stride
         self.blur_kernel = blur_kernel
-        # The original smooths with OpenCV, whose kernels of up to 9 cells are fixed tables and no exact Gaussians.
-        self._blur_taps: list[float] = cv2.getGaussianKernel(blur_kernel, 0, cv2.CV_64F).ravel().tolist()
+        self._blur_taps = gaussian_taps(blur_kernel)
         self.heatmap_height = height // stride
         self.heatmap_width = width // stride
 
@@ -217,10 +216,7 @@ class HeatmapCodec:
         half = self.blur_kernel // 2
         blurred = weighted_sum_of_shifts(F.pad(heatmaps, (half, half)), self._blur_taps, dim=3)
         blurred = weighted_sum_of_shifts(F.pad(blurred, (0, 0, half, half)), self._blur_taps, dim=2)
-        highest = blurred.amax(dim=(2, 3), keepdim=True)
-        # Of a lone positive cell, smoothing can leave nothing positive: such a map stays at the floor.
-        scale = maxima[..., None, None] / highest.clamp(min=1e-20)
-        return (blurred * scale).clamp(min=floor, max=ceiling).log()
+        return log_scaled(blurred, maxima[..., None, None], floor, ceiling)
 
 
 def check_crop_size(height: int, width: int) -> None:
@@ -257,6 +253,22 @@ def find_peaks(heatmaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _matching_blur_kernel(sigma: float) -> int:
     """The odd kernel size to which OpenCV gives the sigma nearest to this one."""
     return 2 * max(1, round((sigma - 0.8) / 0.3 + 1)) + 1
+
+
+def gaussian_taps(kernel_size: int) -> list[float]:
+    """Weights of the Gaussian that smooths before a Newton step.
+
+    The originals smooth with OpenCV, whose kernels of up to 9 cells are fixed tables and no exact Gaussians.
+    """
+    taps: list[float] = cv2.getGaussianKernel(kernel_size, 0, cv2.CV_64F).ravel().tolist()
+    return taps
+
+
+def log_scaled(blurred: Tensor, maxima: Tensor, floor: float, ceiling: float | None) -> Tensor:
+    """Logarithm of smoothed (B, K, ...) maps or vectors, scaled to the (B, K, 1, ...) maxima from before."""
+    highest = blurred.amax(dim=tuple(range(2, blurred.ndim)), keepdim=True)
+    # Of a lone positive cell, smoothing can leave nothing positive: such a map stays at the floor.
+    return (blurred * (maxima / highest.clamp(min=1e-20))).clamp(min=floor, max=ceiling).log()
 
 
 def weighted_sum_of_shifts(padded: Tensor, taps: list[float], dim: int) -> Tensor:

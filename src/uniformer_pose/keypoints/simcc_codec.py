@@ -13,13 +13,18 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.keypoints.heatmap_codec import arguments_of, check_crop_size, weighted_sum_of_shifts
+from uniformer_pose.keypoints.heatmap_codec import (
+    arguments_of,
+    check_crop_size,
+    gaussian_taps,
+    log_scaled,
+    weighted_sum_of_shifts,
+)
 
 BINS_PER_PIXEL = 2
 
@@ -197,8 +202,7 @@ class SimCCCodec:
 def _blur_taps(sigma: float) -> list[float]:
     """The Gaussian that smooths before the Newton step, as wide as OpenCV takes it to be for about this sigma."""
     half = (max(1, int((20 * sigma - 7) // 3)) - 1) // 2
-    taps: list[float] = cv2.getGaussianKernel(2 * half + 1, 0, cv2.CV_64F).ravel().tolist()
-    return taps
+    return gaussian_taps(2 * half + 1)
 
 
 def _dark_step(bins: Tensor, places: Tensor, taps: list[float]) -> Tensor:
@@ -209,9 +213,7 @@ def _dark_step(bins: Tensor, places: Tensor, taps: list[float]) -> Tensor:
     """
     half = len(taps) // 2
     blurred = weighted_sum_of_shifts(F.pad(bins, (half, half)), taps, dim=2)
-    # Of a lone positive bin, smoothing can leave nothing positive: such a vector stays at the floor.
-    scale = bins.amax(dim=-1, keepdim=True) / blurred.amax(dim=-1, keepdim=True).clamp(min=1e-20)
-    logs = (blurred * scale).clamp(_FLOOR, _CEILING).log()
+    logs = log_scaled(blurred, bins.amax(dim=-1, keepdim=True), _FLOOR, _CEILING)
 
     def value(shift: int) -> Tensor:
         there = (places + shift).clamp(0, bins.shape[-1] - 1)

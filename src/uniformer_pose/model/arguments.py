@@ -87,9 +87,7 @@ class Architecture:
     crop_width: Count | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.head, HeadArguments):
-            object.__setattr__(self, "head", HeadArguments(**self.head))
-        check_arguments(type(self), self.to_dict())
+        settle(self)
         if any(dim % self.head_dim for dim in self.embed_dims[2:]):
             stated = f"embed_dims={list(self.embed_dims)}"
             raise InputError(f"{stated}: stages 3 and 4 need multiples of head_dim={self.head_dim}")
@@ -121,6 +119,13 @@ class NetworkArguments(Architecture):
         if any(count > depth for count, depth in zip(self.checkpointed_blocks, self.depths, strict=True)):
             blocks = list(self.checkpointed_blocks)
             raise InputError(f"checkpointed_blocks={blocks}: give at most depths={list(self.depths)}")
+
+
+def settle(arguments: Any) -> None:
+    """Make the ``head`` of a network's arguments, if it is a mapping, what it says; InputError for wrong values."""
+    if not isinstance(arguments.head, HeadArguments):
+        object.__setattr__(arguments, "head", HeadArguments(**arguments.head))
+    check_arguments(type(arguments), plain_arguments(arguments))
 
 
 def plain_arguments(arguments: Any) -> dict[str, Any]:

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 def pose_head(arguments: Architecture | TimmArguments, in_channels: int, stride: int) -> PoseHead:
     """The head that the arguments ask for, on features (B, in_channels, H / stride, W / stride)."""
-    head = _head(arguments, in_channels, stride)
-    if cast("HeadArguments", arguments.head).visibility:
+    wanted = cast("HeadArguments", arguments.head)  # which a mapping has become
+    head = _head(wanted, arguments, in_channels, stride)
+    if wanted.visibility:
         head.visibility = VisibilityHead(in_channels, arguments.num_keypoints)
     return head
 
 
-def _head(arguments: Architecture | TimmArguments, in_channels: int, stride: int) -> PoseHead:
-    wanted, num_keypoints = cast("HeadArguments", arguments.head), arguments.num_keypoints
+def _head(wanted: HeadArguments, arguments: Architecture | TimmArguments, in_channels: int, stride: int) -> PoseHead:
+    num_keypoints = arguments.num_keypoints
     if wanted.kind == "heatmap":
         return HeatmapHead(in_channels, num_keypoints, deconvolutions(arguments.deconv_channels, stride))
     height, width = arguments.crop_height, arguments.crop_width

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from uniformer_pose.config import find_target
-from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.errors import WRONG_VALUES, InputError, one_line
 
 NetworkClass = str | Callable[..., nn.Module]
 """A class (or function) that makes a network, or its import path, ``my_package.MyNet``."""
@@ -52,7 +52,7 @@ class OtherNetwork:
             raise InputError(f"{chosen}: cannot be imported ({error}); is it in PYTHONPATH?") from error
         try:
             network = make(**self.arguments)
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except WRONG_VALUES as error:
             raise InputError(f"{chosen}: cannot be built from {self.arguments} ({one_line(error)})") from error
         if not isinstance(network, nn.Module):
             raise InputError(f"{chosen}: makes a {type(network).__name__}, not a torch.nn.Module")

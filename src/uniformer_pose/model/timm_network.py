@@ -21,15 +21,15 @@ import torch
 from annotated_types import Ge, Le, Len, Lt
 from torch import Tensor, nn
 
-from uniformer_pose.config import check_arguments
-from uniformer_pose.errors import InputError, one_line
-from uniformer_pose.model.arguments import HeadArguments, OfDeconvolutions, plain_arguments
+from uniformer_pose.errors import WRONG_VALUES, InputError, one_line
+from uniformer_pose.keypoints.codec import parts_of
+from uniformer_pose.model.arguments import HeadArguments, OfDeconvolutions, plain_arguments, settle
 from uniformer_pose.model.head import pose_head
 from uniformer_pose.nearest_name import did_you_mean, nearest
 from uniformer_pose.ranges import Count
 
 CropSide = Annotated[int, Ge(32), Le(4096)]
-WRONG_FOR_TIMM = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+WRONG_FOR_TIMM = (*WRONG_VALUES, AssertionError)
 """What timm raises for arguments, sizes and files that a model does not take."""
 
 _HRNET = {"features_only": True, "feature_location": "", "out_indices": (1,)}
@@ -60,9 +60,7 @@ class TimmArguments:
     head: HeadArguments | Mapping[str, Any] = HeadArguments()  # noqa: RUF009  # frozen
 
     def __post_init__(self) -> None:
-        if not isinstance(self.head, HeadArguments):
-            object.__setattr__(self, "head", HeadArguments(**self.head))
-        check_arguments(type(self), plain_arguments(self))
+        settle(self)
 
 
 class TimmPoseNetwork(nn.Module):
@@ -106,8 +104,7 @@ class TimmPoseNetwork(nn.Module):
         trained = {name: values for name, values in self.named_parameters() if values.requires_grad}
         was_training = self.training
         try:
-            output = self.eval()(torch.zeros(1, 3, *size))
-            outputs = output if isinstance(output, tuple) else (output,)
+            outputs = [part for part in parts_of(self.eval()(torch.zeros(1, 3, *size))) if part is not None]
             gradients = torch.autograd.grad([part.sum() for part in outputs], [*trained.values()], allow_unused=True)
         except WRONG_FOR_TIMM as error:
             raise _refused(backbone, f"fails for crops of {size[0]}x{size[1]}", error) from error

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uniformer_pose.data.tensors import CropNormalization
 from uniformer_pose.evaluation.timing import Stopwatch
-from uniformer_pose.keypoints.codec import NetworkOutput
+from uniformer_pose.keypoints.codec import NetworkOutput, parts_of
 from uniformer_pose.keypoints.flip_test import flip_test
 from uniformer_pose.saved_model import SavedModel
 
@@ -68,11 +68,8 @@ class PosePipeline:
 
     def _of_network(self, images: Tensor) -> tuple[Tensor, ...]:
         """The output, and the probabilities (B, K, 2) in fp32 if there are any."""
-        given = self.network(images)
-        if isinstance(given, Tensor):
-            return (given,)
-        output, visibility_logits = given
-        return output, visibility_logits.float().sigmoid()
+        output, visibility_logits = parts_of(self.network(images))
+        return (output,) if visibility_logits is None else (output, visibility_logits.float().sigmoid())
 
     def _mirrored(self, of_mirrored: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         output, *visibility = of_mirrored

@@ -6,18 +6,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Gt, Le
 from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.optim import Optimizer
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.ranges import Positive
-
-LayerDecay = Annotated[float, Gt(0), Le(1)]
+from uniformer_pose.ranges import LayerDecay, Positive
 
 
 @dataclass(frozen=True)

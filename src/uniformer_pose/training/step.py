@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from uniformer_pose.data.tensors import CropNormalization
-from uniformer_pose.keypoints.codec import Codec
+from uniformer_pose.keypoints.codec import Codec, parts_of
 from uniformer_pose.training.loss import Loss
 from uniformer_pose.training.teacher import Teacher
 
@@ -36,11 +36,10 @@ def loss_and_output(
     if keypoint_weights is not None:
         weights = weights * keypoint_weights
     images = normalize(crops)
-    given = network(images)
-    output = given if isinstance(given, Tensor) else given[0]
+    output, visibility_logits = parts_of(network(images))
     value = loss(codec, output, targets, weights)
-    if not isinstance(given, Tensor):
-        value = value + _VISIBILITY_WEIGHT * visibility_loss(given[1], visibility)
+    if visibility_logits is not None:
+        value = value + _VISIBILITY_WEIGHT * visibility_loss(visibility_logits, visibility)
     if teacher is not None:
         value = value + teacher(images, output)
     return value, output.detach()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from uniformer_pose.errors import InputError
+from uniformer_pose.keypoints.codec import parts_of
 from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.training.loss import KeypointKL, KeypointMSE, Loss
 from uniformer_pose.weights.loading import load_model
@@ -50,8 +51,7 @@ class Teacher:
     def __call__(self, images: Tensor, output: Tensor) -> Tensor:
         """What is added to the loss of a student that gives ``output`` for ``images``; see the module's text."""
         with torch.no_grad():
-            given = self.network(images)
-        target: Tensor = given if isinstance(given, Tensor) else given[0]  # visibility is learnt from labels
+            target, _ = parts_of(self.network(images))  # visibility is learnt from labels
         every = output.new_ones(output.shape[:2])
         return self.difference(self.codec, output, target.float(), every) * self.weight
 

@@ -33,14 +33,12 @@ def write_released_layout(model: SavedModel, path: Path, layout: ReleasedLayout)
     if model.pose_network is None:
         raise InputError(f"format={layout} is of UniFormer's pose network alone; use format=safetensors")
     arguments = model.pose_network.arguments
+    asked = arguments | {"head": arguments["head"]["kind"], "head.visibility": arguments["head"]["visibility"]}
     can_build: dict[str, Any] = {"stem": "patch", "layer_scale": None}
-    if layout == "mmpose":  # its window attention stops with an AttributeError
-        can_build["stage3_attention"] = "global"
-    foreign = [f"{name}={arguments[name]}" for name, value in can_build.items() if arguments[name] != value]
-    if arguments["head"]["kind"] != "heatmap" and layout == "original":
-        foreign.append(f"head={arguments['head']['kind']}")
-    if arguments["head"]["visibility"]:
-        foreign.append("head.visibility=True")
+    # MMPose's window attention stops with an AttributeError; the original has no other head.
+    can_build |= {"stage3_attention": "global"} if layout == "mmpose" else {"head": "heatmap"}
+    can_build["head.visibility"] = False
+    foreign = [f"{name}={asked[name]}" for name, value in can_build.items() if asked[name] != value]
     if foreign:
         raise InputError(
             f"format={layout}: that implementation has no {', '.join(foreign)}; use format=safetensors, which keeps "

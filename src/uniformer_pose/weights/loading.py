@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from uniformer_pose.errors import InputError, one_line, printable
+from uniformer_pose.errors import WRONG_VALUES, InputError, one_line, printable
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
 from uniformer_pose.keypoints.simcc_codec import SimCCCodec
@@ -20,7 +20,6 @@ from uniformer_pose.model.other_network import NetworkClass
 from uniformer_pose.model.timm_network import TimmPoseNetwork
 from uniformer_pose.saved_model import (
     RECORD_KEY,
-    WRONG_VALUES,
     OwnNetwork,
     SavedModel,
     damaged,
