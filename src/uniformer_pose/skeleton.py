@@ -1,7 +1,7 @@
 """What the keypoints of a person mean: names, mirror pairs, body halves, OKS sigmas, limbs and colours.
 
-A skeleton is data: one YAML file. COCO's 17 points ship with the package as ``coco_17``; any other set is a file
-of the same form, named by its path.
+A skeleton is data: one YAML file. COCO's 17 points ship with the package as ``coco_17``, and those of other published
+sets beside it; any other set is a file of the same form, named by its path.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Skeleton:
 
     ``sigmas`` are the per-keypoint constants of COCO's OKS (cocodataset.org/#keypoints-eval): OKS of one keypoint
     is ``exp(-d^2 / (2 * (2 * sigma)^2 * area))``. ``colours`` are RGB, 0 to 255. A limb takes the colour of its
-    first keypoint.
+    first keypoint. A keypoint may be in neither half of the body, as those of faces and hands are.
     """
 
     name: str
@@ -77,9 +77,9 @@ class Skeleton:
         repeated = [name for name, count in Counter(in_pairs).items() if count > 1]
         if repeated:  # mirroring twice must give every keypoint back
             yield f"{', '.join(sorted(repeated))} stands more than once in left_right_pairs; give one partner or none"
-        odd = sorted(name for name in self.keypoint_names if halves.count(name) != 1)
-        if halves and odd:
-            yield f"upper_body and lower_body, if not empty, hold every keypoint once; check {', '.join(odd)}"
+        twice = sorted(name for name, count in Counter(halves).items() if count > 1)
+        if twice:
+            yield f"upper_body and lower_body hold a keypoint once or not at all; check {', '.join(twice)}"
         if not all(np.isfinite(sigma) and sigma > 0 for sigma in self.sigmas):
             yield "every sigma must be a positive number"
 
