@@ -111,7 +111,7 @@ def test_a_file_that_is_no_skeleton_is_refused_by_name(tmp_path, text, expected)
     with pytest.raises(InputError, match=f"mine.yaml: .*{expected}") as raised:
         load_skeleton(tmp_path / "mine.yaml")
     assert "\n" not in str(raised.value)
-    with pytest.raises(InputError, match="no skeleton 'coco_18'; give one of aic_14, ap10k_17, .*, or the path of a YAML"):
+    with pytest.raises(InputError, match=r"no skeleton 'coco_18'; give one of aic_14, ap10k_17, .*, or the path"):
         load_skeleton("coco_18")
 
 
@@ -200,3 +200,17 @@ def test_a_skeleton_names_pairs_that_their_names_contradict(fields):
     sentence = Skeleton.from_dict(fields).sides_without_partner()
     assert "left_hand (paired with left_foot instead of right_hand)" in sentence
     assert "head" not in sentence
+
+
+def test_what_annotation_files_call_keypoints_is_kept_with_the_skeleton(fields):
+    names = {"names_in_files": ["skull", "hand_l", "hand_r", "foot_l", "foot_r"]}
+    arrays = {"arrays_in_files": {"keypoints": 3, "foot_kpts": 6}}
+    skeleton = Skeleton.from_dict(fields | names | arrays)
+    assert Skeleton.from_dict(skeleton.to_dict()) == skeleton
+    assert skeleton.names_in_files[0] == "skull"
+    assert skeleton.arrays_in_files == (("keypoints", 3), ("foot_kpts", 6))
+    assert not {"names_in_files", "arrays_in_files"} & Skeleton.from_dict(fields).to_dict().keys()
+    with pytest.raises(InputError, match="has 5 keypoints and 4 in arrays_in_files"):
+        Skeleton.from_dict(fields | {"arrays_in_files": {"keypoints": 4}})
+    with pytest.raises(InputError, match="Invalid enum value 'toes'"):
+        Skeleton.from_dict(fields | {"arrays_in_files": {"toes": 5}})

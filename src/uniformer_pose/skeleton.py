@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -26,6 +26,10 @@ _SHIPPED = Path(__file__).parent / "skeletons"
 _WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")  # of snake_case, camelCase, L-Ear, LFrontPaw
 _NO_SIDE = re.compile("bright|copyright|upright|outright|fright|wright|cleft|leftover")  # words that begin so
 _OTHER_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+ArrayName = Literal["keypoints", "keypoints_21", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts"]
+"""The lists of an annotation in which published data sets keep keypoints."""
 
 
 class _Keypoint(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,11 +46,13 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     upper_body: list[str]
     lower_body: list[str]
     limbs: list[tuple[str, str]]
+    names_in_files: list[str] = []
+    arrays_in_files: dict[ArrayName, int] = {}
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The keypoints of one kind of figure; all fields but the name hold keypoint names, in file order.
+    """The keypoints of one kind of figure, by their names, in file order.
 
     ``sigmas`` are the per-keypoint constants of COCO's OKS (cocodataset.org/#keypoints-eval): OKS of one keypoint
     is ``exp(-d^2 / (2 * (2 * sigma)^2 * area))``. ``colours`` are RGB, 0 to 255. A limb takes the colour of its
@@ -61,6 +67,11 @@ class Skeleton:
     upper_body: tuple[str, ...]
     lower_body: tuple[str, ...]
     limbs: tuple[tuple[str, str], ...]
+    names_in_files: tuple[str, ...] = ()
+    """What a published set's annotation files call its keypoints, or list as such, where that differs."""
+    arrays_in_files: tuple[tuple[ArrayName, int], ...] = ()
+    """The lists of an annotation that hold them one after the other, and of how many each, where that differs from
+    ``keypoints`` with all of them; of more the first K count."""
 
     def __post_init__(self) -> None:
         for problem in self._contradictions():
@@ -82,6 +93,9 @@ class Skeleton:
             yield f"upper_body and lower_body hold a keypoint once or not at all; check {', '.join(twice)}"
         if not all(np.isfinite(sigma) and sigma > 0 for sigma in self.sigmas):
             yield "every sigma must be a positive number"
+        points = [count for _, count in self.arrays_in_files]
+        if points and (min(points) < 1 or sum(points) < self.num_keypoints):
+            yield f"has {self.num_keypoints} keypoints and {sum(points)} in arrays_in_files; give those of each array"
 
     @property
     def num_keypoints(self) -> int:
@@ -176,6 +190,8 @@ class Skeleton:
             "upper_body": list(self.upper_body),
             "lower_body": list(self.lower_body),
             "limbs": [list(limb) for limb in self.limbs],
+            **({"names_in_files": list(self.names_in_files)} if self.names_in_files else {}),
+            **({"arrays_in_files": dict(self.arrays_in_files)} if self.arrays_in_files else {}),
         }
 
     @classmethod
@@ -192,6 +208,8 @@ class Skeleton:
                 upper_body=tuple(read.upper_body),
                 lower_body=tuple(read.lower_body),
                 limbs=tuple(read.limbs),
+                names_in_files=tuple(read.names_in_files),
+                arrays_in_files=tuple(read.arrays_in_files.items()),
             )
         except (msgspec.MsgspecError, ValueError) as error:
             raise InputError(f"{source}: {one_line(error)}; compare with {_SHIPPED.name}/coco_17.yaml") from error

@@ -241,7 +241,7 @@ def assert_refused(file: Path, expected: str, read: Callable[[], object]) -> Non
         ("keypoints", [1] * 42, "annotation 12 needs 51 finite numbers in 'keypoints'"),
         ("keypoints", [3] * 51, "visibility (0 not labelled, 1 hidden, 2 visible) of the 17 keypoints of skeleton"),
         ("id", ..., "annotations[1]: Object missing required field `id`"),
-        ("id", 0, "annotations[1]: Expected `int` >= 1 - at `$.id`"),
+        ("id", -1, "annotations[1]: Expected `int` >= 0 - at `$.id`"),
         ("id", 11, "annotation id 11 is given 2 times"),
         ("image_id", 1.5, "annotations[1]: Expected `int`, got `float` - at `$.image_id`"),
         ("image_id", 99, "annotations are in 1 images that the annotation file does not list (image_id 99)"),

@@ -31,8 +31,9 @@ def counted_categories(
     called person; where none is, all that are listed; where none are, all that are ``used`` by annotations. Several are
     one class: they are trained on and scored together.
 
-    Keypoint names that they list must be those of ``skeleton``, in its order; where it is None, the same in all of
-    them. InputError where they are not, or where the file has none that is ``chosen``; it names ``option``.
+    Keypoint names that they list must be those of ``skeleton``, or its ``names_in_files``, in its order; where it is
+    None, the same in all of them. InputError where they are not, or where the file has none that is ``chosen``; it
+    names ``option``.
     """
     categories = categories or []
     refuse_repeated_ids(np.array([entry.id for entry in categories], dtype=np.int64), "category", file)
@@ -86,6 +87,8 @@ def _require_same_keypoints(
             names, owner = with_keypoints[0].keypoints or [], f"category {with_keypoints[0].id}"
         else:
             names, owner = list(skeleton.keypoint_names), f"skeleton {skeleton.name}"
+            if [*map(plain_name, entry.keypoints or [])] == [*map(plain_name, skeleton.names_in_files)]:
+                continue
         for number, (their, our) in enumerate(zip_longest(entry.keypoints or [], names), start=1):
             if plain_name(their) != plain_name(our):
                 raise InputError(

@@ -38,6 +38,7 @@ from uniformer_pose.data.coco_json import (
     refuse,
     refuse_repeated_ids,
     scores_of,
+    stated_counts_of,
     stated_orientation,
     typed_annotations,
 )
@@ -56,6 +57,7 @@ AREA_OF_BOX = 0.53
 
 AreaSource = Literal["annotated", "box"]
 
+_MANY_BOXES, _SHARE_BEYOND = 10, 0.1  # boxes that are told to be corners
 _AT_ONCE = 10_000  # annotations as objects of Python: 2 kB each
 
 
@@ -145,6 +147,7 @@ def read_detections(
     boxes, problems = boxes_of(records)
     refuse(problems, records, file)
     sizes = images.sizes_wh[image_of_record]
+    _refuse_corners(boxes, sizes, file)
     touches = (boxes[:, :2] + boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < sizes).all(axis=1)
     left_out: Counter[str] = Counter()
     kept = kept_of(
@@ -178,17 +181,31 @@ def read_detections(
     )
 
 
+def _refuse_corners(boxes: FloatArray, sizes_wh: npt.NDArray[np.int32], file: Path) -> None:
+    """InputError where boxes are two corners each: as such all lie in their images, as x, y, width, height not."""
+    ends = boxes[:, :2] + boxes[:, 2:]
+    beyond = (ends > 1.05 * sizes_wh + 1).any(axis=1)
+    as_corners = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sizes_wh + 1)
+    if len(boxes) >= _MANY_BOXES and as_corners.all() and beyond.mean() > _SHARE_BEYOND:
+        raise InputError(
+            f"{file}: its boxes look like corners x1, y1, x2, y2, as in a sample of Human-Art's: all {len(boxes)} fit "
+            f"their images so, and {int(beyond.sum())} end far outside as x, y, width, height; write the latter, or "
+            "give annotated boxes (gt)"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Annotations:
     """G annotations of the categories that count, in the file's order: what is trained on and scored is among them.
 
-    ``image_of_record`` (G,) indexes the file's images. ``boxes_xywh`` (G, 4) are of any sign and size, ``keypoints``
-    (G, K, 3) x, y and visibility, all in image pixels. ``areas`` (G,) in square pixels are NaN and ``num_keypoints``
-    (G,) -1 where the file has none.
+    ``image_of_record`` (G,) indexes the file's images, ``category_ids`` (G,) are as in the file. ``boxes_xywh`` (G, 4)
+    are of any sign and size, ``keypoints`` (G, K, 3) x, y and visibility, all in image pixels. ``areas`` (G,) in square
+    pixels are NaN and ``num_keypoints`` (G,) -1 where the file has none of these keypoints.
     """
 
     ids: IntArray
     image_of_record: IntArray
+    category_ids: IntArray
     is_crowd: BoolArray
     boxes_xywh: FloatArray
     keypoints: FloatArray
@@ -239,11 +256,12 @@ def annotation_parts(
         yield Annotations(
             ids=ids[-1],
             image_of_record=places_of(image_ids, images, order, file, "annotations"),
+            category_ids=_integers(record.category_id for record in part),
             is_crowd=np.array([bool(record.iscrowd) for record in part], dtype=np.bool_),
             boxes_xywh=boxes,
             keypoints=keypoints,
             areas=np.array([np.nan if record.area is None else record.area for record in part], dtype=np.float64),
-            num_keypoints=_integers(-1 if record.num_keypoints is None else record.num_keypoints for record in part),
+            num_keypoints=stated_counts_of(part, skeleton),
         )
     refuse_repeated_ids(np.concatenate(ids), "annotation", file)
     require_counted(category_ids, counted, file, "annotations")

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uniformer_pose.errors import InputError
-from uniformer_pose.skeleton import Skeleton
+from uniformer_pose.skeleton import ArrayName, Skeleton
 
 T = TypeVar("T")
 IntArray = npt.NDArray[np.int64]
@@ -31,6 +32,8 @@ LARGEST_NUMBER = 1e9
 
 ImageOrientation = Literal["stored", "displayed"]
 
+_OTHER_LISTS = {b'"joints_vis"': "MPII's people", b'"keypoint_annotations"': "AI Challenger's images"}
+
 Problems = dict[int, str]
 """Position of a record -> what is wrong with it, as the end of a sentence that begins with its name."""
 
@@ -40,8 +43,6 @@ UNFIT = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Pixels = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-# pycocotools marks an unmatched detection by annotation id 0, so a person with id 0 is never found.
-_PositiveId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class ImageRecord(msgspec.Struct, gc=False):
@@ -57,9 +58,11 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     """A person: ``bbox`` x, y, width, height, and x, y, visibility of each of the ``keypoints``, in image pixels.
 
     ``area`` is that of the segment, in square pixels. Which of these must be there depends on the category and the use.
+    Ids may begin at 0, as ExLPose's do; pycocotools, which marks what is unmatched by 0, never finds that person. The
+    last fields are those of published sets with more keypoints (``Skeleton.arrays_in_files``).
     """
 
-    id: _PositiveId
+    id: _Count
     image_id: Integer
     category_id: Integer
     bbox: list[float] | None = None
@@ -67,6 +70,11 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     iscrowd: _Count | bool = 0
     area: float | None = None
     num_keypoints: _Count | bool | None = None
+    keypoints_21: list[float] | None = None
+    foot_kpts: list[float] | None = None
+    face_kpts: list[float] | None = None
+    lefthand_kpts: list[float] | None = None
+    righthand_kpts: list[float] | None = None
 
 
 class CategoryRecord(msgspec.Struct, gc=False):
@@ -123,6 +131,9 @@ _Records = Sequence[AnnotationRecord] | Sequence[DetectionRecord] | Sequence[Pos
 def read_annotation_file(file: Path) -> AnnotationFile[msgspec.Raw]:
     """A COCO annotation file with at least one image."""
     data = read_bytes(file)
+    for key, source in _OTHER_LISTS.items():
+        if _is_list(data) and key in data[:10_000]:
+            raise InputError(f"{file}: is a list of {source}, no annotation file of COCO's form; convert it first")
     if _is_list(data):
         raise InputError(
             f"{file}: not valid COCO JSON (a list of poses or boxes is no annotation file); predicted poses are labels "
@@ -268,18 +279,53 @@ def boxes_of(records: _Records) -> tuple[FloatArray, Problems]:
 def keypoints_of(records: Sequence[AnnotationRecord], skeleton: Skeleton) -> tuple[FloatArray, Problems]:
     """(records, K, 3) x, y and visibility, NaN where they cannot be used, and what is wrong with those.
 
-    A crowd without keypoints has none that is labelled.
+    A crowd without keypoints has none that is labelled. Where ``keypoints`` are others than the skeleton's, they are
+    those of its ``arrays_in_files``, joined.
     """
     count = skeleton.num_keypoints
     unlabelled = [0.0] * (3 * count)
-    given = [record.keypoints or unlabelled if record.iscrowd else record.keypoints for record in records]
+    given = [_all_keypoints(record, skeleton) for record in records]
+    given = [row or unlabelled if record.iscrowd else row for record, row in zip(records, given, strict=True)]
     rows = _number_rows(given, 3 * count)
     rows[~np.isin(rows[:, 2::3], (0, 1, 2)).all(axis=1)] = np.nan
+    arrays = ", ".join(f"{name} {3 * points}" for name, points in skeleton.arrays_in_files)
     needs = (
-        f"{3 * count} finite numbers in 'keypoints': x, y, visibility (0 not labelled, 1 hidden, 2 visible) of the "
-        f"{count} keypoints of skeleton {skeleton.name}"
+        f"{3 * count} finite numbers in 'keypoints'{f' (or in its arrays: {arrays})' if arrays else ''}: x, y, "
+        f"visibility (0 not labelled, 1 hidden, 2 visible) of the {count} keypoints of skeleton {skeleton.name}"
     )
     return rows.reshape(-1, count, 3), _problems(rows, given, needs)
+
+
+def stated_counts_of(records: Sequence[AnnotationRecord], skeleton: Skeleton) -> IntArray:
+    """(records,) the file's ``num_keypoints``; -1 where it has none, or one that counts ``keypoints`` beside others."""
+    elsewhere = any(name != "keypoints" for name, _ in skeleton.arrays_in_files)
+    counts = (
+        None if elsewhere and len(record.keypoints or ()) != 3 * skeleton.num_keypoints else record.num_keypoints
+        for record in records
+    )
+    return np.fromiter((-1 if count is None else count for count in counts), np.int64, len(records))
+
+
+def _all_keypoints(record: AnnotationRecord, skeleton: Skeleton) -> list[float] | None:
+    """The numbers of a skeleton's keypoints: ``keypoints``, or its arrays joined; None where one is not whole."""
+    count = 3 * skeleton.num_keypoints
+    if not skeleton.arrays_in_files or len(record.keypoints or ()) == count:
+        return record.keypoints
+    joined: list[float] = []
+    for name, points in skeleton.arrays_in_files:
+        array = _array(record, name)
+        if array is None or len(array) != 3 * points:
+            return None if len(skeleton.arrays_in_files) > 1 else array
+        joined += array
+    return joined[:count]
+
+
+def _array(record: AnnotationRecord, name: ArrayName) -> list[float] | None:
+    """One of a record's arrays. Visibilities of feet, face and hands in COCO-WholeBody may be fractions: rounded up."""
+    array: list[float] | None = getattr(record, name)
+    if array is None or not name.endswith("_kpts"):
+        return array
+    return [ceil(number) if place % 3 == 2 and 0 < number < 2 else number for place, number in enumerate(array)]
 
 
 def scored_keypoints_of(records: Sequence[PoseRecord], skeleton: Skeleton) -> tuple[FloatArray, Problems]:
