@@ -1,4 +1,4 @@
-"""Turns annotations of other formats into a dataset that ``data=`` reads: YOLO-pose, a CSV of points, COCO JSON.
+"""Turns annotations of other formats into a dataset that ``data=`` reads: YOLO-pose, a CSV of points, COCO JSON, MPII.
 
 Exit status: 0 written, 2 unusable input, 130 interrupted.
 """
@@ -53,14 +53,16 @@ def convert_data(config: DictConfig) -> None:
     settings = plain_config(config)
     source_format = settings.pop("from", "???")
     if source_format == "???":
-        raise InputError("from is required: give from=yolo_pose|points_csv|coco")
-    check_value("from", source_format, Literal["yolo_pose", "points_csv", "coco"])
+        raise InputError("from is required: give from=yolo_pose|points_csv|coco|mpii|aic")
+    check_value("from", source_format, Literal["yolo_pose", "points_csv", "coco", "mpii", "aic"])
     check_config(settings, ConvertDataConfig)
-    if source_format != "coco" and (settings["val_source"] or settings["val_images"]):
-        raise InputError("val_source and val_images are for from=coco; leave them out")
+    if source_format in ("yolo_pose", "points_csv") and (settings["val_source"] or settings["val_images"]):
+        raise InputError("val_source and val_images are for from=coco, mpii and aic; leave them out")
     # Imported here because a misspelt key should not have to wait for the libraries.
+    from uniformer_pose.data.conversion.ai_challenger import read_ai_challenger
     from uniformer_pose.data.conversion.coco_keypoints import read_coco_keypoints
     from uniformer_pose.data.conversion.dataset_writer import require_free, write_dataset
+    from uniformer_pose.data.conversion.mpii import read_mpii
     from uniformer_pose.data.conversion.points_table import read_points_table
     from uniformer_pose.data.conversion.source import Log, Settings
     from uniformer_pose.data.conversion.yolo_pose import read_yolo_pose
@@ -71,7 +73,8 @@ def convert_data(config: DictConfig) -> None:
     paths: dict[str, Any] = {key: Path(settings[key]).expanduser() for key in places if settings[key] is not None}
     name, to = config_name(paths["to"]), paths.pop("to")
     require_free(to, list(paths.values()))
-    source, category, skeleton = paths.pop("source"), settings["category"], settings["skeleton"]
+    source, category = paths.pop("source"), settings["category"]
+    skeleton = settings["skeleton"] or {"mpii": "mpii_16", "aic": "aic_14"}.get(source_format)
     asked = Settings(
         **paths,
         exif=settings["exif"],
@@ -80,6 +83,7 @@ def convert_data(config: DictConfig) -> None:
         categories=category if category is None or isinstance(category, list) else [category],
     )
     readers = {"yolo_pose": read_yolo_pose, "points_csv": read_points_table, "coco": read_coco_keypoints}
+    readers |= {"mpii": read_mpii, "aic": read_ai_challenger}
     log, made_from = Log(skip=settings["on_problem"] == "skip"), {"from": source_format, **settings}
     found = readers[source_format](source, asked, log)
     with progress_bar("images") as on_progress:

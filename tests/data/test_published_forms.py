@@ -181,7 +181,7 @@ def test_another_sets_annotations_are_refused_by_the_names_of_their_keypoints(ma
 )
 def test_lists_of_the_sets_themselves_are_named(tmp_path, entry, said):
     (tmp_path / "train.json").write_text(json.dumps([entry]))
-    with pytest.raises(InputError, match=f"train.json: {said}, no annotation file of COCO's form; convert it first"):
+    with pytest.raises(InputError, match=f"train.json: {said}, not of COCO's form; src/convert_data.py"):
         read(tmp_path / "train.json", "mpii_16")
 
 

@@ -233,7 +233,7 @@ def test_a_wrong_check_is_refused_in_one_line(arguments: list[str], message: str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "from is required: give from=yolo_pose|points_csv|coco"),
+        ([], "from is required: give from=yolo_pose|points_csv|coco|mpii|aic"),
         (["from=coco"], "source is required: give source=..."),
         (["from=points_csv", "source=a", "to=b", "val_source=c"], "val_source and val_images are for from=coco"),
         (["from=coco", "source=a.json", "images=.", "to=b"], "a.json: cannot be read"),

@@ -28,6 +28,7 @@ from uniformer_pose.data.coco_json import (
     ImageOrientation,
     ImageRecord,
     IntArray,
+    boxes_are_uncut,
     boxes_of,
     garbage_collection_paused,
     image_problem,
@@ -72,8 +73,9 @@ def read_ground_truth(
     """The annotated people of a COCO keypoint file: no crowd, a box with area, a labelled keypoint.
 
     A box's corners are moved into [0, W - 1] and [0, H - 1], as MMPose does for training and for evaluation with
-    annotated boxes. How many keypoints are labelled is counted from the visibilities, so ``num_keypoints`` is not
-    needed; nor are ``area``, ``segmentation`` and ``iscrowd`` (absent means no crowd).
+    annotated boxes, unless the file says that they are ``uncut``. How many keypoints are labelled is counted from the
+    visibilities, so ``num_keypoints`` is not needed; nor are ``area``, ``segmentation`` and ``iscrowd`` (absent means
+    no crowd).
 
     ``categories``: names or ids of those whose annotations are people; None leaves it to ``counted_categories``.
     ``content``: what the file holds, where it has been read. Raises InputError on a file that is structurally wrong
@@ -84,8 +86,11 @@ def read_ground_truth(
     folder, images = existing_folder(image_folder), images_of(content.images, file)
     counted = categories_of(content, file, skeleton, categories)
     num_read, orientation = len(content.annotations or []), stated_orientation(content.info, file)
-    left_out: Counter[str] = Counter()
-    parts = [_people_of(part, images.sizes_wh, left_out) for part in annotation_parts(content, file, skeleton, counted)]
+    uncut, left_out = boxes_are_uncut(content.info, file), Counter[str]()
+    parts = [
+        _people_of(part, images.sizes_wh, left_out, uncut=uncut)
+        for part in annotation_parts(content, file, skeleton, counted)
+    ]
     del content  # a large file's text goes before its arrays are copied
     return sorted_by_image(
         folder,
@@ -98,7 +103,7 @@ def read_ground_truth(
     )
 
 
-def _people_of(found: Annotations, sizes_wh: npt.NDArray[np.int32], left_out: Counter[str]) -> Columns:
+def _people_of(found: Annotations, sizes_wh: npt.NDArray[np.int32], left_out: Counter[str], *, uncut: bool) -> Columns:
     """The annotated people to train on; ``sizes_wh`` are those of all images."""
     low, inside = clipped_boxes(found.boxes_xywh, sizes_wh[found.image_of_record])
     kept = kept_of(
@@ -113,7 +118,7 @@ def _people_of(found: Annotations, sizes_wh: npt.NDArray[np.int32], left_out: Co
     return {
         "image_of_instance": found.image_of_record[kept].astype(np.int32),
         "instance_ids": found.ids[kept],
-        "boxes_xywh": np.concatenate([low, inside], axis=1)[kept],
+        "boxes_xywh": (found.boxes_xywh if uncut else np.concatenate([low, inside], axis=1))[kept],
         "box_scores": np.ones(int(kept.sum()), dtype=np.float32),
         "keypoints_in_image": found.keypoints[kept, :, :2].astype(np.float32),
         "visibility": found.keypoints[kept, :, 2].astype(np.uint8),

@@ -133,7 +133,7 @@ def read_annotation_file(file: Path) -> AnnotationFile[msgspec.Raw]:
     data = read_bytes(file)
     for key, source in _OTHER_LISTS.items():
         if _is_list(data) and key in data[:10_000]:
-            raise InputError(f"{file}: is a list of {source}, no annotation file of COCO's form; convert it first")
+            raise InputError(f"{file}: is a list of {source}, not of COCO's form; src/convert_data.py writes that")
     if _is_list(data):
         raise InputError(
             f"{file}: not valid COCO JSON (a list of poses or boxes is no annotation file); predicted poses are labels "
@@ -257,6 +257,17 @@ def stated_orientation(info: object, file: Path) -> ImageOrientation | None:
             "lie in the files), displayed (to pictures turned as their EXIF says), or leave it out"
         )
     return stated
+
+
+def boxes_are_uncut(info: object, file: Path) -> bool:
+    """Whether an annotation file says by ``info.boxes: uncut`` that its boxes are regions to crop as they are.
+
+    Those of MPII are: squares around a centre, also beyond the picture. Raises InputError for any other word.
+    """
+    stated = info.get("boxes") if isinstance(info, dict) else None
+    if stated not in (None, "uncut"):
+        raise InputError(f"{file}: info.boxes is {stated!r:.40}; write uncut, or leave it out (boxes end with images)")
+    return stated is not None
 
 
 def image_problem(record: ImageRecord) -> str | None:

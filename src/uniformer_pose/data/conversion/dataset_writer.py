@@ -127,6 +127,7 @@ def _write_split(split: SplitName, source: Source, folder: Path, skeleton: Skele
         "skeleton": (skeleton.limb_indices + 1).tolist(),
     }
     info = {"description": f"{skeleton.name}, {split}", "image_orientation": source.orientation}
+    info |= {"boxes": "uncut"} if source.uncut_boxes else {}
     content = {"info": info, "categories": [category], "images": entries, "annotations": annotations}
     write_json(file, content, indent=None)
     return f"{len(images)} images; {read_ground_truth(file, pictures, skeleton).summary()}"
@@ -136,7 +137,7 @@ def _annotation(person: SourcePerson, number: int, image_id: int) -> dict[str, A
     box = person.box_xywh.round(3).tolist()  # a thousandth of a pixel
     area = AREA_OF_BOX * box[2] * box[3] if person.area is None else person.area
     return {
-        "id": number,
+        "id": number if person.annotation_id is None else person.annotation_id,
         "image_id": image_id,
         "category_id": DEFAULT_PERSON_CATEGORY,
         "iscrowd": int(person.is_crowd),

@@ -50,7 +50,7 @@ class Settings:
 class SourcePerson:
     """``box_xywh`` (4,) and ``keypoints`` (K, 3): x, y, visibility, NaN for what is no number; ``place`` for messages.
 
-    ``area`` in square pixels is that of the segment, where the source has one.
+    ``area`` in square pixels is that of the segment, where the source has one; so is ``annotation_id``, which is kept.
     """
 
     box_xywh: FloatArray
@@ -58,6 +58,7 @@ class SourcePerson:
     place: str
     area: float | None = None
     is_crowd: bool = False
+    annotation_id: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,8 @@ class Source:
 
     ``flip_indices`` are the mirror partners (K), ``limbs`` pairs of indices from 0; both None where the source is
     silent. ``orientation``: what coordinates on EXIF-turned pictures refer to, None where sizes or the user must tell.
-    ``fractions``: coordinates are fractions of the picture's width and height.
+    ``fractions``: coordinates are fractions of the picture's width and height. ``uncut_boxes``: boxes are regions to
+    crop, of which no part beyond the picture may be cut off.
     """
 
     keypoint_names: Sequence[str]
@@ -87,6 +89,7 @@ class Source:
     limbs: Sequence[tuple[int, int]] | None = None
     orientation: ImageOrientation | None = None
     fractions: bool = False
+    uncut_boxes: bool = False
 
 
 class Log:
