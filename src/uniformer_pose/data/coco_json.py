@@ -75,6 +75,10 @@ class AnnotationRecord(msgspec.Struct, gc=False):
     face_kpts: list[float] | None = None
     lefthand_kpts: list[float] | None = None
     righthand_kpts: list[float] | None = None
+    foot_valid: bool | None = None
+    face_valid: bool | None = None
+    lefthand_valid: bool | None = None
+    righthand_valid: bool | None = None
 
 
 class CategoryRecord(msgspec.Struct, gc=False):
@@ -337,6 +341,19 @@ def _array(record: AnnotationRecord, name: ArrayName) -> list[float] | None:
     if array is None or not name.endswith("_kpts"):
         return array
     return [ceil(number) if place % 3 == 2 and 0 < number < 2 else number for place, number in enumerate(array)]
+
+
+def contradicted_flags(record: AnnotationRecord) -> list[str]:
+    """Which of COCO-WholeBody's flags, such as face_valid, say other than the visibilities whether a part is labelled.
+
+    The visibilities count, as in the set's own evaluation.
+    """
+    found = []
+    for part in ("foot", "face", "lefthand", "righthand"):
+        flag, array = getattr(record, f"{part}_valid"), getattr(record, f"{part}_kpts")
+        if flag is not None and array is not None and flag != any(seen > 0 for seen in array[2::3]):
+            found.append(f"{part}_valid")
+    return found
 
 
 def scored_keypoints_of(records: Sequence[PoseRecord], skeleton: Skeleton) -> tuple[FloatArray, Problems]:

@@ -100,6 +100,14 @@ def one_keypoint_far_from_the_box(data: Any) -> None:
     set_keypoints(data, 33, values)
 
 
+def hide_everything(data: Any) -> None:
+    """As CrowdPose counts: who has hidden keypoints only has none."""
+    values = keypoints(data, 0)
+    values[:, 2] = np.minimum(values[:, 2], 1)
+    set_keypoints(data, 0, values)
+    person(data, 0)["num_keypoints"] = 0
+
+
 def swap_hips(data: Any) -> None:
     left, right = data.skeleton.indices(["left_hip", "right_hip"])
     for number in range(60):
@@ -123,6 +131,7 @@ PLANTS: dict[str, Plant] = {
     "keypoint_outside_image": one_labelled_keypoint_outside,
     "keypoint_outside_box": one_keypoint_far_from_the_box,
     "num_keypoints_wrong": change(36, num_keypoints=0),
+    "part_flag_wrong": change(38, face_valid=False, face_kpts=[5.0, 5.0, 0.3] * 68),
     "area_unusable": change(37, area=1e6),
 }
 
@@ -142,6 +151,8 @@ VARIANTS: list[tuple[str, str, Plant]] = [
     ("entry_invalid", "image_orientation", lambda data: data.train["info"].update(image_orientation="upright")),
     ("entry_invalid", "does not list", lambda data: data.detections[0].update(image_id=777)),
     ("box_unusable", "300, 10, 20, 40", change(27, bbox=[300, 10, 20, 40])),
+    ("part_flag_wrong", "by foot_valid", change(38, foot_valid=True, foot_kpts=[0] * 18, face_valid=False)),
+    ("num_keypoints_wrong", "labelled, all hidden: not scored", hide_everything),
     ("area_unusable", "has area 0", change(2, "val", area=0)),
     ("area_unusable", "has area nan", drop(1, "area", "val")),
 ]

@@ -33,6 +33,7 @@ from uniformer_pose.data.coco_json import (
     CategoryRecord,
     ImageRecord,
     boxes_of,
+    contradicted_flags,
     each_record,
     image_problem,
     keypoints_of,
@@ -199,7 +200,12 @@ def _check_people(
     add("keypoint_outside_box", far.any(axis=1), lambda i: f"has {far[i].sum()} of {labelled[i].sum()} there")
     said = of.num_keypoints
     wrong = (said >= 0) & ((said > 0) != anybody)
-    add("num_keypoints_wrong", wrong, lambda i: f"says {said[i]} and has {labelled[i].sum()} labelled", scored)
+    hidden = wrong & (said == 0) & (of.keypoints[..., 2] < 2).all(axis=1)  # CrowdPose counts who is visible
+    words = "says {} and has {} labelled"
+    add("num_keypoints_wrong", wrong & ~hidden, lambda i: words.format(said[i], labelled[i].sum()), scored)
+    add("num_keypoints_wrong", hidden, lambda i: words.format(0, labelled[i].sum()) + ", all hidden: not scored")
+    flags = [contradicted_flags(record) for record in sound.annotations]
+    add("part_flag_wrong", np.array([bool(each) for each in flags]), lambda i: f"says so by {', '.join(flags[i])}")
     rows = np.concatenate([of.image_of_record[:, None], boxes, points.reshape(len(boxes), -1)], axis=1)
     again = np.ones(len(rows), dtype=np.bool_)
     again[np.unique(rows, axis=0, return_index=True)[1]] = False

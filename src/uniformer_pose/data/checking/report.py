@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "keypoint_outside_image": ("error", "labelled keypoints outside the image"),
     "keypoint_outside_box": ("remark", "labelled keypoints outside their box by a fifth of its larger side"),
     "num_keypoints_wrong": ("remark", "num_keypoints says who is scored, and contradicts the keypoints"),
+    "part_flag_wrong": ("remark", "a flag (face_valid, ...) contradicts a part's visibilities, which count"),
     "area_unusable": ("remark", "no area, or one that no segment in this box has: AP depends on it; try data.area=box"),
     "side_without_partner": ("remark", "a keypoint with a side but no mirror partner: mirrored crops teach it wrongly"),
     "left_right_swapped": ("remark", "suspicion: a left-right pair, or all of them, exchanged in most people"),
