@@ -209,7 +209,10 @@ class PersonCrops(pl.LightningDataModule):
     def _poses_on(self, images: Path, **others: Any) -> PersonInstances:
         """The poses that are labels, of the pictures in a folder unless another is named for them."""
         if self.train_poses is None:
-            raise InputError("data.train_annotations=null needs data.train_poses=<a file of src/predict.py>")
+            raise InputError(
+                "data.train_annotations=null needs data.train_poses=<a file of src/predict.py>; a set without a split "
+                "for training is there to evaluate on"
+            )
         file, folder = self._file(self.train_poses), self.train_poses_images
         images = images if folder is None else self._existing(folder)
         how = {"min_keypoint_score": self._min_keypoint_score, "weighted": self._weight_by_score}
