@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.crop_geometry import CropSpec
 from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import load_skeleton
 
 SPEC = CropSpec(256, 192)
 BOX = np.array([100.0, 50.0, 60.0, 80.0])  # of the crop's aspect ratio: the extent is the box times 1.25
@@ -164,6 +165,16 @@ def test_half_body_needs_enough_keypoints(skeleton, keypoints, upper, lower, sho
         (geometry,) = draw(augmentation, skeleton, keypoints, visibility=visibility)
         expected = {None: "box", "either": "upper" if prefer_upper else "lower"}.get(shown, shown)
         assert geometry.center[0] == pytest.approx(centers[expected])
+
+
+def test_half_body_takes_no_notice_of_face_and_hands_which_are_in_neither_half():
+    skeleton = load_skeleton("coco_wholebody_133")
+    keypoints = np.random.default_rng(0).uniform(20, 80, (133, 2))
+    keypoints[23:] += 200
+    (geometry,) = draw(
+        only("half_body", half_body_upper_probability=0.0), skeleton, keypoints, visibility=np.ones(133, dtype=np.uint8)
+    )
+    assert geometry.center == pytest.approx(keypoints[11:23].mean(axis=0))  # hips to heels
 
 
 def test_keypoints_in_one_row_give_a_crop_and_in_one_point_the_box(skeleton, keypoints):
