@@ -340,7 +340,9 @@ def _array(record: AnnotationRecord, name: ArrayName) -> list[float] | None:
     array: list[float] | None = getattr(record, name)
     if array is None or not name.endswith("_kpts"):
         return array
-    return [ceil(number) if place % 3 == 2 and 0 < number < 2 else number for place, number in enumerate(array)]
+    rounded = array.copy()
+    rounded[2::3] = [ceil(seen) if 0 < seen < 2 else seen for seen in array[2::3]]
+    return rounded
 
 
 def contradicted_flags(record: AnnotationRecord) -> list[str]:
