@@ -59,6 +59,8 @@ def random_people(
         visibility=visibility,
         labelled_counts=labelled_counts,
         is_crowd=rng.random(count) < 0.1,
+        category_ids=np.ones(count, dtype=np.int64),
+        crowd_indices=np.full(num_images, np.nan),
     )
     num_poses = num_images * poses_per_image
     image_of_pose = rng.choice(image_ids, num_poses)

@@ -51,6 +51,8 @@ def people(visibility: Any) -> CocoGroundTruth:
         keypoints_in_image=points,
         visibility=visibility,
         labelled_counts=(visibility > 0).sum(axis=1),
+        category_ids=np.ones(len(visibility), dtype=np.int64),
+        crowd_indices=np.full(1, np.nan),
         is_crowd=np.zeros(count, dtype=bool),
     )
 

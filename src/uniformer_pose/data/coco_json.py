@@ -46,12 +46,16 @@ _Pixels = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 
 class ImageRecord(msgspec.Struct, gc=False):
-    """An image; ``height`` and ``width`` in pixels. Only who opens or crops it needs more than the ``id``."""
+    """An image; ``height`` and ``width`` in pixels. Only who opens or crops it needs more than the ``id``.
+
+    ``crowd_index`` is CrowdPose's: how much the people of an image overlap, 0 to 1.
+    """
 
     id: Integer
     file_name: str | None = None
     height: _Pixels | None = None
     width: _Pixels | None = None
+    crowd_index: float | None = msgspec.field(default=None, name="crowdIndex")
 
 
 class AnnotationRecord(msgspec.Struct, gc=False):
@@ -143,7 +147,7 @@ def read_annotation_file(file: Path) -> AnnotationFile[msgspec.Raw]:
             f"{file}: not valid COCO JSON (a list of poses or boxes is no annotation file); predicted poses are labels "
             "as data.train_poses"
         )
-    content = _decoded(data, AnnotationFile[msgspec.Raw], file)
+    content = decoded(data, AnnotationFile[msgspec.Raw], file)
     if not content.images:
         raise InputError(f"{file}: has an empty list 'images'; an annotation file holds at least one entry there")
     return content
@@ -163,7 +167,7 @@ def typed_annotations(content: AnnotationFile[Any], file: Path) -> Iterator[Anno
 
 def read_detection_file(file: Path) -> list[DetectionRecord]:
     """A COCO detection file (a list of image_id, category_id, bbox and score) with at least one box."""
-    records = _decoded(read_bytes(file), list[DetectionRecord], file)
+    records = decoded(read_bytes(file), list[DetectionRecord], file)
     if not records:
         raise InputError(f"{file}: holds no detections; give a file with at least one box, or use the annotated boxes")
     return records
@@ -176,7 +180,7 @@ def read_pose_file(file: Path) -> list[PoseRecord]:
         raise InputError(
             f"{file}: is no list of poses, as src/predict.py writes it; annotations are data.train_annotations"
         )
-    records = _decoded(data, list[PoseRecord], file)
+    records = decoded(data, list[PoseRecord], file)
     if not records:
         raise InputError(f"{file}: holds no poses; give a file with at least one")
     return records
@@ -219,7 +223,7 @@ def each_record(records: Sequence[object], kind: type[T]) -> tuple[list[T | None
     return typed, problems
 
 
-def _decoded(data: bytes, kind: type[T], file: Path) -> T:
+def decoded(data: bytes, kind: type[T], file: Path) -> T:
     """JSON of a type; NaN and infinity, which Python writes, are taken for null."""
     try:
         with garbage_collection_paused():

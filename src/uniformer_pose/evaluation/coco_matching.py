@@ -1,9 +1,10 @@
 """COCO's matching of poses with people, and precision and recall from it, on flat arrays of a whole dataset.
 
 Every number equals that of pycocotools' ``COCOeval`` for keypoints to the last digit: the same operations in the same
-order on the same doubles. Only the loops are gone. pycocotools visits every pose and person of an image for each
-threshold and range of areas; most pairs are less alike than the lowest threshold and can never match, so here only the
-others are followed up, the best pose of all images at once, then the second best, and so on.
+order on the same doubles. (A person whose annotation has id 0 is found here, as in xtcocotools; pycocotools takes 0 for
+"unmatched".) Only the loops are gone. pycocotools visits every pose and person of an image for each threshold and range
+of areas; most pairs are less alike than the lowest threshold and can never match, so here only the others are followed
+up, the best pose of all images at once, then the second best, and so on.
 
 What COCO does (cocodataset.org/#keypoints-eval), and what follows from the original's code:
 

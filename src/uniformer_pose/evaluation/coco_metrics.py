@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,8 @@ METRIC_NAMES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM",
 MEDIUM_AREAS = (32.0**2, 96.0**2)
 LARGE_AREAS = (96.0**2, 1e10)
 """Square pixels of the person's segment, both ends included."""
+
+AREA_RANGES = (ALL_AREAS, MEDIUM_AREAS, LARGE_AREAS)
 
 SIZE_EDGES = (0, 32, 64, 128, 256, 512)
 """Pixels: the square root of the area of a person's segment. COCO's medium is 32 to 96, its large 96 and more."""
@@ -59,16 +60,28 @@ def coco_keypoint_metrics(
     ``InputError``.
     """
     truth = ground_truth if isinstance(ground_truth, CocoGroundTruth) else CocoGroundTruth.load(ground_truth)
-    poses = checked_predictions(truth, predictions)
+    return array_metrics(truth, *reported_poses(truth, predictions, protocol))
+
+
+def reported_poses(
+    ground_truth: CocoGroundTruth,
+    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+    protocol: EvaluationProtocol | None,
+) -> tuple[PosePredictions, Scores]:
+    """The poses that every metric counts, and their scores (N,): checked, rescored, near-copies suppressed.
+
+    Arguments, warning and errors as in ``coco_keypoint_metrics``.
+    """
+    poses = checked_predictions(ground_truth, predictions)
     if not len(poses):
         warnings.warn(
-            f"{truth.file}: no predictions on any of its {len(truth.listed_image_ids)} evaluated images; every person "
-            "counts as missed",
-            stacklevel=2,
+            f"{ground_truth.file}: no predictions on any of its {len(ground_truth.listed_image_ids)} evaluated images; "
+            "every person counts as missed",
+            stacklevel=3,
         )
     if protocol is None:
         protocol = EvaluationProtocol() if isinstance(predictions, PosePredictions) else _AS_THEY_ARE
-    return array_metrics(truth, *select_poses(poses, protocol, truth.skeleton.oks_sigmas))
+    return select_poses(poses, protocol, ground_truth.skeleton.oks_sigmas)
 
 
 def select_poses(
@@ -131,9 +144,12 @@ def require_usable(poses: PosePredictions, skeleton: Skeleton) -> None:
 
 def array_metrics(ground_truth: CocoGroundTruth, poses: PosePredictions, scores: Scores) -> dict[str, float]:
     """The ten numbers of poses that are to be reported, with their scores (N,), by ``coco_matching``."""
-    outcome = precision_recall(
-        ground_truth, poses, scores, ground_truth.skeleton.oks_sigmas, (ALL_AREAS, MEDIUM_AREAS, LARGE_AREAS)
-    )
+    outcome = precision_recall(ground_truth, poses, scores, ground_truth.skeleton.oks_sigmas, AREA_RANGES)
+    return ten_numbers(outcome)
+
+
+def ten_numbers(outcome: PrecisionRecall) -> dict[str, float]:
+    """COCO's numbers of an outcome for ``AREA_RANGES``."""
     values = [
         value
         for mean in (outcome.average_precision, outcome.average_recall)
@@ -173,18 +189,7 @@ def metrics_by_keypoint(
     table = {}
     for index, name in enumerate(ground_truth.skeleton.keypoint_names):
         one = slice(index, index + 1)
-        people = replace(
-            ground_truth,
-            keypoints_in_image=ground_truth.keypoints_in_image[:, one],
-            visibility=ground_truth.visibility[:, one],
-            labelled_counts=(ground_truth.visibility[:, index] > 0).astype(np.int64),
-        )
-        shown = replace(
-            poses,
-            keypoints_in_image=poses.keypoints_in_image[:, one],
-            keypoint_scores=poses.keypoint_scores[:, one],
-            visibility=None,
-        )
+        people, shown = ground_truth.of_keypoints(one), poses.of_keypoints(one)
         table[name] = _row(precision_recall(people, shown, scores, ground_truth.skeleton.oks_sigmas[one]), 0)
     return table
 

@@ -25,6 +25,7 @@ _PER_PERSON = (
     "visibility",
     "labelled_counts",
     "is_crowd",
+    "category_ids",
 )
 
 
@@ -54,6 +55,10 @@ class CocoGroundTruth:
     labelled_counts: npt.NDArray[np.int64]
     """(G,) the file's num_keypoints, or the count of labelled keypoints where the file leaves it out."""
     is_crowd: npt.NDArray[np.bool_]
+    category_ids: npt.NDArray[np.int64]
+    """(G,) as in the file."""
+    crowd_indices: npt.NDArray[np.float64]
+    """CrowdPose's crowdIndex of each of the ``listed_image_ids``, 0 to 1; NaN where the file has none."""
     categories: Mapping[int, str] = field(default_factory=dict)
     """Ids and names of those whose annotations are scored, as one class."""
     area: AreaSource = "annotated"
@@ -75,6 +80,7 @@ class CocoGroundTruth:
         categories: Sequence[str | int] | None = None,
         area: AreaSource = "annotated",
         content: AnnotationFile[Any] | None = None,
+        as_published: bool = False,
     ) -> CocoGroundTruth:
         """Ground truth from a COCO keypoint JSON; ``content`` is what the file holds, where it has been read.
 
@@ -84,7 +90,8 @@ class CocoGroundTruth:
 
         ``InputError`` names file and annotation for what the loader refuses, and for a missing area. A missing
         ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. Warnings tell of areas that do not
-        fit their boxes, and of counts that contradict the keypoints.
+        fit their boxes, and of counts that contradict the keypoints, but not where the data set is taken
+        ``as_published``: some define areas and counts otherwise than COCO.
         """
         file = Path(annotation_file)
         content = content or read_annotation_file(file)
@@ -92,6 +99,7 @@ class CocoGroundTruth:
         counted = categories_of(content, file, skeleton, categories)
         found = annotations_of(content, file, skeleton, counted)
         image_ids = np.array([image.id for image in content.images], dtype=np.int64)
+        crowd_indices = np.array([image.crowd_index for image in content.images], dtype=np.float64)
         labelled = (found.keypoints[..., 2] > 0).sum(axis=1)
         loaded = cls(
             file=file,
@@ -106,11 +114,14 @@ class CocoGroundTruth:
             visibility=found.keypoints[..., 2],
             labelled_counts=np.where(found.num_keypoints < 0, labelled, found.num_keypoints),
             is_crowd=found.is_crowd,
+            category_ids=found.category_ids,
+            crowd_indices=crowd_indices[np.argsort(image_ids)],
             categories=counted,
             area=area,
             images_in_file=len(image_ids),
         )
-        loaded._warn_of_doubts(labelled)
+        if not as_published:
+            loaded._warn_of_doubts(labelled)
         return loaded
 
     def _warn_of_doubts(self, labelled: npt.NDArray[np.int64]) -> None:
@@ -148,6 +159,20 @@ class CocoGroundTruth:
         """The ground truth of some of the file's images alone; ``InputError`` for images that the file lacks."""
         chosen = np.unique(np.asarray(list(image_ids), dtype=np.int64))
         self.require_images(chosen)
-        kept = np.isin(self.image_ids, chosen)
-        arrays = {name: getattr(self, name)[kept] for name in _PER_PERSON}
-        return replace(self, listed_image_ids=chosen, **arrays)
+        people = self.people_at(np.isin(self.image_ids, chosen))
+        crowd_indices = self.crowd_indices[np.isin(self.listed_image_ids, chosen)]
+        return replace(people, listed_image_ids=chosen, crowd_indices=crowd_indices)
+
+    def people_at(self, indices: npt.NDArray[Any]) -> CocoGroundTruth:
+        """All the images with some of the people, by position or a boolean mask."""
+        return replace(self, **{name: getattr(self, name)[indices] for name in _PER_PERSON})
+
+    def of_keypoints(self, chosen: slice) -> CocoGroundTruth:
+        """As if people had these keypoints only: whoever has none of them labelled is not scored."""
+        visibility = self.visibility[:, chosen]
+        return replace(
+            self,
+            keypoints_in_image=self.keypoints_in_image[:, chosen],
+            visibility=visibility,
+            labelled_counts=(visibility > 0).sum(axis=1),
+        )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,6 +15,23 @@ from uniformer_pose.data.coco_json import UNFIT, Integer, garbage_collection_pau
 from uniformer_pose.errors import InputError
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+
+class BoxedPose(msgspec.Struct, gc=False):
+    """A pose before rescoring and NMS: ``keypoints`` (K, 2) and their scores (K,), the box it was looked for in.
+
+    ``scale_wh_aspect_fixed`` is the size of the region that the crop showed; ``category_id`` is that of the box.
+    """
+
+    id: Integer
+    image_id: Integer
+    bbox_xywh: tuple[float, float, float, float]
+    bbox_score: float
+    scale_wh_aspect_fixed: tuple[float, float]
+    keypoints: list[tuple[float, float]]
+    keypoint_scores: list[float]
+    category_id: Integer | None = None
 
 
 class CocoResult(msgspec.Struct, gc=False):
@@ -31,9 +48,8 @@ class CocoResult(msgspec.Struct, gc=False):
 class PosePredictions:
     """N predicted poses with K keypoints each; row n of every array belongs to pose n.
 
-    Arrays of any number type are accepted and kept as int64 (``ids``, ``image_ids``) and float64. All
-    coordinates are image pixels. Values are not judged here: ``reject_unusable`` does that where scoring
-    starts.
+    Arrays of any number type are accepted and kept as int64 (ids) and float64. All coordinates are image pixels. Values
+    are not judged here: ``reject_unusable`` does that where scoring starts.
     """
 
     ids: npt.NDArray[np.int64]
@@ -52,13 +68,15 @@ class PosePredictions:
     """(N, K)"""
     visibility: npt.NDArray[np.float64] | None = None
     """(N, K, 2) probabilities that a keypoint is labelled, and if so that it is visible; None of a network without."""
+    category_ids: npt.NDArray[np.int64] | None = None
+    """(N,) those of the boxes; None where all are of one class."""
 
     def __post_init__(self) -> None:
         count, keypoints = len(self.ids), np.shape(self.keypoint_scores)[1:]
         shapes = {"boxes_xywh": (count, 4), "keypoints_in_image": (count, *keypoints, 2)}
         shapes |= {"keypoint_scores": (count, *keypoints), "visibility": (count, *keypoints, 2)}
         for name in self._arrays():
-            kind = np.int64 if name in ("ids", "image_ids") else np.float64
+            kind = np.int64 if name in ("ids", "image_ids", "category_ids") else np.float64
             array = np.asarray(getattr(self, name)).astype(kind, casting="same_kind", copy=False)
             if array.shape != shapes.get(name, (count,)):
                 raise ValueError(f"{name} has shape {array.shape}, not {shapes.get(name, (count,))}")
@@ -105,11 +123,43 @@ class PosePredictions:
             areas=np.maximum(boxes[:, 2] * boxes[:, 3], 1.0),
             keypoints_in_image=points,
             keypoint_scores=poses[..., 2],
+            category_ids=np.array([result.category_id for result in results]),
+        )
+
+    @classmethod
+    def from_boxed_poses(cls, records: Sequence[Mapping[str, Any]]) -> PosePredictions:
+        """Predictions from dicts with the fields of ``BoxedPose``; InputError names the first that is none."""
+        poses = _converted(records, BoxedPose, "predicted poses")
+        counts = {len(values) for pose in poses for values in (pose.keypoints, pose.keypoint_scores)}
+        if len(counts) > 1:
+            raise InputError(
+                "the predictions differ in their number of keypoints or scores; give those of one skeleton"
+            )
+        categories = [pose.category_id for pose in poses if pose.category_id is not None]
+        return cls(
+            ids=np.array([pose.id for pose in poses]),
+            image_ids=np.array([pose.image_id for pose in poses]),
+            boxes_xywh=np.array([pose.bbox_xywh for pose in poses]),
+            box_scores=np.array([pose.bbox_score for pose in poses]),
+            areas=np.array([pose.scale_wh_aspect_fixed for pose in poses]).prod(axis=1),
+            keypoints_in_image=np.array([pose.keypoints for pose in poses]),
+            keypoint_scores=np.array([pose.keypoint_scores for pose in poses]),
+            category_ids=np.array(categories) if len(categories) == len(poses) else None,
         )
 
     def take(self, indices: npt.NDArray[Any]) -> PosePredictions:
         """The poses at ``indices`` (positions or a boolean mask), in that order."""
         return PosePredictions(**{name: getattr(self, name)[indices] for name in self._arrays()})
+
+    def of_keypoints(self, chosen: slice) -> PosePredictions:
+        """The poses as if they had these keypoints only."""
+        visibility = None if self.visibility is None else self.visibility[:, chosen]
+        return replace(
+            self,
+            keypoints_in_image=self.keypoints_in_image[:, chosen],
+            keypoint_scores=self.keypoint_scores[:, chosen],
+            visibility=visibility,
+        )
 
     def sorted_by_image(self) -> PosePredictions:
         """The poses by image id, then id."""
@@ -144,15 +194,20 @@ class PosePredictions:
 
 def coco_results_of(records: Sequence[Mapping[str, Any]]) -> list[CocoResult]:
     """COCO results, as ``json.load`` gives them or with numpy's numbers; InputError names the first that is none."""
+    return _converted(records, CocoResult, "COCO results")
+
+
+def _converted(records: Sequence[Mapping[str, Any]], kind: type[T], what: str) -> list[T]:
     try:
         with garbage_collection_paused():
-            return msgspec.convert(records, list[CocoResult])
+            return msgspec.convert(records, list[kind])  # type: ignore[valid-type]
     except UNFIT:
         pass
     try:
-        return msgspec.json.decode(msgspec.json.encode(records, enc_hook=_plain), type=list[CocoResult])
+        plain = msgspec.json.encode(records, enc_hook=_plain)
+        return msgspec.json.decode(plain, type=list[kind])  # type: ignore[valid-type]
     except (*UNFIT, TypeError) as error:
-        raise InputError(f"the predictions are no COCO results ({error})") from None
+        raise InputError(f"the predictions are no {what} ({error})") from None
 
 
 def _plain(value: Any) -> Any:
