@@ -1,6 +1,7 @@
 """From predicted poses to COCO numbers: rescoring, OKS-NMS, AP and AR, kinds of mistakes."""
 
 from uniformer_pose.evaluation.coco_metrics import coco_keypoint_metrics
+from uniformer_pose.evaluation.data_set_metrics import keypoint_metrics
 from uniformer_pose.evaluation.error_types import error_types
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
@@ -14,4 +15,5 @@ __all__ = [
     "coco_keypoint_metrics",
     "coco_results",
     "error_types",
+    "keypoint_metrics",
 ]

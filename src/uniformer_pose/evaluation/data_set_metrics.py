@@ -1,0 +1,128 @@
+"""The metric of each published data set, by its name: COCO's numbers, or what the set has in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from uniformer_pose.data.coco import AreaSource
+from uniformer_pose.data.mpii_json import read_mpii_file
+from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.body_parts import part_metrics
+from uniformer_pose.evaluation.by_category import mean_over_categories
+from uniformer_pose.evaluation.coco_metrics import array_metrics, reported_poses
+from uniformer_pose.evaluation.crowd_levels import crowd_indices_of, crowd_metrics
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
+from uniformer_pose.evaluation.pckh import pckh_metrics, read_head_sizes
+from uniformer_pose.evaluation.predictions import PosePredictions
+from uniformer_pose.evaluation.protocol import EvaluationProtocol, NmsMode, ScoreMode
+from uniformer_pose.skeleton import Skeleton, load_skeleton
+
+MetricKind = Literal["coco", "crowd_levels", "body_parts", "mean_over_categories", "pckh"]
+Metrics = dict[str, float] | dict[str, dict[str, float]]
+
+_FACTS = Path(__file__).with_name("data_sets.yaml")
+
+
+class DataSetScoring(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How a data set is scored: an entry of ``data_sets.yaml``, which says what the fields are."""
+
+    skeleton: str
+    area: AreaSource = "annotated"
+    metric: MetricKind = "coco"
+    as_published: bool = False
+
+
+def data_set_scoring(data_set: str) -> DataSetScoring:
+    """The facts of a data set; InputError lists the known ones."""
+    known = msgspec.convert(yaml.safe_load(_FACTS.read_text(encoding="utf-8")), dict[str, DataSetScoring])
+    if data_set not in known:
+        raise InputError(f"no data set {data_set!r:.60}; its metric is known of {', '.join(known)}")
+    return known[data_set]
+
+
+def keypoint_metrics(
+    data_set: str,
+    annotation_file: str | Path,
+    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+    *,
+    score_mode: ScoreMode | None = None,
+    nms_mode: NmsMode | None = None,
+    headbox_file: str | Path | None = None,
+) -> Metrics:
+    """The numbers of a published data set's own metric for predictions on its annotation file.
+
+    ``data_set``: ``coco``, ``aic``, ``ochuman``, ``halpe``, ``halpe26``, ``humanart``, ``exlpose``: the ten of COCO
+    (``METRIC_NAMES``), with the set's sigmas and areas. ``crowdpose``: ``AP_easy``, ``AP_medium`` and ``AP_hard`` too.
+    ``ap10k``: each the mean over the species. ``coco_wholebody``: the ten for ``body``, ``foot``, ``face``,
+    ``lefthand``, ``righthand`` and ``wholebody``. ``mpii``: ``pckh_metrics``, in percent; it needs ``headbox_file``, no
+    scores and no NMS.
+
+    ``predictions``: a ``PosePredictions``, dicts with the fields of ``BoxedPose``, or COCO results; for ``halpe26``
+    the first two may have Halpe's 136 keypoints. The modes are those of ``EvaluationProtocol`` and by default the
+    published ones, but COCO results are then taken as they are. InputError as in ``coco_keypoint_metrics``, and for a
+    file without what the metric needs.
+    """
+    scoring = data_set_scoring(data_set)
+    if not isinstance(predictions, PosePredictions) and predictions and "keypoint_scores" in predictions[0]:
+        predictions = PosePredictions.from_boxed_poses(predictions)
+    if scoring.metric == "pckh":
+        return _mpii_metrics(annotation_file, headbox_file, predictions)
+    truth = load_ground_truth(annotation_file, scoring)
+    if isinstance(predictions, PosePredictions):
+        predictions = _those_of_file(predictions, truth.skeleton)
+    modes: dict[str, Any] = {"score_mode": score_mode, "nms_mode": nms_mode}
+    modes = {name: mode for name, mode in modes.items() if mode is not None}
+    return metric_of(scoring.metric, truth, predictions, EvaluationProtocol(**modes) if modes else None)
+
+
+def load_ground_truth(annotation_file: str | Path, scoring: DataSetScoring) -> CocoGroundTruth:
+    """The people of a data set's file as its metric wants them; InputError where it lacks what the metric needs."""
+    skeleton = load_skeleton(scoring.skeleton)
+    truth = CocoGroundTruth.load(annotation_file, skeleton, area=scoring.area, as_published=scoring.as_published)
+    if scoring.metric == "crowd_levels":
+        crowd_indices_of(truth)
+    return truth
+
+
+def metric_of(
+    kind: MetricKind,
+    ground_truth: CocoGroundTruth,
+    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+    protocol: EvaluationProtocol | None,
+) -> Metrics:
+    """The numbers of a metric (not ``pckh``); ``protocol`` None and errors as in ``coco_keypoint_metrics``."""
+    poses, scores = reported_poses(ground_truth, predictions, protocol)
+    if kind == "body_parts":
+        return part_metrics(ground_truth, poses, scores)
+    if kind == "crowd_levels":
+        return crowd_metrics(ground_truth, poses, scores)
+    if kind == "mean_over_categories":
+        return mean_over_categories(ground_truth, poses, scores)
+    return array_metrics(ground_truth, poses, scores)
+
+
+def _those_of_file(predictions: PosePredictions, skeleton: Skeleton) -> PosePredictions:
+    """The skeleton's keypoints, the first, where predictions have all that the annotation file has."""
+    if predictions.num_keypoints != sum(count for _, count in skeleton.arrays_in_files):
+        return predictions
+    return predictions.of_keypoints(slice(skeleton.num_keypoints))
+
+
+def _mpii_metrics(
+    annotation_file: str | Path,
+    headbox_file: str | Path | None,
+    predictions: PosePredictions | Sequence[Mapping[str, Any]],
+) -> dict[str, float]:
+    if headbox_file is None:
+        raise InputError("PCKh needs the sizes of heads: give headbox_file, MPII's mpii_gt_val.mat")
+    if not isinstance(predictions, PosePredictions):
+        if predictions:
+            raise InputError("PCKh needs predictions whose id is the person's place in the annotation file")
+        predictions = PosePredictions.empty(16)
+    people = read_mpii_file(annotation_file)
+    return pckh_metrics(people, read_head_sizes(headbox_file, people), predictions)
