@@ -18,7 +18,7 @@ from uniformer_pose.evaluation import (
 from uniformer_pose.evaluation.body_parts import part_metrics
 from uniformer_pose.evaluation.by_category import mean_over_categories
 from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, array_metrics, reported_poses, select_poses
-from uniformer_pose.evaluation.data_set_metrics import data_set_scoring, load_ground_truth
+from uniformer_pose.evaluation.data_set_metrics import data_set_scoring
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 REFERENCE_NAMES = {
@@ -91,7 +91,9 @@ class TestReference:
         # There, whoever has a labelled keypoint is scored, not only whoever has a visible one.
         expected = json.loads((reference_folder / "crowdpose_synthetic.json").read_text())
         (evaluation,) = [e for e in expected["evaluations"] if "iou_type" in e]
-        truth = load_ground_truth(reference_folder / expected["annotation_file"], data_set_scoring("crowdpose"))
+        truth = CocoGroundTruth.load(
+            reference_folder / expected["annotation_file"], load_skeleton("crowdpose_14"), area="box", as_published=True
+        )
         poses = PosePredictions.from_boxed_poses(expected["predictions"])
         truth = replace(truth, labelled_counts=(truth.visibility > 0).sum(axis=1))
         metrics = array_metrics(truth, *reported_poses(truth, poses, EvaluationProtocol()))

@@ -34,13 +34,16 @@ from uniformer_pose.data.sampling import EpochSampler, pack_images
 from uniformer_pose.data.stages import Stage, later_pipelines
 from uniformer_pose.data.workers import prepare_worker, workers_for
 from uniformer_pose.errors import InputError
+from uniformer_pose.evaluation.data_set_metrics import require_fields
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
+from uniformer_pose.evaluation.protocol import CocoMetricKind
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 # Of the arguments, for who makes the object without a config.
 _CHECKED = {"mean", "std", "box_padding", "batch_size", "eval_batch_size", "num_workers", "on_bad_image", "max_images"}
+_CHECKED |= {"metric"}
 _MANY_MISSED = 0.2
 _SURE_ENOUGH = 0.3  # of a predicted keypoint's score, for a label
 
@@ -89,6 +92,7 @@ class PersonCrops(pl.LightningDataModule):
         max_images: Count | None = None,
         categories: list[str | int] | None = None,
         area: AreaSource = "annotated",
+        metric: CocoMetricKind = "coco",
         if_missing: str = "",
         test_annotations: str | None = None,
         test_images: str | None = None,
@@ -118,7 +122,7 @@ class PersonCrops(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self._num_workers, self.prefetch = num_workers, prefetch
         self.on_bad_image, self.max_images = on_bad_image, max_images
-        self.categories, self.area = categories, area
+        self.categories, self.area, self.metric = categories, area, metric
         self.if_missing, self.seed = if_missing, seed
         self.geometric, self.photometric = geometric, photometric
         self.stages = later_pipelines(geometric, photometric, stages or {})
@@ -242,9 +246,20 @@ class PersonCrops(pl.LightningDataModule):
         """The ground truth of the images to evaluate; InputError where it cannot be scored against, or has nobody."""
         file, people = self.val_annotation_file, _read(self.val_people)
         with warnings.catch_warnings(record=True, action="always") as doubts:
-            truth = CocoGroundTruth.load(file, self.skeleton, categories=self.categories, area=self.area)
+            truth = CocoGroundTruth.load(
+                file,
+                self.skeleton,
+                categories=self.categories,
+                area=self.area,
+                as_published=self.metric != "coco",
+            )
         for doubt in doubts:
             rank_zero_warn(str(doubt.message))
+        require_fields(self.metric, truth)
+        if self.metric == "mean_over_categories" and people.record != "annotation":
+            raise InputError(
+                f"{people.source_file}: data.metric={self.metric} is for annotated boxes: data.val_boxes=gt"
+            )
         if self.val_is_part:
             truth = truth.restricted_to(people.image_ids)
         if not truth.is_scored.any():

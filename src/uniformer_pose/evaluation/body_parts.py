@@ -7,6 +7,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.coco_matching import precision_recall
 from uniformer_pose.evaluation.coco_metrics import AREA_RANGES, Scores, ten_numbers
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
@@ -29,7 +30,12 @@ def part_metrics(ground_truth: CocoGroundTruth, poses: PosePredictions, scores: 
 
 
 def parts_of(skeleton: Skeleton) -> dict[str, slice]:
-    """Where the keypoints of each part stand: ``body`` and the parts that the annotation's arrays are named after."""
+    """Where the keypoints of each part stand: ``body`` and the parts that the annotation's arrays are named after.
+
+    InputError for a skeleton without them.
+    """
+    if len(skeleton.arrays_in_files) < 2:
+        raise InputError(f"skeleton {skeleton.name!r:.80} has no parts; metric body_parts is for coco_wholebody_133")
     ends = accumulate((count for _, count in skeleton.arrays_in_files), initial=0)
     names = ["body" if name == "keypoints" else name.removesuffix("_kpts") for name, _ in skeleton.arrays_in_files]
     parts = {name: slice(*pair) for name, pair in zip(names, pairwise(ends), strict=True)}

@@ -12,17 +12,16 @@ import yaml
 from uniformer_pose.data.coco import AreaSource
 from uniformer_pose.data.mpii_json import read_mpii_file
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.body_parts import part_metrics
+from uniformer_pose.evaluation.body_parts import part_metrics, parts_of
 from uniformer_pose.evaluation.by_category import mean_over_categories
 from uniformer_pose.evaluation.coco_metrics import array_metrics, reported_poses
 from uniformer_pose.evaluation.crowd_levels import crowd_indices_of, crowd_metrics
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.pckh import pckh_metrics, read_head_sizes
 from uniformer_pose.evaluation.predictions import PosePredictions
-from uniformer_pose.evaluation.protocol import EvaluationProtocol, NmsMode, ScoreMode
+from uniformer_pose.evaluation.protocol import CocoMetricKind, EvaluationProtocol, NmsMode, ScoreMode
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
-MetricKind = Literal["coco", "crowd_levels", "body_parts", "mean_over_categories", "pckh"]
 Metrics = dict[str, float] | dict[str, dict[str, float]]
 
 _FACTS = Path(__file__).with_name("data_sets.yaml")
@@ -33,7 +32,7 @@ class DataSetScoring(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     skeleton: str
     area: AreaSource = "annotated"
-    metric: MetricKind = "coco"
+    metric: CocoMetricKind | Literal["pckh"] = "coco"
     as_published: bool = False
 
 
@@ -70,32 +69,34 @@ def keypoint_metrics(
     scoring = data_set_scoring(data_set)
     if not isinstance(predictions, PosePredictions) and predictions and "keypoint_scores" in predictions[0]:
         predictions = PosePredictions.from_boxed_poses(predictions)
-    if scoring.metric == "pckh":
+    kind = scoring.metric
+    if kind == "pckh":
         return _mpii_metrics(annotation_file, headbox_file, predictions)
-    truth = load_ground_truth(annotation_file, scoring)
+    skeleton = load_skeleton(scoring.skeleton)
+    truth = CocoGroundTruth.load(annotation_file, skeleton, area=scoring.area, as_published=scoring.as_published)
     if isinstance(predictions, PosePredictions):
         predictions = _those_of_file(predictions, truth.skeleton)
     modes: dict[str, Any] = {"score_mode": score_mode, "nms_mode": nms_mode}
     modes = {name: mode for name, mode in modes.items() if mode is not None}
-    return metric_of(scoring.metric, truth, predictions, EvaluationProtocol(**modes) if modes else None)
+    return metric_of(kind, truth, predictions, EvaluationProtocol(**modes) if modes else None)
 
 
-def load_ground_truth(annotation_file: str | Path, scoring: DataSetScoring) -> CocoGroundTruth:
-    """The people of a data set's file as its metric wants them; InputError where it lacks what the metric needs."""
-    skeleton = load_skeleton(scoring.skeleton)
-    truth = CocoGroundTruth.load(annotation_file, skeleton, area=scoring.area, as_published=scoring.as_published)
-    if scoring.metric == "crowd_levels":
-        crowd_indices_of(truth)
-    return truth
+def require_fields(kind: CocoMetricKind, ground_truth: CocoGroundTruth) -> None:
+    """InputError where the people lack what a metric needs, or are not of its skeleton."""
+    if kind == "crowd_levels":
+        crowd_indices_of(ground_truth)
+    if kind == "body_parts":
+        parts_of(ground_truth.skeleton)
 
 
 def metric_of(
-    kind: MetricKind,
+    kind: CocoMetricKind,
     ground_truth: CocoGroundTruth,
     predictions: PosePredictions | Sequence[Mapping[str, Any]],
     protocol: EvaluationProtocol | None,
 ) -> Metrics:
-    """The numbers of a metric (not ``pckh``); ``protocol`` None and errors as in ``coco_keypoint_metrics``."""
+    """The numbers of a metric; ``protocol`` None as in ``coco_keypoint_metrics``, errors also of ``require_fields``."""
+    require_fields(kind, ground_truth)
     poses, scores = reported_poses(ground_truth, predictions, protocol)
     if kind == "body_parts":
         return part_metrics(ground_truth, poses, scores)
@@ -104,6 +105,18 @@ def metric_of(
     if kind == "mean_over_categories":
         return mean_over_categories(ground_truth, poses, scores)
     return array_metrics(ground_truth, poses, scores)
+
+
+def named_apart(metrics: Metrics) -> dict[str, float]:
+    """In one dict: the numbers of the whole body as they are, those of a part with its name, as in ``AP_foot``."""
+    named: dict[str, float] = {}
+    for key, value in metrics.items():
+        if isinstance(value, float):
+            named[key] = value
+        else:
+            end = "" if key == "wholebody" else f"_{key}"
+            named |= {f"{name}{end}": number for name, number in value.items()}
+    return named
 
 
 def _those_of_file(predictions: PosePredictions, skeleton: Skeleton) -> PosePredictions:

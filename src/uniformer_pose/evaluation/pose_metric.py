@@ -16,18 +16,19 @@ from torchmetrics.utilities import dim_zero_cat
 from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.crop_geometry import CropGeometry, CropSpec
 from uniformer_pose.errors import DivergedError
-from uniformer_pose.evaluation.coco_metrics import coco_keypoint_metrics, select_poses
+from uniformer_pose.evaluation.coco_metrics import select_poses
+from uniformer_pose.evaluation.data_set_metrics import metric_of, named_apart
 from uniformer_pose.evaluation.error_types import error_types
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
-from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.evaluation.protocol import CocoMetricKind, EvaluationProtocol
 from uniformer_pose.evaluation.visibility import judge_visibility, visibility_metrics
 
 _KEPT = ("instance_index", "centers_in_image", "extents_in_image", "keypoints_in_crop", "scores", "unreadable_images")
 
 
 class PoseMetric(Metric):
-    """Gathers the poses of all processes and scores them: the ten numbers of COCO, and those of ``visibility_metrics``.
+    """Gathers the poses of all processes and scores them: the metric's ``kind``, and ``visibility_metrics``.
 
     Every process computes them from the same poses, so that each has them, or the same error. ``ground_truth`` None:
     nothing is scored. ``is_part``: only some of the boxes are evaluated, and scored against the images they are in.
@@ -43,9 +44,11 @@ class PoseMetric(Metric):
         protocol: EvaluationProtocol,
         ground_truth: CocoGroundTruth | None,
         *,
+        kind: CocoMetricKind = "coco",
         is_part: bool = False,
     ) -> None:
         super().__init__()
+        self.kind = kind
         self.people, self.crop_spec, self.protocol, self.is_part = people, crop_spec, protocol, is_part
         self.ground_truth = ground_truth
         self.predictions: PosePredictions
@@ -72,7 +75,7 @@ class PoseMetric(Metric):
             return {}
         if self.is_part:
             self.ground_truth = self.ground_truth.restricted_to(self.predictions.image_ids)
-        metrics = coco_keypoint_metrics(self.ground_truth, self.predictions, self.protocol)
+        metrics = named_apart(metric_of(self.kind, self.ground_truth, self.predictions, self.protocol))
         if self.predictions.visibility is None:
             return metrics
         poses, _ = select_poses(self.predictions, self.protocol, self.ground_truth.skeleton.oks_sigmas)
@@ -111,7 +114,16 @@ class PoseMetric(Metric):
             keypoints_in_image=keypoints,
             keypoint_scores=scores[..., 0] if scores.ndim == 3 else scores,
             visibility=scores[..., 1:] if scores.ndim == 3 else None,
+            category_ids=self._categories_of(people.instance_ids[index]),
         )
+
+    def _categories_of(self, instance_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Those of the boxes, where they are people of the ground truth."""
+        truth = self.ground_truth
+        if truth is None or self.people.record != "annotation" or self.kind != "mean_over_categories":
+            return None
+        order = np.argsort(truth.ids)
+        return np.asarray(truth.category_ids[order[np.searchsorted(truth.ids, instance_ids, sorter=order)]])
 
     def _values(self, name: str) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = dim_zero_cat(getattr(self, name)).cpu().numpy()

@@ -10,6 +10,8 @@ from uniformer_pose.ranges import Share
 
 ScoreMode = Literal["bbox_keypoint", "bbox", "keypoint", "bbox_rle"]
 NmsMode = Literal["oks_nms", "none", "soft_oks_nms"]
+CocoMetricKind = Literal["coco", "crowd_levels", "body_parts", "mean_over_categories"]
+"""What is made of the scored poses: COCO's numbers, or those of CrowdPose, COCO-WholeBody and AP-10K."""
 
 
 @dataclass(frozen=True)

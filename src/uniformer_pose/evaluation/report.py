@@ -132,9 +132,14 @@ def write_comparison(folder: Path, evaluations: Mapping[str, Evaluation]) -> str
 
 
 def metrics_table(metrics_by_name: Mapping[str, Mapping[str, float]], name_of_rows: str = "") -> list[list[str]]:
-    """Header and rows of text: the ten metrics of each of several evaluations; a dash for no such people."""
-    rows = [[name, *_numbers(metrics, METRIC_NAMES)] for name, metrics in metrics_by_name.items()]
-    return [[name_of_rows, *METRIC_NAMES], *rows]
+    """Header and rows of text: the ten metrics, and AP of levels or parts, of each of several evaluations.
+
+    A dash stands for no such people.
+    """
+    others = dict.fromkeys(name for of in metrics_by_name.values() for name in of if name.startswith("AP_"))
+    names = (*METRIC_NAMES, *others)
+    rows = [[name, *_numbers(metrics, names)] for name, metrics in metrics_by_name.items()]
+    return [[name_of_rows, *names], *rows]
 
 
 def size_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -27,11 +27,11 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """Rescored predictions that NMS kept, in COCO's results format.
 
-    One dict per pose: ``image_id``, ``category_id``, ``keypoints`` [x, y, keypoint score] x K in image
-    pixels, ``score``, and ``bbox``, the box the pose was looked for in; of a network that says so ``visibility``, too,
-    [probability that it is labelled, that it is visible] x K. By image id, and within an image best first
-    (``nms_mode="none"``: by id). The published protocol is the default. Unusable predictions raise ``InputError`` as
-    in ``coco_keypoint_metrics``.
+    One dict per pose: ``image_id``, ``category_id`` (its box's, where that is known), ``keypoints`` [x, y, keypoint
+    score] x K in image pixels, ``score``, and ``bbox``, the box the pose was looked for in; of a network that says so
+    ``visibility``, too, [probability that it is labelled, that it is visible] x K. By image id, and within an image
+    best first (``nms_mode="none"``: by id). The published protocol is the default. Unusable predictions raise
+    ``InputError`` as in ``coco_keypoint_metrics``.
 
     The format for keypoints has neither, and ``with_boxes=False`` leaves both out: for the test server. With ``bbox``,
     ``COCO.loadRes`` takes a pose's area from the box rather than from the extent of its keypoints, and ``COCOeval``
@@ -42,11 +42,11 @@ def coco_results(
     poses, scores = select_poses(predictions, protocol or EvaluationProtocol(), skeleton.oks_sigmas)
     triplets = np.concatenate([poses.keypoints_in_image, poses.keypoint_scores[..., None]], axis=-1)
     flat = triplets.reshape(len(poses), 3 * poses.num_keypoints)
-    columns = (poses.image_ids, flat, scores, poses.boxes_xywh)
-    results = [
-        {"image_id": image_id, "category_id": category_id, "keypoints": keypoints, "score": score, "bbox": box}
-        for image_id, keypoints, score, box in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+    categories = np.full(len(poses), category_id) if poses.category_ids is None else poses.category_ids
+    columns = (poses.image_ids, categories, flat, scores, poses.boxes_xywh)
+    names = ("image_id", "category_id", "keypoints", "score", "bbox")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    results = [dict(zip(names, row, strict=True)) for row in rows]
     if not with_boxes:
         return [{name: r[name] for name in r if name != "bbox"} for r in results]
     if poses.visibility is None:

@@ -171,7 +171,9 @@ class PoseModule(pl.LightningModule):
         if self.trainer.world_size > 1:  # trainer=ddp leaves each process its own until now
             distribute_bn(self.network, self.trainer.world_size)
         self.evaluation, self._watch = None, Stopwatch()
-        self.metric = PoseMetric(people, self.model.crop_spec, self.protocol, truth, is_part=self._is_limited)
+        self.metric = PoseMetric(
+            people, self.model.crop_spec, self.protocol, truth, kind=self.data.metric, is_part=self._is_limited
+        )
 
     def on_validation_batch_start(self, *_: Any) -> None:
         """The crops are there."""

@@ -17,7 +17,8 @@ from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.training.precision import lightning_precision
 from uniformer_pose.training.progress import progress_callback
 
-_LOGGED = ("train/loss", "train/pck", *(f"val/{name}" for name in METRIC_NAMES))
+_OF_SETS = ("easy", "medium", "hard", "body", "foot", "face", "lefthand", "righthand")
+_LOGGED = ("train/loss", "train/pck", *(f"val/{name}" for name in (*METRIC_NAMES, *(f"AP_{of}" for of in _OF_SETS))))
 _OF_HARDWARE = ("accelerator", "devices", "num_nodes", "strategy")
 
 
