@@ -11,7 +11,6 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from uniformer_pose.data.coco import existing_folder
@@ -26,21 +25,13 @@ from uniformer_pose.data.conversion.source import (
     SplitName,
     find_inside,
 )
+from uniformer_pose.data.mpii_json import NUM_JOINTS, MpiiRecord
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import load_skeleton
 
-_JOINTS = 16
 _FIRST_PIXEL = 1  # of MPII's coordinates
 _HEIGHT = 200  # pixels of a person of scale 1
 _DOWN = 15  # pixels of scale 1 by which a crop's centre is below the annotated one, as all of MPII's users have it
-
-
-class _Person(msgspec.Struct):
-    image: str
-    joints: list[tuple[float, float]]
-    joints_vis: list[float]
-    center: tuple[float, float]
-    scale: float
 
 
 def read_mpii(source: Path, settings: Settings, log: Log) -> Source:
@@ -61,7 +52,7 @@ def _images(file: Path, images: Path, log: Log) -> list[SourceImage]:
     folder, content = existing_folder(images), read_json(file)
     if not isinstance(content, list) or not content:
         raise InputError(f"{file}: is no list of people; give mpii_train.json and the like")
-    records, problems = each_record(content, _Person)
+    records, problems = each_record(content, MpiiRecord)
     people: dict[str, list[SourcePerson]] = defaultdict(list)
     for number, record in enumerate(records):
         with log.leaving_out(f"{file}: person {number}"):
@@ -78,16 +69,16 @@ def _images(file: Path, images: Path, log: Log) -> list[SourceImage]:
     return found if len(ids - {None}) == len(found) else [replace(image, image_id=None) for image in found]
 
 
-def _person(record: _Person, number: int, place: str) -> SourcePerson:
+def _person(record: MpiiRecord, number: int, place: str) -> SourcePerson:
     """A person in pixels from 0; InputError where joints are missing. One without centre has no box."""
     joints, seen = np.array(record.joints, dtype=np.float64).reshape(-1, 2), np.array(record.joints_vis)
-    if len(joints) != _JOINTS or len(seen) != _JOINTS or not np.isin(seen, (0, 1)).all():
-        raise InputError(f"has {len(joints)} joints, joints_vis {record.joints_vis}; it needs {_JOINTS}, of 0 and 1")
+    if len(joints) != NUM_JOINTS or len(seen) != NUM_JOINTS or not np.isin(seen, (0, 1)).all():
+        raise InputError(f"has {len(joints)} joints, joints_vis {record.joints_vis}; it needs {NUM_JOINTS}, of 0 and 1")
     keypoints = np.column_stack([joints - _FIRST_PIXEL, 2 * seen])
     return SourcePerson(_box(record), keypoints, place, annotation_id=number)
 
 
-def _box(record: _Person) -> FloatArray:
+def _box(record: MpiiRecord) -> FloatArray:
     """(4,) x, y, width, height in pixels from 0; NaN where there is no centre."""
     if min(*record.center, record.scale) <= 0:
         return np.full(4, np.nan)
