@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ import yaml
 from uniformer_pose.errors import InputError, one_line
 
 _SHIPPED = Path(__file__).parent / "skeletons"
+_SAME_KEYPOINTS = Path(__file__).parent / "same_keypoints.yaml"
 
 _WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+")  # of snake_case, camelCase, L-Ear, LFrontPaw
 _NO_SIDE = re.compile("bright|copyright|upright|outright|fright|wright|cleft|leftover")  # words that begin so
@@ -48,6 +50,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     limbs: list[tuple[str, str]]
     names_in_files: list[str] = []
     arrays_in_files: dict[ArrayName, int] = {}
+    figure: str = "person"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Skeleton:
     arrays_in_files: tuple[tuple[ArrayName, int], ...] = ()
     """The lists of an annotation that hold them one after the other, and of how many each, where that differs from
     ``keypoints`` with all of them; of more the first K count."""
+    figure: str = "person"
+    """What it is the skeleton of; keypoints of different figures are never the same, whatever their names."""
 
     def __post_init__(self) -> None:
         for problem in self._contradictions():
@@ -178,6 +183,22 @@ class Skeleton:
         same = set(map(frozenset, pairs)) == set(map(frozenset, self.left_right_pairs))
         return self if same else replace(self, left_right_pairs=tuple(pairs))
 
+    def of_keypoints(self, chosen: Sequence[int]) -> Skeleton:
+        """Those keypoints alone, by their indices, each once, in this order; all in order are the skeleton itself.
+
+        Pairs and limbs stay where both ends are there.
+        """
+        names = tuple(self.keypoint_names[index] for index in chosen)
+        if names == self.keypoint_names:
+            return self
+        pairs, limbs = (
+            tuple(pair for pair in pairs if {*pair} <= {*names}) for pairs in (self.left_right_pairs, self.limbs)
+        )
+        upper, lower = (tuple(name for name in half if name in names) for half in (self.upper_body, self.lower_body))
+        sigmas, colours = tuple(self.sigmas[i] for i in chosen), tuple(self.colours[i] for i in chosen)
+        name = f"{len(names)} of {self.name}"
+        return Skeleton(name, names, sigmas, colours, pairs, upper, lower, limbs, figure=self.figure)
+
     def to_dict(self) -> dict[str, Any]:
         """The skeleton as plain dicts, lists, strings and numbers: what its YAML file holds."""
         return {
@@ -192,6 +213,7 @@ class Skeleton:
             "limbs": [list(limb) for limb in self.limbs],
             **({"names_in_files": list(self.names_in_files)} if self.names_in_files else {}),
             **({"arrays_in_files": dict(self.arrays_in_files)} if self.arrays_in_files else {}),
+            **({"figure": self.figure} if self.figure != "person" else {}),
         }
 
     @classmethod
@@ -210,6 +232,7 @@ class Skeleton:
                 limbs=tuple(read.limbs),
                 names_in_files=tuple(read.names_in_files),
                 arrays_in_files=tuple(read.arrays_in_files.items()),
+                figure=read.figure,
             )
         except (msgspec.MsgspecError, ValueError) as error:
             raise InputError(f"{source}: {one_line(error)}; compare with {_SHIPPED.name}/coco_17.yaml") from error
@@ -223,13 +246,24 @@ def plain_name(name: object) -> str:
 def places_by_name(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
     """Where each of our keypoints stands among theirs, None for one that is not there.
 
-    Names count as they are, else without case and separators (``plain_name``), where that leaves them distinct.
+    Names count as they are, else without case and separators (``plain_name``), else as names of the same point
+    (``same_keypoints.yaml``), where that leaves them distinct.
     """
-    our_plain, their_plain = Counter(map(plain_name, ours)), Counter(map(plain_name, theirs))
-    unique = {plain for plain, count in their_plain.items() if count == 1 == our_plain[plain]}
-    plain_place = {plain_name(name): place for place, name in enumerate(theirs) if plain_name(name) in unique}
-    place = {name: place for place, name in enumerate(theirs)}
-    return [place.get(name, plain_place.get(plain_name(name))) for name in ours]
+    places: list[int | None] = [None] * len(ours)
+    for form in (str, plain_name, lambda name: _same_keypoints().get(plain_name(name))):
+        free = [form(name) if place is None else None for name, place in zip(ours, places, strict=True)]
+        free_theirs = [None if place in places else form(name) for place, name in enumerate(theirs)]
+        our_count, their_count = Counter(free), Counter(free_theirs)
+        found = {name: at for at, name in enumerate(free_theirs) if our_count[name] == 1 == their_count[name]}
+        places = [place if name is None else found.get(name) for name, place in zip(free, places, strict=True)]
+    return places
+
+
+@cache
+def _same_keypoints() -> dict[str, str]:
+    """Plain names of the points that have several -> the first name of the point."""
+    groups = yaml.safe_load(_SAME_KEYPOINTS.read_text(encoding="utf-8"))
+    return {plain_name(name): names[0] for names in groups for name in names}
 
 
 def mirror_pairs(names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:

@@ -94,6 +94,19 @@ class PersonInstances:
         instances = {name: array[:kept] for name, array in self.arrays(PER_INSTANCE).items()}
         return replace(self, counts=counts, **images, **instances)
 
+    def with_keypoints_at(self, places: Sequence[int | None], num_keypoints: int) -> PersonInstances:
+        """The same people in a skeleton of ``num_keypoints``, where ``places`` (``places_in_target``) has theirs.
+
+        A keypoint without a place is dropped; one that nobody labels is at (0, 0), and has visibility and weight 0.
+        """
+        own = [index for index, place in enumerate(places) if place is not None]
+        theirs = [place for place in places if place is not None]
+        moved: dict[str, Any] = {}
+        for name, array in self.arrays(("keypoints_in_image", "visibility", "keypoint_weights")).items():
+            moved[name] = np.zeros((len(self), num_keypoints, *array.shape[2:]), array.dtype)
+            moved[name][:, theirs] = array[:, own]
+        return replace(self, **moved)
+
     def arrays(self, names: Sequence[str]) -> dict[str, Any]:
         """Those of the arrays of these names that are there."""
         return {name: array for name in names if (array := getattr(self, name)) is not None}
