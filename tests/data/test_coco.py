@@ -157,10 +157,10 @@ def cats_and_dogs(tiny_coco):
 @pytest.mark.parametrize(
     ("chosen", "kept", "said"),
     [
-        (None, [11, 12, 21, 31], "people.json, categories cat, dog as one class: kept 4 of 4"),
+        (None, [11, 12, 21, 31], "people.json, categories cat, dog together: kept 4 of 4"),
         (["dog"], [11], "people.json, category dog: kept 1 of 4"),
         ([2], [12, 21, 31], "left out: 1 of another category"),
-        (["Cat", 3], [11, 12, 21, 31], "categories cat, dog as one class"),
+        (["Cat", 3], [11, 12, 21, 31], "categories cat, dog together"),
     ],
 )
 def test_annotations_and_detections_count_by_one_rule_that_is_said(cats_and_dogs, chosen, kept, said):

@@ -60,6 +60,7 @@ def test_whole_bodies_are_joined_from_five_arrays_in_their_order(made):
     file = made([arrays | valid | {"num_keypoints": 9}], list(load_skeleton("coco_17").keypoint_names))
     people = read(file, "coco_wholebody_133")
     expected = np.concatenate([np.reshape(array, (-1, 3)) for array in arrays.values()])
+    expected[17:, 2] = np.where(expected[17:, 2] > 0, 2, 0)
     np.testing.assert_allclose(people.keypoints_in_image[0], expected[:, :2], rtol=1e-6)
     assert people.visibility[0].tolist() == expected[:, 2].tolist()
     assert scored(file, "coco_wholebody_133").num_keypoints.tolist() == [-1]  # 9 is that of the body alone
@@ -67,13 +68,13 @@ def test_whole_bodies_are_joined_from_five_arrays_in_their_order(made):
     assert read(file, "coco_17").visibility[0].tolist() == expected[:17, 2].tolist()
 
 
-def test_a_visibility_between_0_and_1_of_face_and_hands_is_a_label(made):
-    arrays = {name: points(count, count, (0, 0.04, 0.9, 1)) for name, count in PARTS.items()}
+def test_what_is_labelled_of_feet_faces_and_hands_is_visible_by_whatever_visibility(made):
+    arrays = {name: points(count, count, (0, 0.04, 0.9, 1, 2)) for name, count in PARTS.items()}
     arrays["keypoints"] = [0] * 51
     people = read(made([arrays]), "coco_wholebody_133")
     given = np.concatenate([arrays[name][2::3] for name in PARTS])
     assert (given % 1 > 0).sum() > 20
-    assert people.visibility[0, 17:].tolist() == np.ceil(given).tolist()
+    assert people.visibility[0, 17:].tolist() == np.where(given > 0, 2, 0).tolist()
     arrays["keypoints"][2] = 0.9  # of the body it is a mistake, as ever
     with pytest.raises(InputError, match="annotation 0 needs 399 finite numbers"):
         read(made([arrays]), "coco_wholebody_133")
@@ -132,8 +133,12 @@ def test_human_art_has_17_points_in_one_array_21_in_another_and_names_21_for_bot
     assert read(file, "humanart_21").instance_ids.tolist() == [15000000092347]
     assert scored(file, "humanart_17").num_keypoints.tolist() == [12]
     assert scored(file, "humanart_21").num_keypoints.tolist() == [-1]
-    with pytest.raises(InputError, match="keypoint 18 is 'left_finger' in category 1 and None in skeleton coco_17"):
-        read(file, "coco_17")
+    assert read(file, "coco_17").visibility[0].tolist() == person["keypoints"][2::3]
+    with pytest.raises(InputError, match="needs 51 finite numbers .* of skeleton coco_17"):
+        read(made([{"keypoints": person["keypoints_21"]}], names), "coco_17")
+    names[1:3] = names[2:0:-1]
+    with pytest.raises(InputError, match="keypoint 2 is 'right_eye' in category 1 and 'left_eye' in skeleton coco_17"):
+        read(made([person], names), "coco_17")
 
 
 def test_crowdpose_calls_its_top_of_the_head_head_counts_the_visible_and_has_no_areas(made):
@@ -157,7 +162,7 @@ def test_animals_have_names_of_their_own_and_are_told_apart_by_category(made, tm
     content = json.loads(file.read_text())
     content["categories"].append(content["categories"][0] | {"id": 2, "name": "cow"})
     file.write_text(json.dumps(content))
-    assert "categories person, cow as one class: kept 2 of 2" in read(file, skeleton).summary()
+    assert "categories person, cow together: kept 2 of 2" in read(file, skeleton).summary()
     assert scored(file, "ap10k_17").category_ids.tolist() == [2, 1]
     swapped = [n.replace("left", "*").replace("right", "left").replace("*", "right") for n in skeleton.names_in_files]
     with pytest.raises(InputError, match="keypoint 1 is 'right_eye' in category 1 and 'L_Eye' in skeleton ap10k_17"):
@@ -227,5 +232,7 @@ def test_real_samples_are_read_as_they_stand_in_their_files(shared_folder, name,
         rows = np.reshape(sum((record.get(part, []) for part in PARTS), record["keypoints"]), (-1, 3))
         rows = rows[: people.visibility.shape[1]]
         np.testing.assert_allclose(people.keypoints_in_image[index], rows[:, :2], rtol=1e-6)
-        assert people.visibility[index].tolist() == np.ceil(rows[:, 2]).tolist()
+        if "foot_kpts" in record:
+            rows[17:, 2] = np.where(rows[17:, 2] > 0, 2, 0)
+        assert people.visibility[index].tolist() == rows[:, 2].tolist()
         assert people.image_ids[people.image_of_instance[index]] == record["image_id"]

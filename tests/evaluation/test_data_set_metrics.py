@@ -166,7 +166,7 @@ class TestWholeBody:
         file.write_text(json.dumps(content))
         truth = CocoGroundTruth.load(file, load_skeleton("coco_wholebody_133"))
         assert truth.keypoints_in_image[0].tolist() == [point[:2] for point in flat]
-        assert truth.visibility[0, 129:].tolist() == [2, 1, 0, 2]
+        assert truth.visibility[0, 129:].tolist() == [2, 2, 0, 2]
         assert keypoint_metrics("coco_wholebody", file, as_predicted(truth))["righthand"]["AP"] == pytest.approx(1.0)
         del person["num_keypoints"]
         content["annotations"][0].pop("face_kpts")

@@ -31,9 +31,10 @@ def counted_categories(
     called person; where none is, all that are listed; where none are, all that are ``used`` by annotations. Several are
     one class: they are trained on and scored together.
 
-    Keypoint names that they list must be those of ``skeleton``, or its ``names_in_files``, in its order; where it is
-    None, the same in all of them. InputError where they are not, or where the file has none that is ``chosen``; it
-    names ``option``.
+    Keypoint names that they list must begin with those of ``skeleton`` in its order (Human-Art lists 21 and has 17 in
+    ``keypoints``; annotations of more are refused by their length), or be its ``names_in_files``; where it is None, be
+    the same in all of them. InputError where they are not, or where the file has none that is ``chosen``; it names
+    ``option``.
     """
     categories = categories or []
     refuse_repeated_ids(np.array([entry.id for entry in categories], dtype=np.int64), "category", file)
@@ -83,25 +84,28 @@ def _require_same_keypoints(
 ) -> None:
     with_keypoints = [entry for entry in counted if entry.keypoints]
     for entry in with_keypoints:
+        listed = entry.keypoints or []
         if skeleton is None:
             names, owner = with_keypoints[0].keypoints or [], f"category {with_keypoints[0].id}"
         else:
             names, owner = list(skeleton.keypoint_names), f"skeleton {skeleton.name}"
-            if [*map(plain_name, entry.keypoints or [])] == [*map(plain_name, skeleton.names_in_files)]:
+            if [*map(plain_name, listed)] == [*map(plain_name, skeleton.names_in_files)]:
                 continue
-        for number, (their, our) in enumerate(zip_longest(entry.keypoints or [], names), start=1):
+            listed = listed[: len(names)]
+        for number, (their, our) in enumerate(zip_longest(listed, names), start=1):
             if plain_name(their) != plain_name(our):
+                several = f", or categories of one kind: {option}=[{_name(with_keypoints[0])}]"
                 raise InputError(
                     f"{file}: keypoint {number} is {their!r} in category {entry.id} and {our!r} in {owner}; choose the "
-                    f"skeleton of this data set, or categories of one kind: {option}=[{_name(with_keypoints[0])}]"
+                    f"skeleton of this data set{several if len(with_keypoints) > 1 else ''}"
                 )
 
 
 def category_names(counted: Mapping[int, str]) -> str:
-    """The categories in words, for a message: ``category person``, or ``categories cat, dog as one class``."""
+    """The categories in words, for a message: ``category person``, or ``categories cat, dog together``."""
     names = [printable(name) for name in counted.values()]
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"category {shown}" if len(names) == 1 else f"categories {shown} as one class"
+    return f"category {shown}" if len(names) == 1 else f"categories {shown} together"
 
 
 def require_counted(category_ids: Iterable[int], counted: Mapping[int, str], file: Path, records: str) -> None:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
@@ -340,13 +339,15 @@ def _all_keypoints(record: AnnotationRecord, skeleton: Skeleton) -> list[float] 
 
 
 def _array(record: AnnotationRecord, name: ArrayName) -> list[float] | None:
-    """One of a record's arrays. Visibilities of feet, face and hands in COCO-WholeBody may be fractions: rounded up."""
+    """One of a record's arrays. Of feet, faces and hands COCO-WholeBody labels what is clear enough to be seen, by any
+    visibility above 0, also a fraction (its data_format.md): visible, where 1 would mean hidden.
+    """
     array: list[float] | None = getattr(record, name)
     if array is None or not name.endswith("_kpts"):
         return array
-    rounded = array.copy()
-    rounded[2::3] = [ceil(seen) if 0 < seen < 2 else seen for seen in array[2::3]]
-    return rounded
+    read = array.copy()
+    read[2::3] = [2 if 0 < seen <= 2 else seen for seen in array[2::3]]
+    return read
 
 
 def contradicted_flags(record: AnnotationRecord) -> list[str]:

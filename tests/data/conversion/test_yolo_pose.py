@@ -90,7 +90,7 @@ def test_several_classes_are_one_unless_some_are_chosen(horses: Path, yolo: Call
     for labels in ("train/a.txt", "val/c.txt"):
         (horses / "labels" / labels).write_text(f"{LINE}\n1{LINE[1:]}\n1{LINE[1:]}\n")
     assert len(yolo().keypoints("a.png")) == len(yolo(categories=["dog", 1]).keypoints("a.png")) == 3
-    assert any("dog, horse as one class" in note for note in yolo().log.notes)
+    assert any("dog, horse together" in note for note in yolo().log.notes)
     assert len(yolo(categories=["horse"]).keypoints("a.png")) == 2
     with pytest.raises(InputError, match=r"has no category 'hose'; it lists dog \(0\), horse \(1\)"):
         yolo(categories=["hose"])
