@@ -134,7 +134,7 @@ def test_human_art_has_17_points_in_one_array_21_in_another_and_names_21_for_bot
     assert scored(file, "humanart_17").num_keypoints.tolist() == [12]
     assert scored(file, "humanart_21").num_keypoints.tolist() == [-1]
     assert read(file, "coco_17").visibility[0].tolist() == person["keypoints"][2::3]
-    with pytest.raises(InputError, match="needs 51 finite numbers .* of skeleton coco_17"):
+    with pytest.raises(InputError, match=r"needs 51 finite numbers .* of skeleton coco_17"):
         read(made([{"keypoints": person["keypoints_21"]}], names), "coco_17")
     names[1:3] = names[2:0:-1]
     with pytest.raises(InputError, match="keypoint 2 is 'right_eye' in category 1 and 'left_eye' in skeleton coco_17"):

@@ -263,7 +263,9 @@ class TestAnnotations:
         ("area", "expected"),
         [
             (lambda n: 1, "6 of 6 people .* annotation 1 with 1 in a box of 150 x 200: AP is too low, .*0.0079"),
-            (lambda n: 150 * 200, "6 of 6 people .* with 30000 .*too high, .*1.4 times"),
+            (lambda n: 150 * 200, "area of 6 of 6 people is width x height of their box, as OCHuman, .*1.4 times"),
+            (lambda n: 150 * 200 if n > 4 else 20000, "area of 2 of 6 people is width x height"),
+            (lambda n: 150 * 199, "6 of 6 people .* with 29850 .*too high, .*1.4 times"),
             (lambda n: 20000 if n > 2 else 31000, "2 of 6 people .*too high"),
             (lambda n: 20000 / 4, "6 of 6 people .*too low"),  # of pictures of half the size
             (lambda n: 0 if n == 3 else 20000, "1 of 6 people .* first annotation 3 with 0 .*too low"),
@@ -307,8 +309,9 @@ class TestOtherDatasets:
 
     def test_data_sets_whose_area_is_the_box_are_named(self, shared_folder):
         folder = shared_folder / "other_datasets" / "ochuman" / "annotations"
-        with pytest.warns(UserWarning, match="5 of 5 people have an implausible area"):
+        with pytest.warns(UserWarning, match="area of 5 of 5 people is width x height of their box") as told:
             CocoGroundTruth.load(folder / "ochuman_coco_format_val_range_0.00_1.00.json")
+        assert len(told) == 1
 
     def test_crowdpose_is_scored_by_boxes_as_mmpose_does(self, shared_folder):
         expected = json.loads((shared_folder / "reference" / "other_datasets_crowdpose.json").read_text())

@@ -365,15 +365,28 @@ def _box_areas(boxes_xywh: FloatArray) -> FloatArray:
     return np.asarray(np.maximum(boxes_xywh[:, 2:], 0).prod(axis=1))
 
 
+AREA_IS_BOX = (
+    "width x height of their box, as OCHuman, AP-10K and Human-Art define it: AP compares with that of such sets, not "
+    f"with COCO's, since OKS allows errors {AREA_OF_BOX**-0.5:.2g} times those for {AREA_OF_BOX:g} of the box "
+    "(data.area=box)"
+)
+
+
+def areas_that_are_boxes(areas: FloatArray, boxes_xywh: FloatArray) -> BoolArray:
+    """(n,) whose area is that of the box, to the digits in files: a definition, since no segment fills its box."""
+    return np.asarray((areas > 0) & np.isclose(areas, _box_areas(boxes_xywh), rtol=1e-3))
+
+
 def implausible_areas(areas: FloatArray, boxes_xywh: FloatArray) -> list[tuple[BoolArray, str]]:
-    """People whose area is far too small for their box, and those whose area is that of the box or larger.
+    """People whose area is far too small for their box, and those whose area is larger than any segment in it.
 
     In COCO half of the people fill 0.4 to 0.6 of their box, and hardly one less than 0.05 or more than 0.98. Where half
-    of a file's people are below 0.2, areas and boxes do not belong together, and all of these count. ``areas`` (n,) and
-    ``boxes_xywh`` (n, 4) are in pixels; NaN is skipped. Each entry: who (n,), and what it does to AP, in words.
+    of a file's people are below 0.2, areas and boxes do not belong together, and all of these count. An area that is
+    the box is no mistake (``areas_that_are_boxes``). ``areas`` (n,) and ``boxes_xywh`` (n, 4) are in pixels; NaN is
+    skipped. Each entry: who (n,), and what it does to AP, in words.
     """
     shares = areas / np.maximum(_box_areas(boxes_xywh), 1e-6)  # a box without area is smaller than any segment
-    known = np.isfinite(shares)
+    known = np.isfinite(shares) & ~areas_that_are_boxes(areas, boxes_xywh)
     low = 0.05 if not known.any() or np.median(shares[known]) >= 0.2 else 0.2
     found = []
     for where, direction in ((known & (shares < low), "low"), (known & (shares >= 0.98), "high")):

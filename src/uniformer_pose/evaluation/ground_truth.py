@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from uniformer_pose.data.coco import AreaSource, annotations_of, areas_of, categories_of, implausible_areas
+from uniformer_pose.data.coco import (
+    AREA_IS_BOX,
+    AreaSource,
+    annotations_of,
+    areas_of,
+    areas_that_are_boxes,
+    categories_of,
+    implausible_areas,
+)
 from uniformer_pose.data.coco_json import AnnotationFile, read_annotation_file
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import Skeleton, load_skeleton
@@ -129,12 +137,16 @@ class CocoGroundTruth:
         if len(doubtful):
             warnings.warn(
                 f"{self.file}: num_keypoints contradicts the keypoints' v in {len(doubtful)} annotations, first "
-                f"{doubtful[0]}; people with num_keypoints 0 are not scored, so leave it out or correct it",
+                f"{doubtful[0]}; who has 0 is not scored, which CrowdPose (all hidden) and Halpe (no body) mean so; "
+                "else leave it out or correct it",
                 stacklevel=3,
             )
         if self.area == "box":
             return
         scored = np.flatnonzero(self.is_scored)
+        defined = int(areas_that_are_boxes(self.areas[scored], self.boxes_xywh[scored]).sum())
+        if defined:
+            warnings.warn(f"{self.file}: the area of {defined} of {len(scored)} people is {AREA_IS_BOX}", stacklevel=3)
         for who, effect in implausible_areas(self.areas[scored], self.boxes_xywh[scored]):
             first = scored[who][0]
             width, height = self.boxes_xywh[first, 2:]

@@ -158,6 +158,11 @@ VARIANTS: list[tuple[str, str, Plant]] = [
 ]
 
 
+def areas_of_boxes(data: Any) -> None:
+    for entry in data.val["annotations"]:
+        entry["area"] = round(entry["bbox"][2] * entry["bbox"][3], 1)
+
+
 def forget_left_ears(data: Any) -> None:
     for entry in data.train["annotations"]:
         index = 3 * data.skeleton.keypoint_names.index("left_ear")
@@ -171,6 +176,7 @@ WHOLE_FILE_PLANTS: dict[str, Plant] = {
     "no_people": lambda data: data.train.update(annotations=[]),
     "keypoint_never_labelled": forget_left_ears,
     "left_right_swapped": swap_hips,
+    "area_is_box": areas_of_boxes,
     "detections_miss_most_people": lambda data: [entry.update(bbox=[0, 0, 5, 5]) for entry in data.detections],
 }
 

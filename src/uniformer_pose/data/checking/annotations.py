@@ -18,10 +18,12 @@ from uniformer_pose.data.categories import counted_categories
 from uniformer_pose.data.checking.left_right import left_right_suspicions
 from uniformer_pose.data.checking.report import Severity, Split
 from uniformer_pose.data.coco import (
+    AREA_IS_BOX,
     Annotations,
     AreaSource,
     PersonInstances,
     annotations_of,
+    areas_that_are_boxes,
     categories_of,
     images_of,
     implausible_areas,
@@ -212,6 +214,9 @@ def _check_people(
     add("annotation_repeated", again, lambda _: "repeats an earlier one of its image")
     if area == "annotated":
         _check_areas(of, anybody, kept, add, scored)
+        defined = int(areas_that_are_boxes(of.areas, boxes)[kept].sum())
+        if defined:
+            split.add("area_is_box", f"the area of {defined} of {kept.sum()} people is {AREA_IS_BOX}")
     for sentence in left_right_suspicions(points[kept], of.keypoints[kept, :, 2], boxes[kept], skeleton):
         split.add("left_right_swapped", sentence)
 

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "num_keypoints_wrong": ("remark", "num_keypoints says who is scored, and contradicts the keypoints"),
     "part_flag_wrong": ("remark", "a flag (face_valid, ...) contradicts a part's visibilities, which count"),
     "area_unusable": ("remark", "no area, or one that no segment in this box has: AP depends on it; try data.area=box"),
+    "area_is_box": ("remark", "areas are those of the boxes: by the set's definition, or for want of segments"),
     "side_without_partner": ("remark", "a keypoint with a side but no mirror partner: mirrored crops teach it wrongly"),
     "left_right_swapped": ("remark", "suspicion: a left-right pair, or all of them, exchanged in most people"),
     "keypoint_never_labelled": ("remark", "a keypoint that no person of this split has labelled"),
