@@ -21,13 +21,15 @@ _SET_IN_DATA = {
     "geometric": "augmentation.geometric",
     "photometric": "augmentation.photometric",
     "stages": "augmentation.stages",
+    "model_skeleton": "data.skeleton",
+    "name": "",
     "_partial_": "data",  # not a whole data config
 }
 
 Data = Annotated[Node, Keys(set_by_program=_SET_IN_DATA)]
 """A whole data config, to train on or to look at."""
 EvaluationData = Annotated[
-    Node, Keys(set_by_program=dict.fromkeys(("seed", "geometric", "photometric", "stages"), ""), ignored=_OF_THE_MODEL)
+    Node, Keys(set_by_program=dict.fromkeys(_SET_IN_DATA.keys() - {"_partial_"}, ""), ignored=_OF_THE_MODEL)
 ]
 ReproductionData = Annotated[Node, Keys(set_by_program=_SET_IN_DATA, ignored=_OF_THE_MODEL | {"codec": _AS_TRAINED})]
 ExportData = Annotated[Node, Keys(ignored={"(?!codec|skeleton).*": "it needs data.codec and data.skeleton alone"})]

@@ -156,11 +156,14 @@ def accept_any_argument(arguments: Sequence[str], groups: Collection[str]) -> li
 
     Hydra accepts a key that is in no YAML file only so, but nobody should have to know which keys are, and the check of
     the composed config refuses those that no one reads. A value that Hydra's grammar cannot read, such as a path or a
-    URL with ``=`` or ``#``, is put in quotes, and ``group=null`` is written as Hydra does, ``~group``.
+    URL with ``=`` or ``#``, is put in quotes, and ``group=null`` is written as Hydra does, ``~group``. A group below a
+    group may be written with a dot, as the keys that its choice will have: ``data.sets=[coco,aic]``.
     """
     accepted = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
+        if (group := key.replace(".", "/")) in groups:
+            key, argument = group, f"{group}{equals}{value}"
         if key in groups and value == "null":
             accepted.append(f"~{key}")
         elif not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or key in groups:

@@ -77,7 +77,7 @@ SIZE = {"height": 64, "width": 64, "sigma": 1.5}
 
 
 def people_of(root: Path, skeleton: str) -> PersonCrops:
-    config = yaml.safe_load((root / f"conf/data/{root.name}.yaml").read_text())
+    config = yaml.safe_load((root / f"conf/data/sets/{root.name}.yaml").read_text())
     paths = {key: config[key] for key in config if key.endswith(("_annotations", "_images", "_boxes"))}
     data = PersonCrops(
         root=config["root"],

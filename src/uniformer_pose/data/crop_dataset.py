@@ -68,6 +68,9 @@ class TrainingCrops(Dataset[TrainingSample]):
     A sample depends on ``seed``, epoch and index only: not on the worker that reads it, on the number of processes, or
     on what was read before. ``geometric`` None: upright crops of the padded boxes; ``photometric`` None: the pixels as
     they are. ``stages``, by rising first epochs, take the place of both from theirs on.
+
+    An index beyond the last person visits them once more, with other draws. ``first_sample`` is the number of the first
+    among several sets' samples, which is what is drawn from.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         geometric: GeometricAugmentation | None = None,
         photometric: Photometric | None = None,
         stages: Sequence[Pipeline] = (),
+        first_sample: int = 0,
     ) -> None:
         people = images.people
         if len(people) == 0:
@@ -93,7 +97,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         self.people = people
         self.skeleton = skeleton
         self.spec = spec
-        self.seed = seed
+        self.seed, self.first_sample = seed, first_sample
         self._pipelines = [*reversed(stages), Pipeline("first", 0, geometric, photometric)]
         self._mirrored = skeleton.mirror_permutation
 
@@ -103,34 +107,32 @@ class TrainingCrops(Dataset[TrainingSample]):
     def __getitem__(self, index_and_epoch: tuple[int, int]) -> TrainingSample:
         """The sample of one visit; see ``TrainingSample`` for its fields."""
         crop = np.empty((self.spec.height, self.spec.width, 3), dtype=np.uint8)
-        requested, epoch = index_and_epoch
-        index, geometry = self._show(requested, epoch, self._draw(requested, requested, epoch), crop)
-        return self._sample(requested, index, geometry, crop)
+        return self.samples([index_and_epoch], [crop])[0]
 
     def __getitems__(self, visits: Sequence[tuple[int, int]]) -> dict[str, torch.Tensor]:
         """The samples of several visits, as a batch."""
-        crops = _batch_memory(len(visits), self.spec)
-        places = crops.numpy()
+        crops = batch_memory(len(visits), self.spec)
+        return batch_of(self.samples(visits, crops.numpy()), crops)
+
+    def samples(self, visits: Sequence[tuple[int, int]], crops: Sequence[Pixels] | Pixels) -> list[TrainingSample]:
+        """The samples of several visits, their pixels put into ``crops``."""
         # One kind of work after the other: each image that is decoded pushes code and numbers out of the cache.
-        drawn = [self._draw(requested, requested, epoch) for requested, epoch in visits]
+        drawn = [self._draw(index % len(self), index, epoch) for index, epoch in visits]
         self.images.expect(
-            (requested, geometry) for (requested, _), (geometry, _rng) in zip(visits, drawn, strict=True)
+            (index % len(self), geometry) for (index, _), (geometry, _rng) in zip(visits, drawn, strict=True)
         )
-        shown = [self._show(*visit, draw, crop) for visit, draw, crop in zip(visits, drawn, places, strict=True)]
-        samples: list[Any] = [
-            self._sample(requested, *what, crop)
-            for (requested, _), what, crop in zip(visits, shown, places, strict=True)
+        shown = [self._show(*visit, draw, crop) for visit, draw, crop in zip(visits, drawn, crops, strict=True)]
+        return [
+            self._sample(index % len(self), *what, crop)
+            for (index, _), what, crop in zip(visits, shown, crops, strict=True)
         ]
-        names = [name for name in samples[0] if name != "crops"]
-        others = {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in names}
-        return {"crops": crops, **others}
 
     def _pipeline(self, epoch: int) -> Pipeline:
         return next(pipeline for pipeline in self._pipelines if pipeline.first_epoch <= epoch)
 
     def _draw(self, index: int, requested: int, epoch: int) -> tuple[CropGeometry, np.random.Generator]:
         """What to show of a person on the visit to ``requested``; the generator goes on for the looks."""
-        rng = np.random.default_rng([self.seed, epoch, requested])
+        rng = np.random.default_rng([self.seed, epoch, self.first_sample + requested])
         box = self.people.boxes_xywh[index]
         geometric = self._pipeline(epoch).geometric
         if geometric is None:
@@ -207,7 +209,7 @@ class EvaluationImages(Dataset[EvaluationBatch]):
     def __getitems__(self, image_indices: Sequence[int]) -> EvaluationBatch:
         """The boxes of several images; of none, an empty batch."""
         of_image = [self._by_image[self._starts[image] : self._starts[image + 1]] for image in image_indices]
-        crops = _batch_memory(sum(map(len, of_image)), self._crops.spec)
+        crops = batch_memory(sum(map(len, of_image)), self._crops.spec)
         places = crops.numpy()
         kept: list[npt.NDArray[np.intp]] = [np.zeros(0, dtype=np.intp)]
         unreadable: list[int] = []
@@ -236,7 +238,15 @@ def as_it_is(batch: _Batch) -> _Batch:
     return batch
 
 
-def _batch_memory(num_crops: int, spec: CropSpec) -> torch.Tensor:
+def batch_of(samples: Sequence[TrainingSample], crops: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Samples as a batch, around the memory that their crops are in."""
+    first: Any = samples[0]
+    names = [name for name in first if name != "crops"]
+    columns: Any = {name: np.stack([sample[name] for sample in samples]) for name in names}  # type: ignore[literal-required]
+    return {"crops": crops, **{name: torch.from_numpy(column) for name, column in columns.items()}}
+
+
+def batch_memory(num_crops: int, spec: CropSpec) -> torch.Tensor:
     """(n, height, width, 3) uint8, not filled; in a DataLoader's worker, in memory that the main process sees too."""
     shape = (num_crops, spec.height, spec.width, 3)
     if get_worker_info() is None or num_crops == 0:

@@ -1,16 +1,15 @@
-"""Person crops of one dataset for Lightning: files on disk in, batches out."""
+"""Person crops of one dataset for Lightning: files on disk in, people to train on and to evaluate, batches out."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
-import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
@@ -24,19 +23,18 @@ from uniformer_pose.data.coco import (
     read_ground_truth,
 )
 from uniformer_pose.data.coco_json import read_annotation_file
-from uniformer_pose.data.crop_dataset import EvaluationImages, TrainingCrops, as_it_is
-from uniformer_pose.data.crop_geometry import CropSpec
+from uniformer_pose.data.crop_dataset import TrainingCrops
+from uniformer_pose.data.crop_loaders import CropLoaders
 from uniformer_pose.data.images import BadImagePolicy, ImageSource
 from uniformer_pose.data.photometric import Photometric
 from uniformer_pose.data.poses import read_poses, with_poses
 from uniformer_pose.data.prepared import PreparedImages
-from uniformer_pose.data.sampling import EpochSampler, pack_images
 from uniformer_pose.data.stages import Stage, later_pipelines
-from uniformer_pose.data.workers import prepare_worker, workers_for
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.data_set_metrics import require_fields
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.protocol import CocoMetricKind
+from uniformer_pose.keypoint_mapping import places_in_target
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
 from uniformer_pose.skeleton import Skeleton, load_skeleton
@@ -48,7 +46,7 @@ _MANY_MISSED = 0.2
 _SURE_ENOUGH = 0.3  # of a predicted keypoint's score, for a label
 
 
-class PersonCrops(pl.LightningDataModule):
+class PersonCrops(CropLoaders):
     """Training crops and evaluation crops of one dataset in COCO's layout.
 
     All paths but ``skeleton``'s lie below ``root``. ``val_boxes`` is ``"gt"`` for ground-truth boxes, or a file of
@@ -60,16 +58,17 @@ class PersonCrops(pl.LightningDataModule):
     tells a user who does not have the data what to do. The other arguments are those of conf/data/_people.yaml,
     explained there.
 
-    Batches: ``TrainingSample``, whose ``instance_index`` counts in ``train_people``, and ``EvaluationBatch``, in
-    ``val_people``. The order of epoch e depends on (seed, e) and every crop on (seed, e, index) alone: neither workers,
-    nor processes, nor an interruption change what a person's crop looks like.
+    ``skeleton`` says what the files' keypoints are. With ``model_skeleton``, training people have that one's keypoints,
+    found by their names and as ``keypoint_mapping`` says (``places_in``), and those that the model has are evaluated.
+    ``name`` is the set's among several.
+
+    ``instance_index`` of batches counts in ``train_people``, and in ``val_people``.
     """
 
     train_people: PersonInstances | None = None
     val_people: PersonInstances | None = None
     val_is_part = False  # whether max_images leaves some out
     _prepared_images: PreparedImages | None = None
-    _next_epoch, _next_batch = 0, 0
 
     def __init__(
         self,
@@ -109,89 +108,124 @@ class PersonCrops(pl.LightningDataModule):
         train_poses_images: str | None = None,
         min_keypoint_score: NotNegative | None = None,
         weight_by_score: bool | None = None,
+        model_skeleton: Skeleton | None = None,
+        keypoint_mapping: Mapping[str, str | None] | None = None,
+        name: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            prefetch=prefetch,
+            worker_timeout=worker_timeout,
+            on_bad_image=on_bad_image,
+            seed=seed,
+        )
         check_arguments(PersonCrops, {name: value for name, value in locals().items() if name in _CHECKED}, "data")
         self.root = Path(root).expanduser()
         self.train_annotations, self.train_images = train_annotations, train_images
         self.val_annotations, self.val_images, self.val_boxes = val_annotations, val_images, val_boxes
-        self.skeleton = skeleton if isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
+        self.own_skeleton = skeleton if isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
+        self.skeleton = model_skeleton or self.own_skeleton
+        self.name, self.keypoint_mapping = name, keypoint_mapping
         self.codec = codec
         self.mean, self.std = tuple(mean), tuple(std)
         self.box_padding = box_padding
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self._num_workers, self.prefetch = num_workers, prefetch
-        self.on_bad_image, self.max_images = on_bad_image, max_images
+        self.max_images = max_images
         self.categories, self.area, self.metric = categories, area, metric
-        self.if_missing, self.seed = if_missing, seed
+        self.if_missing = if_missing
         self.geometric, self.photometric = geometric, photometric
         self.stages = later_pipelines(geometric, photometric, stages or {})
         self.prepared, self.prepared_cache_gb = prepared, prepared_cache_gb
-        self.image_orientation, self.worker_timeout = image_orientation, worker_timeout
+        self.image_orientation = image_orientation
         self.train_poses, self.train_poses_images = train_poses, train_poses_images
         self._min_keypoint_score = _SURE_ENOUGH if min_keypoint_score is None else min_keypoint_score
         self._weight_by_score = bool(weight_by_score)
-        self._resumed: dict[str, int] = {}
-
-    @property
-    def crop_spec(self) -> CropSpec:
-        """The crops that batches hold."""
-        return CropSpec(self.codec.height, self.codec.width, self.box_padding, self.codec.unbiased)
-
-    @property
-    def num_workers(self) -> int:
-        """Worker processes of each loader; see ``workers_for``."""
-        if self._num_workers != "auto":
-            return self._num_workers
-        return workers_for(getattr(self.trainer, "num_devices", 1), on_gpu=torch.accelerator.is_available())
 
     @property
     def val_annotation_file(self) -> Path:
         """The ground truth that predictions are scored against."""
         return self.root / self.val_annotations
 
-    @property
-    def resumed_at(self) -> tuple[int, int]:
-        """The epoch in which a resumed training goes on, and how many batches of it are behind."""
-        return self._next_epoch, self._next_batch
+    @cached_property
+    def places(self) -> tuple[int | None, ...]:
+        """Where each of the files' keypoints stands in the model's; None for one that it does not have."""
+        if self.skeleton is self.own_skeleton:
+            return tuple(range(self.skeleton.num_keypoints))
+        return places_in_target(self.own_skeleton, self.skeleton, self.keypoint_mapping)
 
     @property
-    def train_batches(self) -> int:
-        """Training batches of one epoch on one device."""
-        people = len(_read(self.train_people))
-        _rank, world_size = self._rank_and_world_size()
-        return -(-people // world_size) // self.batch_size
+    def scored_places(self) -> list[int]:
+        """Which of the model's keypoints are evaluated, in the order of ``ground_truth``."""
+        return [place for place in self.places if place is not None]
+
+    @property
+    def val_sets(self) -> Sequence[PersonCrops]:
+        """This one."""
+        return (self,)
+
+    @property
+    def num_visits(self) -> int:
+        """Each person once."""
+        return 0 if self.train_people is None else len(self.train_people)
+
+    def describe_person(self, instance_index: int) -> str:
+        """Picture and annotation of one of ``train_people``."""
+        people = _read(self.train_people)
+        file = people.file_names[people.image_of_instance[instance_index]]
+        return f"{file} (annotation {people.instance_ids[instance_index]})"
 
     def setup(self, stage: str) -> None:
         """Read the annotations that the stage needs; every process reads its own copy.
 
         What evaluation would refuse of its ground truth ends a training here, before the first step.
         """
-        if stage == "fit" and self.train_people is None:
-            lone_sides = self.skeleton.sides_without_partner()
-            drawn = (self.geometric, *(later.geometric for later in self.stages))
-            if lone_sides is not None and any(each is not None and each.flip_probability > 0 for each in drawn):
-                rank_zero_warn(lone_sides)
-            for later in self.stages:
-                rank_zero_info(f"augmentation: stage {later.name} from epoch {later.first_epoch} on")
+        self.read(for_training=stage == "fit")
+        if stage == "fit":  # at each call: before the trainer is there, the number of processes is not known yet
+            self.require_a_batch(_read(self.train_people).source_file)
+
+    def read(self, *, for_training: bool) -> None:
+        """Read what has not been read: the people to evaluate, for training also those to train on, and the truth."""
+        of_set = f"{self.name}: " if self.name else ""
+        if for_training and self.train_people is None:
+            self._say_what_is_drawn()
             self.train_people = self.read_train_people()
-            rank_zero_info(self.train_people.summary())  # what was left out, and why
+            rank_zero_info(f"{of_set}{self.train_people.summary()}")  # what was left out, and why
             if self.prepared is not None:
                 self._prepared_images = PreparedImages(
                     self.prepared, self.train_people, cache_gb=self.prepared_cache_gb
                 )
-        # At each call: before the trainer is there, the number of processes is not known yet.
-        if stage == "fit" and self.train_batches < 1:
-            _rank, processes = self._rank_and_world_size()
-            raise InputError(
-                f"{_read(self.train_people).source_file}: {len(_read(self.train_people))} people on {processes} "
-                f"processes do not fill one batch of {self.batch_size}; lower data.batch_size"
-            )
         if self.val_people is None:
             self.val_people = self._read_val_people()
-            rank_zero_info(self.val_people.summary())
-        if stage == "fit":
+            rank_zero_info(f"{of_set}{self.val_people.summary()}")
+        if for_training:
             _ = self.ground_truth
+
+    def _say_what_is_drawn(self) -> None:
+        lone_sides = self.skeleton.sides_without_partner()
+        drawn = (self.geometric, *(later.geometric for later in self.stages))
+        if lone_sides is not None and any(each is not None and each.flip_probability > 0 for each in drawn):
+            rank_zero_warn(lone_sides)
+        of_set = f" of {self.name}" if self.name else ""
+        for later in self.stages:
+            rank_zero_info(f"augmentation{of_set}: stage {later.name} from epoch {later.first_epoch} on")
+
+    def training_samples(self, first_sample: int = 0) -> TrainingCrops:
+        """The training people's crops; ``first_sample`` is the number of the first among several sets'."""
+        return TrainingCrops(
+            ImageSource(_read(self.train_people), prepared=self._prepared_images, on_bad_image=self.on_bad_image),
+            self.skeleton,
+            self.crop_spec,
+            seed=self.seed,
+            geometric=self.geometric,
+            photometric=self.photometric,
+            stages=self.stages,
+            first_sample=first_sample,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every evaluation box exactly once over all processes, whole images together."""
+        return self.evaluation_loader(_read(self.val_people))
 
     def read_train_people(self) -> PersonInstances:
         """The people of the training images that are asked for."""
@@ -202,13 +236,21 @@ class PersonCrops(pl.LightningDataModule):
         elif not images.exists():
             images = self.root  # the pixels are prepared, so the files need not be at hand
         if file is None:
-            return self._in_use(self._poses_on(images))
+            return self._in_model(self._poses_on(images))
         content = None if self.train_poses is None else read_annotation_file(file)
-        people = read_ground_truth(file, images, self.skeleton, categories=self.categories, content=content)
+        people = read_ground_truth(file, images, self.own_skeleton, categories=self.categories, content=content)
         if content is not None:
             frame = self.image_orientation or people.image_orientation or "stored"
             people = with_poses(people, self._poses_on(images, listed=content.images, orientation=frame))
-        return self._in_use(people)
+        return self._in_model(people)
+
+    def _in_model(self, people: PersonInstances) -> PersonInstances:
+        """The people that are asked for, in the model's keypoints; those who have none of them are left out."""
+        people = self._in_use(people)
+        if self.skeleton is self.own_skeleton:
+            return people
+        moved = people.with_keypoints_at(self.places, self.skeleton.num_keypoints)
+        return moved.with_a_label("without any of the model's keypoints")
 
     def _poses_on(self, images: Path, **others: Any) -> PersonInstances:
         """The poses that are labels, of the pictures in a folder unless another is named for them."""
@@ -220,15 +262,15 @@ class PersonCrops(pl.LightningDataModule):
         file, folder = self._file(self.train_poses), self.train_poses_images
         images = images if folder is None else self._existing(folder)
         how = {"min_keypoint_score": self._min_keypoint_score, "weighted": self._weight_by_score}
-        return read_poses(file, images, self.skeleton, **({"orientation": self.image_orientation} | how | others))
+        return read_poses(file, images, self.own_skeleton, **({"orientation": self.image_orientation} | how | others))
 
     def _read_val_people(self) -> PersonInstances:
         annotations, images = self._existing(self.val_annotations), self._existing(self.val_images)
         if self.val_boxes == "gt":
-            people = read_ground_truth(annotations, images, self.skeleton, categories=self.categories)
+            people = read_ground_truth(annotations, images, self.own_skeleton, categories=self.categories)
         else:
             people = read_detections(
-                self._file(self.val_boxes), annotations, images, self.skeleton, categories=self.categories
+                self._file(self.val_boxes), annotations, images, self.own_skeleton, categories=self.categories
             )
         if len(people) == 0:
             raise InputError(f"nobody to evaluate. {people.summary()}; give a file with people for data.val_*")
@@ -248,13 +290,14 @@ class PersonCrops(pl.LightningDataModule):
         with warnings.catch_warnings(record=True, action="always") as doubts:
             truth = CocoGroundTruth.load(
                 file,
-                self.skeleton,
+                self.own_skeleton,
                 categories=self.categories,
                 area=self.area,
                 as_published=self.metric != "coco",
             )
         for doubt in doubts:
             rank_zero_warn(str(doubt.message))
+        truth = self._of_scored_keypoints(truth)
         require_fields(self.metric, truth)
         if self.metric == "mean_over_categories" and people.record != "annotation":
             raise InputError(
@@ -275,6 +318,20 @@ class PersonCrops(pl.LightningDataModule):
             )
         return truth
 
+    def _of_scored_keypoints(self, truth: CocoGroundTruth) -> CocoGroundTruth:
+        """As if people had those keypoints only that the model has; who is not scored stays so."""
+        own = [index for index, place in enumerate(self.places) if place is not None]
+        if len(own) == len(self.places):
+            return truth
+        left_out = [
+            name for name, place in zip(self.own_skeleton.keypoint_names, self.places, strict=True) if place is None
+        ]
+        shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
+        rank_zero_info(f"{truth.file.name}: evaluated without {shown}, which the model does not have")
+        part = truth.of_keypoints(own)
+        counts = np.where(truth.labelled_counts > 0, part.labelled_counts, 0)
+        return replace(part, skeleton=self.own_skeleton.of_keypoints(own), labelled_counts=counts)
+
     def _file(self, path: str) -> Path:
         """A file that exists as it stands, or below root."""
         as_it_stands = Path(path).expanduser()
@@ -285,91 +342,6 @@ class PersonCrops(pl.LightningDataModule):
         if not path.exists():
             raise InputError(f"{path} does not exist; {self.if_missing or 'set data.root=<folder>'}")
         return path
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled crops; a last incomplete batch is left out, since BatchNorm learns nothing good from it."""
-        dataset = TrainingCrops(
-            ImageSource(_read(self.train_people), prepared=self._prepared_images, on_bad_image=self.on_bad_image),
-            self.skeleton,
-            self.crop_spec,
-            seed=self.seed,
-            geometric=self.geometric,
-            photometric=self.photometric,
-            stages=self.stages,
-        )
-        rank, world_size = self._rank_and_world_size()
-        self._require_same_steps()
-        sampler = EpochSampler(len(dataset), seed=self.seed, rank=rank, world_size=world_size)
-        # Lightning asks for an iterator before it tells the sampler the epoch (Lightning #21938), so a resumed run
-        # would repeat epoch 0's order; the position comes from the checkpoint instead.
-        sampler.resume_at(self._next_epoch, self._next_batch * self.batch_size)
-        return self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Every evaluation box exactly once over all processes, whole images together."""
-        people = _read(self.val_people)
-        rank, world_size = self._rank_and_world_size()
-        batches = pack_images(people.boxes_per_image, self.eval_batch_size, rank=rank, world_size=world_size)
-        dataset = EvaluationImages(ImageSource(people, on_bad_image=self.on_bad_image), self.crop_spec)
-        # Lightning lets a process without a batch skip the evaluation, and the others wait for it for ever: an empty
-        # batch keeps it with them.
-        return self._loader(dataset, batch_sampler=batches or [[]])
-
-    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
-        workers: dict[str, Any] = {}
-        if self.num_workers > 0:
-            workers = {"persistent_workers": True, "prefetch_factor": self.prefetch, "timeout": self.worker_timeout}
-        return DataLoader(
-            dataset,
-            num_workers=self.num_workers,
-            collate_fn=as_it_is,
-            worker_init_fn=prepare_worker,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(self.seed),  # else iterating would draw from the global generator
-            **workers,
-            **options,
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where training stands in its data: the epoch, and the batches of it already learnt from."""
-        trainer = self.trainer
-        if trainer is None:
-            return {}
-        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-        epochs = trainer.fit_loop.epoch_progress.current
-        done = progress.current.processed
-        if progress.is_last_batch and done >= trainer.num_training_batches:
-            return {"epoch": epochs.ready, "batch": 0, **self._what_steps_depend_on()}
-        return {"epoch": max(epochs.ready - 1, 0), "batch": done, **self._what_steps_depend_on()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` stood."""
-        self._next_epoch, self._next_batch = int(state_dict.get("epoch", 0)), int(state_dict.get("batch", 0))
-        self._resumed = {name: state_dict[name] for name in self._what_steps_depend_on() if name in state_dict}
-
-    def _what_steps_depend_on(self) -> dict[str, int]:
-        return {
-            "people": 0 if self.train_people is None else len(self.train_people),
-            "batch_size": self.batch_size,
-            "accumulated": getattr(self.trainer, "accumulate_grad_batches", 1),
-            "processes": self._rank_and_world_size()[1],
-            "seed": self.seed,
-        }
-
-    def _require_same_steps(self) -> None:
-        """A resumed run that reads other batches is not the interrupted one: say so, or stop in mid-epoch."""
-        now = self._what_steps_depend_on()
-        changes = [f"{name} {old} is now {now[name]}" for name, old in self._resumed.items() if old != now[name]]
-        if changes and self._next_batch:
-            raise InputError(
-                f"the checkpoint stands after batch {self._next_batch} of an epoch, but {', '.join(changes)}; resume "
-                "with the settings of the interrupted run, or from a checkpoint at the end of an epoch"
-            )
-        if changes:
-            rank_zero_warn(f"resuming, but {', '.join(changes)}: this is no longer the interrupted run")
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def evaluation_arguments(

@@ -107,6 +107,19 @@ class PersonInstances:
             moved[name][:, theirs] = array[:, own]
         return replace(self, **moved)
 
+    def with_a_label(self, reason: str) -> PersonInstances:
+        """The instances with a labelled keypoint; the others are counted as left out for a reason."""
+        kept: npt.NDArray[np.bool_] = np.asarray((self.visibility > 0).any(axis=1))
+        if kept.all():
+            return self
+        images, image_of_instance = np.unique(self.image_of_instance[kept], return_inverse=True)
+        instances = {name: array[kept] for name, array in self.arrays(PER_INSTANCE).items()}
+        instances["image_of_instance"] = image_of_instance.astype(np.int32)
+        annotated = None if self.num_annotated is None else int(kept[: self.num_annotated].sum())
+        counts = {**self.counts, "kept": int(kept.sum()), reason: int((~kept).sum())}
+        of_images = {name: getattr(self, name)[images] for name in PER_IMAGE}
+        return replace(self, counts=counts, num_annotated=annotated, **of_images, **instances)
+
     def arrays(self, names: Sequence[str]) -> dict[str, Any]:
         """Those of the arrays of these names that are there."""
         return {name: array for name in names if (array := getattr(self, name)) is not None}

@@ -52,17 +52,60 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
         self._resumed_at = (epoch, position)
 
+    def order_of(self, epoch: int) -> npt.NDArray[np.int64]:
+        """All processes' samples of an epoch."""
+        return np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+
     def __len__(self) -> int:
         """Samples per process and epoch; the full number also in an epoch resumed half-way."""
         return -(-self.num_samples // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+        order = self.order_of(epoch)
         own = np.resize(order, len(self) * self.world_size)[self.rank :: self.world_size]
         resumed_epoch, position = self._resumed_at
         start = position if epoch == resumed_epoch else 0
         return zip(map(int, own[start:]), repeat(epoch))  # not a list: of ten million people it would take 1 GB
+
+
+class JointEpochSampler(EpochSampler):
+    """An epoch of several sets, mixed: ``visits`` to the people of each of ``sizes``, in the order of both.
+
+    A set's people all come once before one of them comes again, over the ends of epochs too, so that a set of which an
+    epoch shows a part is shown evenly. The sample of a set's person i is ``first_samples[set] + i``, and that of the
+    person's n-th visit more in one epoch by n times the set's size higher: each has its own augmentation.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], visits: Sequence[int], *, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(sum(visits), seed=seed, rank=rank, world_size=world_size)
+        self.sizes, self.visits = list(sizes), list(visits)
+        self.first_samples = first_samples(sizes, visits)
+
+    def order_of(self, epoch: int) -> npt.NDArray[np.int64]:
+        """All processes' samples of an epoch."""
+        of_sets = [self._samples(place, epoch) for place in range(len(self.sizes))]
+        return np.concatenate(of_sets)[super().order_of(epoch)]
+
+    def _samples(self, place: int, epoch: int) -> npt.NDArray[np.int64]:
+        size, visits = self.sizes[place], self.visits[place]
+        if visits == size:  # everybody, once: in which order is drawn with the other sets
+            return np.asarray(self.first_samples[place] + np.arange(size))
+        rounds, places = np.divmod(np.arange(epoch * visits, (epoch + 1) * visits), size)
+        samples = [
+            np.random.default_rng([self.seed, place, number]).permutation(size)[places[rounds == number]]
+            + size * (number - rounds[0])
+            for number in np.unique(rounds)
+        ]
+        return np.asarray(self.first_samples[place] + np.concatenate(samples))
+
+
+def first_samples(sizes: Sequence[int], visits: Sequence[int]) -> npt.NDArray[np.int64]:
+    """(S,) the number of each set's first sample, where an epoch may begin and end in the middle of a round."""
+    rounds = [-(-number // size) + 1 for size, number in zip(sizes, visits, strict=True)]
+    return np.cumsum([0, *(size * number for size, number in zip(sizes, rounds, strict=True))])[:-1]
 
 
 def pack_images(

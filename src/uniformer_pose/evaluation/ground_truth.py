@@ -179,7 +179,7 @@ class CocoGroundTruth:
         """All the images with some of the people, by position or a boolean mask."""
         return replace(self, **{name: getattr(self, name)[indices] for name in _PER_PERSON})
 
-    def of_keypoints(self, chosen: slice) -> CocoGroundTruth:
+    def of_keypoints(self, chosen: slice | Sequence[int]) -> CocoGroundTruth:
         """As if people had these keypoints only: whoever has none of them labelled is not scored."""
         visibility = self.visibility[:, chosen]
         return replace(

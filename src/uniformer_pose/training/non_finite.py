@@ -132,6 +132,5 @@ def _people_of(step: _Step, trainer: pl.Trainer) -> str:
 
 
 def _names(batches: Sequence[Tensor], trainer: pl.Trainer) -> Iterator[str]:
-    people = trainer.datamodule.train_people  # type: ignore[attr-defined]
-    for index in (int(index) for batch in batches for index in batch):
-        yield f"{people.file_names[people.image_of_instance[index]]} (annotation {people.instance_ids[index]})"
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return (data.describe_person(int(index)) for batch in batches for index in batch)

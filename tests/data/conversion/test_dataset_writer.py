@@ -51,6 +51,7 @@ def test_the_layout_is_complete_and_nothing_else_is_left(source: Source, tmp_pat
         "annotations/val.json",
         "skeleton.yaml",
         "conf/data/worms.yaml",
+        "conf/data/sets/worms.yaml",
         "conversion.json",
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "source"]
@@ -69,9 +70,12 @@ def test_annotations_skeleton_and_data_config_are_those_that_training_reads(sour
     (worm,) = content["annotations"]
     assert (worm["image_id"], worm["keypoints"], worm["area"]) == (2, [12.346, 7, 2, 0, 0, 0], pytest.approx(318))
     assert load_skeleton(tmp_path / "new/skeleton.yaml").keypoint_names == ("head", "tail")
-    config = yaml.safe_load((tmp_path / "new/conf/data/worms.yaml").read_text())
+    assert yaml.safe_load((tmp_path / "new/conf/data/worms.yaml").read_text())["defaults"] == [
+        "_people",
+        "sets/worms@_here_",
+    ]
+    config = yaml.safe_load((tmp_path / "new/conf/data/sets/worms.yaml").read_text())
     assert config["root"] == str(tmp_path / "new")
-    assert config["defaults"] == ["_people"]
     for key in ("train_annotations", "train_images", "val_annotations", "val_images"):
         assert (tmp_path / "new" / config[key]).exists()
 

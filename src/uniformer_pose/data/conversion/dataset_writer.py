@@ -3,7 +3,7 @@
     TO/images/{train,val}/...
     TO/annotations/{train,val}.json
     TO/skeleton.yaml
-    TO/conf/data/NAME.yaml          for --config-dir TO/conf data=NAME
+    TO/conf/data/NAME.yaml          for --config-dir TO/conf data=NAME, with TO/conf/data/sets/NAME.yaml
     TO/conversion.json              what it was made from, what was repaired, and what was left out
 
 Everything goes to ``TO.part`` first, renamed at the end.
@@ -163,8 +163,7 @@ def _write_descriptions(folder: Path, to: Path, name: str, skeleton: Skeleton) -
     """The skeleton and the data config."""
     about = f"# The keypoints of {name}: check left_right_pairs, and the sigmas, on which OKS and AP depend.\n"
     write_text(folder / "skeleton.yaml", about + _plain_yaml(skeleton.to_dict()))
-    fields = {
-        "defaults": ["_people"],
+    facts = {
         "root": str(to),
         "train_annotations": "annotations/train.json",
         "train_images": "images/train",
@@ -172,11 +171,13 @@ def _write_descriptions(folder: Path, to: Path, name: str, skeleton: Skeleton) -
         "val_images": "images/val",
         "val_boxes": "gt",
         "skeleton": "${.root}/skeleton.yaml",
-        "codec": _CODEC,
         "if_missing": "say where it is with data.root=<folder>",
     }
+    config, conf = {"defaults": ["_people", f"sets/{name}@_here_"], "codec": _CODEC}, folder / "conf" / "data"
     text = f"# Written by src/convert_data.py. Train with {shell_command('--config-dir', to / 'conf', data=name)}\n"
-    write_text(folder / "conf" / "data" / f"{name}.yaml", text + _plain_yaml(fields))
+    write_text(conf / f"{name}.yaml", text + _plain_yaml(config))
+    text = f"# @package data.sets.{name}\n# Where {name} is, also for data=joint data.sets=[coco,{name}].\n"
+    write_text(conf / "sets" / f"{name}.yaml", text + _plain_yaml(facts))
 
 
 def _plain_yaml(fields: Mapping[str, Any]) -> str:
