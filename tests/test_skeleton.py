@@ -64,6 +64,14 @@ def test_the_skeletons_of_published_sets_are_theirs_point_by_point(name, publish
     assert skeleton.sides_without_partner() is None
 
 
+@pytest.mark.parametrize("name", ["coco_17", *SHIPPED])
+def test_colours_tell_left_from_right(name):
+    skeleton = load_skeleton(name)
+    colours = dict(zip(skeleton.keypoint_names, skeleton.colours, strict=True))
+    for left, right in skeleton.left_right_pairs:
+        assert np.abs(np.subtract(colours[left], colours[right])).max() >= 100, (left, right)
+
+
 def test_a_keypoint_may_be_in_neither_half_of_the_body():
     skeleton = load_skeleton("coco_wholebody_133")
     assert {*skeleton.keypoint_names[:23]} == {*skeleton.upper_body, *skeleton.lower_body}
