@@ -12,9 +12,11 @@ from uniformer_pose.saved_model import SavedModel
 from uniformer_pose.skeleton import load_skeleton
 
 
-def small_model(*, method: Any = "msra", height: int = 64, width: int = 64) -> SavedModel:
+def small_model(
+    *, method: Any = "msra", height: int = 64, width: int = 64, skeleton_name: str = "coco_17"
+) -> SavedModel:
     """A model whose heatmaps have peaks: its last layers are scaled up, so that keypoints differ between people."""
-    skeleton = load_skeleton("coco_17")
+    skeleton = load_skeleton(skeleton_name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = PoseNetwork(

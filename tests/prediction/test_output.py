@@ -272,3 +272,21 @@ def test_steadied_keypoints_differ_from_the_plain_ones_but_for_the_first_frame(
     plain, steady = poses_in(tmp_path / "False"), poses_in(tmp_path / "True")
     assert plain[0]["keypoints"] == steady[0]["keypoints"]
     assert plain[-1]["keypoints"] != steady[-1]["keypoints"]
+
+
+def test_whole_bodies_are_numbered_steadied_and_written_point_by_point(clip: Path, tmp_path: Path) -> None:
+    model = small_model(skeleton_name="coco_wholebody_133")
+    estimator = PoseEstimator(model, device="cpu", batch_size=4)
+    assert posed(clip, tmp_path / "out", estimator, TwoPeople(), smooth=True) == {}
+    poses = poses_in(tmp_path / "out")
+    assert [pose["track_id"] for pose in poses] == [1, 2] * 40
+    assert {len(pose["keypoints"]) for pose in poses} == {3 * 133}
+    with (tmp_path / "out" / "poses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [row["keypoint"] for row in rows]
+    assert names == [*model.skeleton.keypoint_names] * 80
+    assert [names[place] for place in (16, 22, 90, 91, 132)] == [
+        *("right_ankle", "right_heel", "face-67", "left_hand_root", "right_pinky_finger4")
+    ]
+    written = [[float(row[name]) for name in ("x", "y", "score")] for row in rows[-133:]]
+    assert np.allclose(np.ravel(written), poses[-1]["keypoints"], atol=1e-3)

@@ -21,6 +21,15 @@ _SUBPIXEL_BITS = 4  # OpenCV takes points as integers in units of 1/16 pixel, wh
 _FARTHEST = 1e6  # pixels; OpenCV's integers overflow two orders of magnitude later
 _PERSON_EXTENT_PER_STROKE = 90.0
 _WIDEST_STROKE = 12
+_MORE_THAN_STROKE = 1.5  # pixels that a keypoint's radius is larger than the width of its limbs
+
+# Keypoints of faces and hands are small where they are many: those whose eighth nearest is closer than a tenth of the
+# person's extent. None of a body alone is: a head has five, and two feet that stand together have eight.
+_NEIGHBOURS = 8
+_CROWDED_WITHIN = 0.1
+_PERSON_EXTENT_PER_LEAST_RADIUS = 900.0
+_LEAST_RADIUS = 0.125  # pixels; that paints more than one, and a radius of 0 none
+_LENGTH_PER_RADIUS = 12  # of a limb to a keypoint that is small for its neighbours
 _JPEG_QUALITY = 95
 _RIM = (20, 20, 20)
 _RING_FILLING = (255, 255, 255)
@@ -37,6 +46,7 @@ def draw_poses(
 ) -> Image:
     """A copy of the image with the skeleton of each of P people, lines as wide as the person is large.
 
+    Keypoints that crowd, those of faces and hands, are small, down to dots of a pixel or two on a small person.
     ``keypoints_in_image`` is (P, K, 2). A keypoint is drawn where its score, of (P, K), is above the
     threshold, so COCO's visibility can stand for scores; None draws all. A limb is drawn where both its ends
     are. Keypoints that are not finite or a million pixels away are left out; others outside the image still
@@ -63,15 +73,6 @@ def likely_hidden(visibility: Array | None) -> npt.NDArray[np.bool_] | None:
     return None if visibility is None else np.asarray(np.asarray(visibility, dtype=np.float64)[..., 1] < 0.5)
 
 
-def _stroke_width(points_in_image: Array, *, height: int, width: int) -> int:
-    """Width in pixels of the lines for one person, from how much of the image its (N, 2) points span."""
-    if not len(points_in_image):
-        return 1
-    seen = np.clip(np.asarray(points_in_image, dtype=np.float64), 0, [width - 1, height - 1])
-    extent = float(np.ptp(seen, axis=0).max())
-    return int(np.clip(round(extent / _PERSON_EXTENT_PER_STROKE), 1, _WIDEST_STROKE))
-
-
 def save_picture(path: str | Path, image: Image) -> None:
     """Write an RGB image as JPEG where the name ends so, else as PNG; whole, or InputError where that is impossible."""
     path = Path(path)
@@ -88,20 +89,53 @@ def save_picture(path: str | Path, image: Image) -> None:
 
 
 def _draw_person(canvas: Image, points: Array, drawable: Array, hollow: Array, skeleton: Skeleton) -> None:
-    """Limbs first, keypoints over them, both on a dark rim that keeps them visible on any background."""
+    """Limbs first, keypoints over them, both on a dark rim that keeps them visible on any background.
+
+    Dots too small for a rim have none, and are never rings.
+    """
     height, width = canvas.shape[:2]
-    stroke = _stroke_width(points[drawable], height=height, width=width)
+    radii: npt.NDArray[np.float64] = np.zeros(len(points))
+    radii[drawable] = _radii(points[drawable], height=height, width=width)
     fixed_point = np.round(np.where(drawable[:, None], points, 0) * 2**_SUBPIXEL_BITS).astype(np.int64).tolist()
-    limbs = [(a, b) for a, b in skeleton.limb_indices.tolist() if drawable[a] and drawable[b]]
-    for rim in (True, False):
-        for first, second in limbs:
-            ends, colour = (fixed_point[first], fixed_point[second]), _RIM if rim else skeleton.colours[first]
-            cv2.line(canvas, *ends, colour, stroke + 2 * rim, cv2.LINE_AA, _SUBPIXEL_BITS)
-    radius = stroke + 1.5
+    limbs = [
+        (*limb, *_pen(_limb_radius(points[limb], radii[limb])))
+        for limb in skeleton.limb_indices.tolist()
+        if drawable[limb].all()
+    ]
+    for with_rim in (True, False):
+        for first, second, line, rim in limbs:
+            ends, colour = (fixed_point[first], fixed_point[second]), _RIM if with_rim else skeleton.colours[first]
+            cv2.line(canvas, *ends, colour, line + 2 * round(rim) * with_rim, cv2.LINE_AA, _SUBPIXEL_BITS)
     for keypoint in np.flatnonzero(drawable).tolist():
-        discs = [(radius + 1, _RIM), (radius, skeleton.colours[keypoint])]
-        if hollow[keypoint]:
-            discs.append((radius - max(1, stroke // 2), _RING_FILLING))
+        radius, (line, rim) = radii[keypoint], _pen(radii[keypoint])
+        discs = [(radius + rim, _RIM)] * (rim > 0) + [(radius, skeleton.colours[keypoint])]
+        if hollow[keypoint] and rim > 0:
+            discs.append((radius - max(1, line // 2), _RING_FILLING))
         for disc_radius, colour in discs:
             fixed_radius = round(disc_radius * 2**_SUBPIXEL_BITS)
             cv2.circle(canvas, fixed_point[keypoint], fixed_radius, colour, cv2.FILLED, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def _radii(points_in_image: Array, *, height: int, width: int) -> npt.NDArray[np.float64]:
+    """(N,) pixels, for a person's (N, 2) keypoints: by how much of the image they span, and by how crowded each is."""
+    if not len(points_in_image):
+        return np.zeros(0)
+    extent = float(np.ptp(np.clip(points_in_image, 0, [width - 1, height - 1]), axis=0).max())
+    stroke = int(np.clip(round(extent / _PERSON_EXTENT_PER_STROKE), 1, _WIDEST_STROKE))
+    room: npt.NDArray[np.float64] = np.ones(len(points_in_image))
+    if len(room) > _NEIGHBOURS and extent > 0:
+        distances = np.linalg.norm(np.subtract(points_in_image[:, None], points_in_image), axis=-1)
+        nearest = np.partition(distances, _NEIGHBOURS, axis=1)[:, _NEIGHBOURS]  # its own distance, 0, is the first
+        room = np.minimum(1, nearest / (_CROWDED_WITHIN * extent)) ** 2
+    least = max(_LEAST_RADIUS, extent / _PERSON_EXTENT_PER_LEAST_RADIUS)
+    return np.asarray(np.maximum(least, (stroke + _MORE_THAN_STROKE) * room))
+
+
+def _limb_radius(ends: Array, radii: Array) -> float:
+    """Between the radii of its two ends, as its length allows: forearms stay wide, fingers are thin from the root."""
+    return float(np.clip(np.linalg.norm(np.subtract(*ends)) / _LENGTH_PER_RADIUS, radii.min(), radii.max()))
+
+
+def _pen(radius: float) -> tuple[int, float]:
+    """Width of the limbs at a keypoint of this radius, and of the dark rim around both; pixels."""
+    return max(1, round(radius - _MORE_THAN_STROKE)), float(np.clip(radius - _MORE_THAN_STROKE, 0, 1))
