@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from programs import composed
+from programs import composed, require_one_line, run_here
 from uniformer_pose.config_parts import TrainConfig
 from uniformer_pose.entry_point import checked_config, config_groups
 from uniformer_pose.weights.zoo import read_zoo
@@ -84,6 +85,33 @@ def test_every_command_is_accepted(script: str, line: str, conf: Path) -> None:
     known = {*composed(name, *data, conf=conf), *config_groups(conf)}
     for argument in arguments:
         assert argument.partition("=")[0].split(".")[0] in known, argument
+
+
+def test_a_set_that_is_not_listed_is_read_as_its_two_files_say(tmp_path: Path) -> None:
+    written_examples(tmp_path)
+    root = tmp_path / "data" / "hands"
+    keypoints = [20, 20, 2, 30, 25, 1, 40, 60, 2]
+    hand = {"id": 0, "image_id": 1, "category_id": 3, "bbox": [10, 10, 60, 70], "keypoints": keypoints}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 100, "width": 90}],
+        "categories": [{"id": 3, "name": "hand", "keypoints": ["Wrist", "Thumb tip", "Palm"]}],
+        "annotations": [hand],
+    }
+    for name in ("train", "val"):
+        (root / "annotations").mkdir(parents=True, exist_ok=True)
+        (root / "annotations" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    absent = run_here("check_data.py", ["--config-dir", "my_conf", "data=hands"], tmp_path)
+    require_one_line(absent, "data/hands/images does not exist; ask the hand group for it")
+    (root / "images").mkdir()
+    found = run_here("check_data.py", ["--config-dir", "my_conf", "data=hands", "read_images=false"], tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "val.json, category hand: kept 1 of 1 annotations in 1 images" in found.stdout
+    assert "0 errors, 0 remarks" in found.stdout
+
+
+def test_every_data_set_has_its_row_in_the_table_of_sets() -> None:
+    rows = re.findall(r"^\| .*`data=(\w+)` \|.*\[\d+\] \|$", PAGES["docs/data_sets.md"], flags=re.MULTILINE)
+    assert set(rows) == {name for name in GROUPS["data"] if not re.match(r"coco_\d|synthetic_|joint|from_", name)}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
