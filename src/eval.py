@@ -26,9 +26,10 @@ def main(config: DictConfig) -> float:
 
 
 def evaluate(config: dict[str, Any]) -> float:
-    """Score the checkpoint that a checked, plain config names; returns its AP, of several box sources the last one's.
+    """Score the checkpoint that a checked, plain config names; returns its score.
 
-    The test set has no public ground truth: its poses are written for COCO's server, and NaN is returned.
+    That is ``evaluation.monitor``, of several box sources the last one's. The test set has no public ground truth: its
+    poses are written for COCO's server, and NaN is returned.
     """
     # Imported here because a misspelt key should not have to wait for torch and Lightning.
     import torch
@@ -37,6 +38,7 @@ def evaluate(config: dict[str, Any]) -> float:
 
     from uniformer_pose.evaluation.datasets import evaluation_datasets
     from uniformer_pose.evaluation.report import write_comparison
+    from uniformer_pose.headline import monitored
     from uniformer_pose.prediction.engines import inference_network
     from uniformer_pose.run import record_run
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
@@ -64,6 +66,8 @@ def evaluate(config: dict[str, Any]) -> float:
     )
     if network.remark is not None:
         rank_zero_info(network.remark)
+    metric = next(iter(datasets.values())).metric
+    config["evaluation"]["monitor"] = monitor = monitored(config["evaluation"].get("monitor"), metric)
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
     evaluations = {}
@@ -82,7 +86,7 @@ def evaluate(config: dict[str, Any]) -> float:
             print(_report(folder, module, data.val_annotation_file, algorithm=config["name"]))
     if len(evaluations) > 1 and trainer.is_global_zero:
         print(write_comparison(run_dir, evaluations))
-    return float(trainer.callback_metrics.get("val/AP", float("nan")))
+    return float(trainer.callback_metrics.get(monitor, float("nan")))
 
 
 def _report(folder: Path, module: PoseModule, images: Path, *, algorithm: str) -> str:

@@ -25,22 +25,26 @@ if TYPE_CHECKING:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(config: DictConfig) -> float:
-    """Check the config before any work, then train; the best AP is what a sweep optimises."""
+    """Check the config before any work, then train; the best score is what a sweep optimises."""
     with report_input_errors():
         return train(checked_config(config, TrainConfig, import_training_libraries))
 
 
 def train(config: dict[str, Any]) -> float:
-    """Run the training that a checked, plain config describes, or the rest of it; returns the best model's AP."""
+    """Run the training that a checked, plain config describes, or the rest of it; returns the best model's score.
+
+    That is ``evaluation.monitor``.
+    """
     run_dir = folder_of_first_process(config)
     finished = finished_as_asked(run_dir, config) if config["resume"] == "auto" else None
     if finished is None:
         with only_training_in(run_dir):
             return _train(config, run_dir)
     if is_first_process():
+        monitor = config["evaluation"]["monitor"].removeprefix("val/")
         print(
-            f"{run_dir}: finished, AP {finished:.4f}; for a new run give name=<another> or run_id=<another>, to train "
-            "longer a larger trainer.max_epochs"
+            f"{run_dir}: finished, {monitor} {finished:.4f}; for a new run give name=<another> or run_id=<another>, to "
+            "train longer a larger trainer.max_epochs"
         )
     return finished
 
@@ -54,6 +58,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
 
     from uniformer_pose.training.optimization import Optimization
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
+    from uniformer_pose.training.pose_module import logged_names
     from uniformer_pose.training.resume.checkpoint_files import DurableCheckpoints
     from uniformer_pose.training.resume.start import checkpoint_to_resume
     from uniformer_pose.training.trainer import make_trainer
@@ -63,15 +68,16 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     torch.set_float32_matmul_precision(config["float32_matmul_precision"])
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     callbacks, files = one_of_each(config["callbacks"]), DurableCheckpoints()
+    data = instantiate(config["data"], _partial_=True, _convert_="all")(
+        seed=config["seed"], **one_of_each(config["augmentation"] or {})
+    )
     trainer = make_trainer(
         config["trainer"],
         precision=config["precision"],
         plugins=[files],
         callbacks=[*callbacks.values()],
         logger=[*one_of_each(config["logger"] or {}).values()],
-    )
-    data = instantiate(config["data"], _partial_=True, _convert_="all")(
-        seed=config["seed"], **one_of_each(config["augmentation"] or {})
+        evaluated=logged_names(data.val_sets),
     )
     loss = instantiate(config["loss"])
     module = instantiate(config["training"], _partial_=True, _convert_="all")(
@@ -91,13 +97,13 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
         if trainer.enable_validation:
             trainer.validate(module, datamodule=data, ckpt_path=best or None, weights_only=True, verbose=False)
 
-    average_precision = float(trainer.callback_metrics.get("val/AP", float("nan")))
+    score = float(trainer.callback_metrics.get(module.monitor, float("nan")))
     if trainer.is_global_zero:
         _report(run_dir, module, best or getattr(callbacks.get("last_checkpoint"), "best_model_path", ""))
     files.require_all_written()
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        write_finished(run_dir, config, average_precision)
-    return average_precision
+        write_finished(run_dir, config, score)
+    return score
 
 
 def _model(config: dict[str, Any], data: PersonCrops, loss: Loss, checkpoint: Path | None) -> SavedModel:

@@ -204,6 +204,19 @@ def test_any_argument_that_is_there_can_be_set(argument: str, key: str, value: A
     assert found == value
 
 
+def test_checkpoints_watch_the_headline_of_the_data_unless_told_otherwise() -> None:
+    watched = {
+        arguments: checked(*arguments)["callbacks"]["best_checkpoint"]["monitor"]
+        for arguments in ((), ("data=mpii_256x256",), ("data=crowdpose_256x192", "evaluation.monitor=val/AP_hard"))
+    }
+    assert [*watched.values()] == ["val/AP", "val/PCKh", "val/AP_hard"]
+    stopping = checked("data=mpii_256x256", "callbacks=early_stopping")["callbacks"]["early_stopping"]
+    assert stopping["monitor"] == "val/PCKh"
+    evaluated = ((), ("data=mpii_256x256",), ("data.metric=pckh",))
+    monitors = [composed("eval", "ckpt_path=x", *arguments).evaluation.monitor for arguments in evaluated]
+    assert monitors == [None, "val/PCKh", "val/PCKh"]  # of the checkpoint's own data it says which
+
+
 REFUSED = (Path(__file__).parent / "refused_settings.txt").read_text(encoding="utf-8")
 """Lines of ``<program> <setting>: words of the answer``."""
 

@@ -60,6 +60,25 @@ def test_scores_order_the_runs_then_their_numbers(tmp_path: Path) -> None:
     assert [run.number for run in sweep_runs(tmp_path)] == ["9", "10", "2", "1", "0"]
 
 
+def test_the_number_that_counts_is_what_each_run_monitored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {0: 40.0, 1: None, 2: 70.5}
+    for number in scores:
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "config.yaml").write_text("evaluation: {monitor: val/PCKh}")
+    runs: Runs = {
+        number: ([f"seed={number}"], None if score is None else {"PCKh": score, "AP": 0.1 * number})
+        for number, score in scores.items()
+    }
+    ended_sweep(tmp_path, runs)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [
+        ["run", "overrides", "PCKh"],
+        *(["2", "seed=2", "70.5000"], ["0", "seed=0", "40.0000"], ["1", "seed=1", "failed"]),
+    ]
+    assert lines[6] == ["setting", "n", "PCKh", "sd", "difference", "from", "to", "pairs"]
+    assert lines[7][:3] == ["2", "55.2500", "21.5668"]
+
+
 def test_a_folder_without_runs_gets_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ended_sweep(tmp_path, {})
     assert capsys.readouterr().out == ""

@@ -29,6 +29,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from uniformer_pose.config import check_config, check_value
 from uniformer_pose.errors import InputError, RunFailedError, is_refusal_of_library, place_in_users_code
+from uniformer_pose.headline import headline  # noqa: F401 - registers a resolver of the configs
 from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.overrides import given_values, override, parse_override
 from uniformer_pose.ranges import RunName

@@ -18,15 +18,23 @@ from typing import Any, NamedTuple
 import yaml
 from hydra.experimental.callback import Callback
 
+from uniformer_pose.headline import headline
 from uniformer_pose.progress import text_table
 
 
 class SweepRun(NamedTuple):
-    """One run of a sweep: its number, its overrides, and its metrics (none where it failed)."""
+    """One run of a sweep: its number, its overrides, its metrics (none where it failed), and which of them counts."""
 
     number: str
     overrides: list[str]
     metrics: dict[str, Any]
+    monitor: str
+
+    @property
+    def score(self) -> float | None:
+        """The metric that counts; None where there is none."""
+        value = self.metrics.get(self.monitor)
+        return None if value is None else float(value)
 
 
 class SweepSummary(Callback):
@@ -45,10 +53,11 @@ class SweepSummary(Callback):
         rows = [_summary_row(run) for run in runs]
         _write_csv(folder / "summary.csv", rows)
         labels = _what_differs([run.overrides for run in runs])
-        table = [["run", "overrides", "AP", ""]]
-        for row, label in zip(rows, labels, strict=True):
+        scored = " or ".join(dict.fromkeys(run.monitor for run in runs))
+        table = [["run", "overrides", scored, ""]]
+        for run, row, label in zip(runs, rows, labels, strict=True):
             part = f"{row['images']} of {row['of']} images" if row.get("partial") else ""
-            table.append([row["run"], label, row.get("AP", "failed"), part])
+            table.append([row["run"], label, row.get(run.monitor, "failed"), part])
         sys.stdout.write(f"{text_table(table)}\nwritten to {folder / 'summary.csv'}\n")
         scores = _scores_by_setting(runs)
         if max(map(len, scores.values())) > 1:
@@ -56,7 +65,7 @@ class SweepSummary(Callback):
 
             found = {name: asdict(score) for name, score in compare_settings(scores).items()}
             _write_csv(folder / "settings.csv", [{"setting": name} | numbers for name, numbers in found.items()])
-            sys.stdout.write(f"\n{_settings_table(found)}\nwritten to {folder / 'settings.csv'}\n")
+            sys.stdout.write(f"\n{_settings_table(found, scored)}\nwritten to {folder / 'settings.csv'}\n")
 
 
 def sweep_runs(folder: Path) -> list[SweepRun]:
@@ -67,13 +76,19 @@ def sweep_runs(folder: Path) -> list[SweepRun]:
         overrides = yaml.safe_load(overrides_file.read_text(encoding="utf-8")) or []
         metrics_file = run / "metrics.json"
         metrics = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.is_file() else {}
-        runs.append(SweepRun(run.name, [str(override).removeprefix("++") for override in overrides], metrics))
+        words = [str(override).removeprefix("++") for override in overrides]
+        runs.append(SweepRun(run.name, words, metrics, _monitor(run / "config.yaml")))
     return sorted(runs, key=_best_first)
 
 
+def _monitor(recorded_config: Path) -> str:
+    """The name in ``metrics.json`` of what the run's ``evaluation.monitor`` says; AP where nothing was recorded."""
+    config = yaml.safe_load(recorded_config.read_text(encoding="utf-8")) if recorded_config.is_file() else {}
+    return str(config.get("evaluation", {}).get("monitor") or headline("coco")).removeprefix("val/")
+
+
 def _best_first(run: SweepRun) -> tuple[float, int, str]:
-    score = run.metrics.get("AP")  # None: NaN
-    return (2.0 if score is None else -float(score), *_order(run.number))
+    return (math.inf if run.score is None else -run.score, *_order(run.number))
 
 
 def _order(number: str) -> tuple[int, str]:
@@ -96,19 +111,19 @@ def _what_differs(every: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _scores_by_setting(runs: Sequence[SweepRun]) -> dict[str, dict[str, float]]:
-    """AP by seed, by the other overrides, in the order of the runs; of a run that failed none."""
+    """The score by seed, by the other overrides, in the order of the runs; of a run that failed none."""
     scores: dict[tuple[str, ...], dict[str, float]] = {}
     for run in sorted(runs, key=lambda run: _order(run.number)):
         seed = next((word for word in run.overrides if word.startswith("seed=")), "")
         of_setting = scores.setdefault(tuple(word for word in run.overrides if word != seed), {})
-        if run.metrics.get("AP") is not None:
-            of_setting[seed] = run.metrics["AP"]
+        if run.score is not None:
+            of_setting[seed] = run.score
     return dict(zip(_what_differs([*scores]), scores.values(), strict=True))
 
 
-def _settings_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+def _settings_table(found: Mapping[str, Mapping[str, Any]], scored: str) -> str:
     formats = {"n": "d", "mean": ".4f", "sd": ".4f", "difference": "+.4f", "low": "+.4f", "high": "+.4f", "pairs": "d"}
-    table = [["setting", "n", "AP", "sd", "difference", "from", "to", "pairs"]]
+    table = [["setting", "n", scored, "sd", "difference", "from", "to", "pairs"]]
     for name, numbers in found.items():
         table.append([name, *(_shown(numbers[key], form) for key, form in formats.items())])
     explained = (

@@ -6,14 +6,19 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.images import read_image_of
 from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.evaluation.pckh import PCKH_NAMES
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
-from uniformer_pose.training.pose_module import PoseModule
+from uniformer_pose.skeleton import load_skeleton
+from uniformer_pose.training.pictures import Pictures
+from uniformer_pose.training.pose_module import PoseModule, logged_names
 
 # What Lightning says of every resumed training: about callbacks, folders, and loaders it does not know.
 pytestmark = [
@@ -392,6 +397,39 @@ def test_what_cannot_be_scored_ends_a_training_before_its_first_step(tiny, chang
         trainer.fit(module, datamodule=tiny.data(val_annotations="val.json"))
 
     assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("monitor", ["val/APP", "val/PCKh", "train/loss"])
+def test_a_monitor_that_the_metric_does_not_give_is_refused_before_the_first_step(tiny, monitor):
+    module, trainer = tiny.module(protocol=EvaluationProtocol(monitor=monitor)), tiny.trainer()
+    with pytest.raises(InputError, match=rf"^evaluation\.monitor={monitor}: .*val/AP"):
+        trainer.fit(module, datamodule=tiny.data())
+    assert trainer.global_step == 0
+
+
+def test_mpiis_people_are_evaluated_by_pckh_which_schedules_and_checkpoints_watch(tiny):
+    tiny.skeleton = load_skeleton("mpii_16")
+    tiny.write_people()
+    savemat(tiny.folder / "heads.mat", {"headboxes_src": np.array([[[0.0] * 7] * 2, [[30.0] * 7] * 2])})
+    with pytest.warns(UserWarning, match="has 6 of the 7 people"):
+        module, trainer = evaluate(tiny, metric="pckh", headbox_file="heads.mat")
+    assert module.monitor == "val/PCKh"
+    assert trainer.callback_metrics["val/PCKh"].item() == 100
+    assert module.evaluation.metrics == {
+        name.removeprefix("val/"): v.item() for name, v in trainer.callback_metrics.items()
+    }
+    assert logged_names(tiny.data(metric="pckh").val_sets) == [f"val/{name}" for name in PCKH_NAMES]
+    assert set(logged_names(tiny.data(metric="pckh").val_sets)) == set(trainer.callback_metrics)
+
+    module = tiny.module()
+    module.optimization = replace(module.optimization, per_epoch={"plateau": ReduceLROnPlateau})
+    best = pl.callbacks.ModelCheckpoint(tiny.folder / "ckpt", filename="best", monitor="val/PCKh", mode="max")
+    trainer = tiny.trainer(callbacks=[best, Pictures(str(tiny.folder / "pictures"))])
+    with pytest.warns(UserWarning, match="has 6 of the 7 people"):
+        trainer.fit(module, datamodule=tiny.data(metric="pckh", headbox_file="heads.mat"))
+    assert trainer.lr_scheduler_configs[-1].monitor == "val/PCKh"
+    assert best.best_model_score == trainer.callback_metrics["val/PCKh"]
+    assert (tiny.folder / "pictures" / "predictions_epoch_000.png").is_file()
 
 
 # ------------------------------------------------------------------------------------- images without ground truth

@@ -1,5 +1,6 @@
 """Which checkpoint a training continues from, and whether its settings let it."""
 
+import json
 import os
 
 import pytest
@@ -150,6 +151,13 @@ def test_a_finished_training_is_the_answer_to_its_own_configuration_only(tmp_pat
             finished_as_asked(tmp_path, config_with(**settings))
     else:
         assert finished_as_asked(tmp_path, config_with(**settings)) == (None if answer == "more" else 0.5)
+
+
+def test_a_training_that_an_earlier_version_finished_is_finished(tmp_path):
+    before = CONFIG | {"evaluation": {"flip_test": True}}
+    (tmp_path / "finished.json").write_text(json.dumps({"average_precision": 0.5, "config": before}))
+    now = config_with(evaluation={"flip_test": True, "monitor": "val/AP"})
+    assert finished_as_asked(tmp_path, now) == 0.5
 
 
 @pytest.mark.parametrize("noted", ["{", '{"max_epochs": 10, "val/AP": null}'])

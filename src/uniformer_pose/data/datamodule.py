@@ -33,7 +33,8 @@ from uniformer_pose.data.stages import Stage, later_pipelines
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.data_set_metrics import require_fields
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
-from uniformer_pose.evaluation.protocol import CocoMetricKind
+from uniformer_pose.evaluation.pckh import head_sizes_of
+from uniformer_pose.evaluation.protocol import MetricKind
 from uniformer_pose.keypoint_mapping import places_in_target
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
@@ -91,7 +92,8 @@ class PersonCrops(CropLoaders):
         max_images: Count | None = None,
         categories: list[str | int] | None = None,
         area: AreaSource = "annotated",
-        metric: CocoMetricKind = "coco",
+        metric: MetricKind = "coco",
+        headbox_file: str | None = None,
         if_missing: str = "",
         test_annotations: str | None = None,
         test_images: str | None = None,
@@ -132,7 +134,7 @@ class PersonCrops(CropLoaders):
         self.mean, self.std = tuple(mean), tuple(std)
         self.box_padding = box_padding
         self.max_images = max_images
-        self.categories, self.area, self.metric = categories, area, metric
+        self.categories, self.area, self.metric, self.headbox_file = categories, area, metric, headbox_file
         self.if_missing = if_missing
         self.geometric, self.photometric = geometric, photometric
         self.stages = later_pipelines(geometric, photometric, stages or {})
@@ -298,8 +300,10 @@ class PersonCrops(CropLoaders):
         for doubt in doubts:
             rank_zero_warn(str(doubt.message))
         truth = self._of_scored_keypoints(truth)
+        if self.metric == "pckh" and self.headbox_file is not None:
+            truth = replace(truth, head_sizes=head_sizes_of(self._file(self.headbox_file), truth))
         require_fields(self.metric, truth)
-        if self.metric == "mean_over_categories" and people.record != "annotation":
+        if self.metric in ("mean_over_categories", "pckh") and people.record != "annotation":
             raise InputError(
                 f"{people.source_file}: data.metric={self.metric} is for annotated boxes: data.val_boxes=gt"
             )

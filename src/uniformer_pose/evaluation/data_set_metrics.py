@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import yaml
@@ -14,12 +14,12 @@ from uniformer_pose.data.mpii_json import read_mpii_file
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.body_parts import part_metrics, parts_of
 from uniformer_pose.evaluation.by_category import mean_over_categories
-from uniformer_pose.evaluation.coco_metrics import array_metrics, reported_poses
-from uniformer_pose.evaluation.crowd_levels import crowd_indices_of, crowd_metrics
+from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES, array_metrics, checked_predictions, reported_poses
+from uniformer_pose.evaluation.crowd_levels import LEVELS, crowd_indices_of, crowd_metrics
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
-from uniformer_pose.evaluation.pckh import pckh_metrics, read_head_sizes
+from uniformer_pose.evaluation.pckh import NEEDS_HEADS, PCKH_NAMES, pckh_metrics, pckh_of, read_head_sizes
 from uniformer_pose.evaluation.predictions import PosePredictions
-from uniformer_pose.evaluation.protocol import CocoMetricKind, EvaluationProtocol, NmsMode, ScoreMode
+from uniformer_pose.evaluation.protocol import EvaluationProtocol, MetricKind, NmsMode, ScoreMode
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 
 Metrics = dict[str, float] | dict[str, dict[str, float]]
@@ -32,7 +32,7 @@ class DataSetScoring(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     skeleton: str
     area: AreaSource = "annotated"
-    metric: CocoMetricKind | Literal["pckh"] = "coco"
+    metric: MetricKind = "coco"
     as_published: bool = False
 
 
@@ -81,22 +81,39 @@ def keypoint_metrics(
     return metric_of(kind, truth, predictions, EvaluationProtocol(**modes) if modes else None)
 
 
-def require_fields(kind: CocoMetricKind, ground_truth: CocoGroundTruth) -> None:
+def require_fields(kind: MetricKind, ground_truth: CocoGroundTruth) -> None:
     """InputError where the people lack what a metric needs, or are not of its skeleton."""
     if kind == "crowd_levels":
         crowd_indices_of(ground_truth)
     if kind == "body_parts":
         parts_of(ground_truth.skeleton)
+    if kind == "pckh":
+        if not set(ground_truth.skeleton.keypoint_names) <= set(load_skeleton("mpii_16").keypoint_names):
+            raise InputError(f"skeleton {ground_truth.skeleton.name!r:.80} is not MPII's; metric pckh is for mpii_16")
+        if ground_truth.head_sizes is None:
+            raise InputError(f"{ground_truth.file}: {NEEDS_HEADS}")
+
+
+def metric_names(kind: MetricKind, skeleton: Skeleton) -> tuple[str, ...]:
+    """What ``named_apart`` makes of a metric's numbers on people of a skeleton."""
+    if kind == "pckh":
+        return PCKH_NAMES
+    if kind == "body_parts":
+        parts = ["" if part == "wholebody" else f"_{part}" for part in parts_of(skeleton)]
+        return tuple(f"{name}{part}" for part in parts for name in METRIC_NAMES)
+    return (*METRIC_NAMES, *(f"AP_{level}" for level in LEVELS if kind == "crowd_levels"))
 
 
 def metric_of(
-    kind: CocoMetricKind,
+    kind: MetricKind,
     ground_truth: CocoGroundTruth,
     predictions: PosePredictions | Sequence[Mapping[str, Any]],
     protocol: EvaluationProtocol | None,
 ) -> Metrics:
     """The numbers of a metric; ``protocol`` None as in ``coco_keypoint_metrics``, errors also of ``require_fields``."""
     require_fields(kind, ground_truth)
+    if kind == "pckh":
+        return pckh_of(ground_truth, checked_predictions(ground_truth, _of_places(predictions)))
     poses, scores = reported_poses(ground_truth, predictions, protocol)
     if kind == "body_parts":
         return part_metrics(ground_truth, poses, scores)
@@ -133,9 +150,13 @@ def _mpii_metrics(
 ) -> dict[str, float]:
     if headbox_file is None:
         raise InputError("PCKh needs the sizes of heads: give headbox_file, MPII's mpii_gt_val.mat")
-    if not isinstance(predictions, PosePredictions):
-        if predictions:
-            raise InputError("PCKh needs predictions whose id is the person's place in the annotation file")
-        predictions = PosePredictions.empty(16)
     people = read_mpii_file(annotation_file)
-    return pckh_metrics(people, read_head_sizes(headbox_file, people), predictions)
+    return pckh_metrics(people, read_head_sizes(headbox_file, people), _of_places(predictions))
+
+
+def _of_places(predictions: PosePredictions | Sequence[Mapping[str, Any]]) -> PosePredictions:
+    if isinstance(predictions, PosePredictions):
+        return predictions
+    if predictions:
+        raise InputError("PCKh needs predictions whose id is the person's place in the annotation file")
+    return PosePredictions.empty(16)

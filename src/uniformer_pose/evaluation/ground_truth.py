@@ -34,6 +34,7 @@ _PER_PERSON = (
     "labelled_counts",
     "is_crowd",
     "category_ids",
+    "head_sizes",
 )
 
 
@@ -73,6 +74,8 @@ class CocoGroundTruth:
     """Where ``areas`` are from."""
     images_in_file: int = 0
     """How many images the whole file lists, also where this is the ground truth of some of them."""
+    head_sizes: npt.NDArray[np.float64] | None = None
+    """(G,) pixels, of MPII's people; None where nobody has told them."""
 
     @property
     def is_scored(self) -> npt.NDArray[np.bool_]:
@@ -177,7 +180,8 @@ class CocoGroundTruth:
 
     def people_at(self, indices: npt.NDArray[Any]) -> CocoGroundTruth:
         """All the images with some of the people, by position or a boolean mask."""
-        return replace(self, **{name: getattr(self, name)[indices] for name in _PER_PERSON})
+        known = {name: getattr(self, name) for name in _PER_PERSON}
+        return replace(self, **{name: values[indices] for name, values in known.items() if values is not None})
 
     def of_keypoints(self, chosen: slice | Sequence[int]) -> CocoGroundTruth:
         """As if people had these keypoints only: whoever has none of them labelled is not scored."""

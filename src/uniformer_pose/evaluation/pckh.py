@@ -8,6 +8,8 @@ It leaves out pelvis and thorax. The 0.1 of ``PCKh@0.1`` is 0.1 (HRNet's own cod
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,68 +17,147 @@ import numpy.typing as npt
 
 from uniformer_pose.data.mpii_json import MpiiPeople
 from uniformer_pose.errors import InputError, one_line
+from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
 from uniformer_pose.skeleton import load_skeleton
 
 FloatArray = npt.NDArray[np.float64]
 
 HEAD_OF_DIAGONAL = 0.6
+PCKH_NAMES = ("PCKh", "PCKh@0.1", "head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+NEEDS_HEADS = "PCKh needs the sizes of heads: give data.headbox_file, MPII's mpii_gt_val.mat, or data.metric=coco"
 
 _SKELETON = "mpii_16"
-_SIDED = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+_SIDED = PCKH_NAMES[3:]
 _NOT_IN_THE_MEAN = ("pelvis", "thorax")
 
 
 def read_head_sizes(file: str | Path, people: MpiiPeople) -> FloatArray:
     """(P,) sizes in pixels of the people's heads, from ``headboxes_src`` of ``mpii_gt_val.mat``."""
+    return _sizes(file, len(people), f"{people.file} with {len(people)} people")
+
+
+def head_sizes_of(file: str | Path, ground_truth: CocoGroundTruth) -> FloatArray:
+    """(G,) sizes of the heads of converted people, whose annotation ids are the places that ``file`` counts by.
+
+    A warning where ``file`` has others too; InputError where it lacks one.
+    """
+    ids = ground_truth.ids
+    people = int(ids.max(initial=-1)) + 1
+    sizes = _sizes(file, None, f"{ground_truth.file} with ids up to {people - 1}")
+    if not (people <= len(sizes) and ids.min(initial=0) >= 0):
+        raise InputError(
+            f"{file}: has the heads of {len(sizes)} people, {ground_truth.file} has ids from {ids.min()} to "
+            f"{people - 1}; give files of the same split, converted by convert_data.py from=mpii, or data.metric=coco"
+        )
+    if len(ids) < len(sizes):
+        warnings.warn(
+            f"{ground_truth.file}: has {len(ids)} of the {len(sizes)} people of {file}, so PCKh is not MPII's own",
+            stacklevel=2,
+        )
+    return sizes[ids]
+
+
+def _sizes(file: str | Path, count: int | None, wanted_by: str) -> FloatArray:
     from scipy.io import loadmat  # type: ignore[import-untyped]  # takes its time
 
     try:
         boxes = np.asarray(loadmat(file, variable_names=["headboxes_src"])["headboxes_src"], dtype=np.float64)
     except Exception as error:  # there is no end to what its parser raises on other bytes
         raise InputError(f"{file}: no head boxes ({one_line(error)}); give MPII's mpii_gt_val.mat") from None
-    if boxes.shape != (2, 2, len(people)) or not np.isfinite(boxes).all():
+    expected = (2, 2, boxes.shape[-1] if count is None else count)
+    if boxes.shape != expected or not np.isfinite(boxes).all():
         raise InputError(
-            f"{file}: headboxes_src has shape {boxes.shape}, where {people.file} with {len(people)} people needs "
-            f"finite numbers of shape (2, 2, {len(people)}); give files of the same split"
+            f"{file}: headboxes_src has shape {boxes.shape}, where {wanted_by} needs finite numbers of shape "
+            f"{expected}; give files of the same split"
         )
     return np.asarray(HEAD_OF_DIAGONAL * np.linalg.norm(boxes[1] - boxes[0], axis=0))
 
 
 def pckh_metrics(
-    people: MpiiPeople, head_sizes: FloatArray, predictions: PosePredictions, *, threshold: float = 0.5
+    people: MpiiPeople,
+    head_sizes: FloatArray,
+    predictions: PosePredictions,
+    *,
+    threshold: float = 0.5,
+    names: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """PCKh of ``head`` (its top), ``shoulder`` to ``ankle``, and its mean ``PCKh``, in percent; the mean ``PCKh@0.1``.
 
     A pose's id is the place of its person in the file; its keypoints are pixels from 0, a pixel less than MPII's.
     People without a pose count as missed, with a warning. Who has a head of no size (P,) is left out, with another; -1
-    stands for a joint that nobody has.
+    stands for a joint that nobody has. ``names`` of the joints, where people and poses have some of the 16 only.
     """
+    errors, annotated = _errors(people, head_sizes, predictions)
+    names = names or load_skeleton(_SKELETON).keypoint_names
+    shares = _shares(errors < threshold, annotated)
+    return {
+        **{name: _mean(shares[joints]) for name, joints in _joints(names).items()},
+        "PCKh": _weighted_mean(shares, annotated, names),
+        "PCKh@0.1": _weighted_mean(_shares(errors < 0.1, annotated), annotated, names),
+    }
+
+
+def pckh_of(ground_truth: CocoGroundTruth, predictions: PosePredictions) -> dict[str, float]:
+    """``pckh_metrics`` of converted people who have ``head_sizes``; a pose's id is that of its person."""
+    return pckh_metrics(*_as_listed(ground_truth, predictions), names=ground_truth.skeleton.keypoint_names)
+
+
+def pckh_by_keypoint(ground_truth: CocoGroundTruth, predictions: PosePredictions) -> dict[str, dict[str, float]]:
+    """Keypoint name -> how many ``people`` have it annotated, and of how many percent it is found; -1 of nobody."""
+    with warnings.catch_warnings(action="ignore"):  # ``pckh_of`` has told them
+        errors, annotated = _errors(*_as_listed(ground_truth, predictions))
+    columns = {"people": annotated.sum(axis=0)}
+    columns |= {
+        name: np.nan_to_num(_shares(errors < threshold, annotated), nan=-1.0)
+        for name, threshold in (("PCKh", 0.5), ("PCKh@0.1", 0.1))
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    named = zip(ground_truth.skeleton.keypoint_names, rows, strict=True)
+    return {name: dict(zip(columns, row, strict=True)) for name, row in named}
+
+
+def _as_listed(truth: CocoGroundTruth, poses: PosePredictions) -> tuple[MpiiPeople, FloatArray, PosePredictions]:
+    """What ``pckh_metrics`` takes, of the people with a joint: their places are those in the ground truth's rows."""
+    people = truth.people_at(truth.is_scored)
+    if people.head_sizes is None:
+        raise InputError(f"{truth.file}: {NEEDS_HEADS}")
+    poses = poses.take(np.isin(poses.ids, people.ids))
+    order = np.argsort(people.ids)
+    places = order[np.searchsorted(people.ids, poses.ids, sorter=order)]
+    listed = MpiiPeople(
+        file=people.file,
+        file_names=[f"image {number}" for number in people.image_ids.tolist()],
+        image_ids=people.image_ids,
+        joints_from_one=people.keypoints_in_image + 1,
+        annotated=people.visibility > 0,
+    )
+    return listed, people.head_sizes, replace(poses, ids=places)
+
+
+def _errors(
+    people: MpiiPeople, head_sizes: FloatArray, predictions: PosePredictions
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Distances over the size of the head, and which joints are annotated; both (P, K) of those who have a head."""
     poses = _pose_of_each(people, predictions)
     has_head = head_sizes > 0
     if not has_head.all():
-        warnings.warn(f"{int((~has_head).sum())} people have a head box of no size and are left out", stacklevel=2)
+        warnings.warn(f"{int((~has_head).sum())} people have a head box of no size and are left out", stacklevel=3)
     errors = np.linalg.norm(poses + 1 - people.joints_from_one, axis=-1)[has_head] / head_sizes[has_head, None]
-    annotated = people.annotated[has_head]
-    shares = _shares(errors < threshold, annotated)
-    return {
-        **{name: _mean(shares[joints]) for name, joints in _joints().items()},
-        "PCKh": _weighted_mean(shares, annotated),
-        "PCKh@0.1": _weighted_mean(_shares(errors < 0.1, annotated), annotated),
-    }
+    return errors, people.annotated[has_head]
 
 
-def _joints() -> dict[str, npt.NDArray[np.int64]]:
-    skeleton = load_skeleton(_SKELETON)
-    return {"head": skeleton.indices(["head_top"])} | {
-        name: skeleton.indices([f"right_{name}", f"left_{name}"]) for name in _SIDED
-    }
+def _joints(names: Sequence[str]) -> dict[str, list[int]]:
+    """Where the joints of each number stand, both sides of a sided one; none where they are not there."""
+    wanted = {"head": ["head_top"]} | {name: [f"right_{name}", f"left_{name}"] for name in _SIDED}
+    return {name: [names.index(joint) for joint in joints if joint in names] for name, joints in wanted.items()}
 
 
 def _pose_of_each(people: MpiiPeople, predictions: PosePredictions) -> FloatArray:
     """(P, 16, 2) keypoints of the pose whose id is the person's place, infinitely far where there is none."""
-    if len(predictions) and predictions.num_keypoints != people.joints_from_one.shape[1]:
-        raise InputError(f"the predictions have {predictions.num_keypoints} keypoints, MPII's people have 16")
+    joints = people.joints_from_one.shape[1]
+    if len(predictions) and predictions.num_keypoints != joints:
+        raise InputError(f"the predictions have {predictions.num_keypoints} keypoints, MPII's people have {joints}")
     predictions.reject_unusable()
     places, repeats = np.unique(predictions.ids, return_counts=True)
     if len(places) and not (places[0] >= 0 and places[-1] < len(people) and repeats.max() == 1):
@@ -91,7 +172,7 @@ def _pose_of_each(people: MpiiPeople, predictions: PosePredictions) -> FloatArra
         )
     if len(places) < len(people):
         missing = len(people) - len(places)
-        warnings.warn(f"{missing} of {len(people)} people have no prediction and count as missed", stacklevel=3)
+        warnings.warn(f"{missing} of {len(people)} people have no prediction and count as missed", stacklevel=4)
     poses = np.full(people.joints_from_one.shape, np.inf)
     poses[predictions.ids] = predictions.keypoints_in_image
     return poses
@@ -108,8 +189,7 @@ def _mean(shares: FloatArray) -> float:
     return float(known.mean()) if len(known) else -1.0
 
 
-def _weighted_mean(shares: FloatArray, annotated: npt.NDArray[np.bool_]) -> float:
-    skeleton = load_skeleton(_SKELETON)
-    joints = skeleton.indices([name for name in skeleton.keypoint_names if name not in _NOT_IN_THE_MEAN])
+def _weighted_mean(shares: FloatArray, annotated: npt.NDArray[np.bool_], names: Sequence[str]) -> float:
+    joints = [place for place, name in enumerate(names) if name not in _NOT_IN_THE_MEAN]
     counts = annotated.sum(axis=0)[joints]
     return float(np.nansum(shares[joints] * counts) / counts.sum()) if counts.any() else -1.0

@@ -21,7 +21,7 @@ from uniformer_pose.evaluation.data_set_metrics import metric_of, named_apart
 from uniformer_pose.evaluation.error_types import error_types
 from uniformer_pose.evaluation.ground_truth import CocoGroundTruth
 from uniformer_pose.evaluation.predictions import PosePredictions
-from uniformer_pose.evaluation.protocol import CocoMetricKind, EvaluationProtocol
+from uniformer_pose.evaluation.protocol import EvaluationProtocol, MetricKind
 from uniformer_pose.evaluation.visibility import judge_visibility, visibility_metrics
 
 _KEPT = ("instance_index", "centers_in_image", "extents_in_image", "keypoints_in_crop", "scores", "unreadable_images")
@@ -44,7 +44,7 @@ class PoseMetric(Metric):
         protocol: EvaluationProtocol,
         ground_truth: CocoGroundTruth | None,
         *,
-        kind: CocoMetricKind = "coco",
+        kind: MetricKind = "coco",
         is_part: bool = False,
     ) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from uniformer_pose.errors import InputError
@@ -10,8 +10,8 @@ from uniformer_pose.ranges import Share
 
 ScoreMode = Literal["bbox_keypoint", "bbox", "keypoint", "bbox_rle"]
 NmsMode = Literal["oks_nms", "none", "soft_oks_nms"]
-CocoMetricKind = Literal["coco", "crowd_levels", "body_parts", "mean_over_categories"]
-"""What is made of the scored poses: COCO's numbers, or those of CrowdPose, COCO-WholeBody and AP-10K."""
+MetricKind = Literal["coco", "crowd_levels", "body_parts", "mean_over_categories", "pckh"]
+"""What is made of the scored poses: COCO's numbers, or those of CrowdPose, COCO-WholeBody, AP-10K and MPII."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class EvaluationProtocol:
     """The published protocol by default: flip test, box score x keypoint scores, OKS-NMS at 0.9.
 
     ``keypoint_score_threshold`` is the least score of a keypoint that counts in a pose's score;
-    ``nms_threshold`` the OKS above which the weaker of two poses goes.
+    ``nms_threshold`` the OKS above which the weaker of two poses goes. ``monitor`` is the logged number that stands for
+    the evaluation, such as ``val/AR``; None: the one that the metric is known for (``headline``).
 
     Raises ``InputError`` for a mode that there is not, and for an ``nms_threshold`` that no OKS can have.
     """
@@ -29,6 +30,7 @@ class EvaluationProtocol:
     nms_mode: NmsMode = "oks_nms"
     keypoint_score_threshold: Share = 0.2
     nms_threshold: Share = 0.9
+    monitor: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, choices in (("score_mode", ScoreMode), ("nms_mode", NmsMode)):

@@ -22,8 +22,6 @@ from uniformer_pose.training.parameter_groups import ParameterGroups
 from uniformer_pose.training.resume.settings import is_numeric
 
 MakeScheduler = Callable[[Optimizer], LRScheduler]
-MONITORED = "val/AP"
-"""What a scheduler that waits for better results looks at."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,18 @@ class Optimization:
         decay = inspect.signature(self.optimizer).parameters.get("weight_decay")
         return self.optimizer(self.groups.of(network, rate, getattr(decay, "default", 0.0)), lr=rate, **settings)
 
-    def schedulers(self, optimizer: Optimizer, total_steps: float = math.inf) -> list[dict[str, Any]]:
+    def schedulers(
+        self, optimizer: Optimizer, total_steps: float = math.inf, monitor: str | None = None
+    ) -> list[dict[str, Any]]:
         """One of each scheduler, as Lightning takes them; InputError where one asks how many steps an endless one has.
 
-        ``total_steps`` are the whole training's.
+        ``total_steps`` are the whole training's. ``monitor`` is the logged number that one looks at which waits for
+        better results.
         """
         made = [("step", _with_steps(name, make, total_steps)(optimizer)) for name, make in self.per_step.items()]
         made += [("epoch", make(optimizer)) for make in self.per_epoch.values()]
         return [
-            {"scheduler": scheduler, "interval": interval, "monitor": MONITORED, "strict": False}
+            {"scheduler": scheduler, "interval": interval, "monitor": monitor, "strict": False}
             for interval, scheduler in made
         ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -14,13 +14,16 @@ from torch import Tensor
 
 from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.datamodule import PersonCrops
-from uniformer_pose.errors import DivergedError
+from uniformer_pose.errors import DivergedError, InputError
+from uniformer_pose.evaluation.data_set_metrics import metric_names
 from uniformer_pose.evaluation.pose_metric import PoseMetric
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.evaluation.timing import Stopwatch
+from uniformer_pose.headline import headline, monitored
 from uniformer_pose.keypoints.accuracy import pck
 from uniformer_pose.keypoints.codec import NetworkOutput
+from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.prediction.pose_pipeline import CropPoses, PosePipeline
 from uniformer_pose.ranges import NotNegative
 from uniformer_pose.saved_model import RECORD_KEY, SavedModel, require_same_keypoints, saved_record
@@ -74,9 +77,16 @@ class PoseModule(pl.LightningModule):
         self._replaced: Tensor | None = None
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
-        """What cannot be scored against is refused before the first batch."""
+        """What cannot be scored against, or is not scored, is refused before the first batch."""
         if self.is_scored:
             _ = self.data.ground_truth
+            if self.monitor not in (names := logged_names(self.data.val_sets)):
+                raise InputError(f"evaluation.monitor={self.monitor}: {did_you_mean(self.monitor, names)}")
+
+    @property
+    def monitor(self) -> str:
+        """The logged number that stands for an evaluation."""
+        return monitored(self.protocol.monitor, self.data.val_sets[0].metric)
 
     # ---------------------------------------------------------------- training
 
@@ -147,7 +157,7 @@ class PoseModule(pl.LightningModule):
         clips_scaled = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
         rate = optimization.learning_rate(self._global_batch)
         optimizer = optimization.make(self.network, rate, fused=not clips_scaled)
-        return [optimizer], optimization.schedulers(optimizer, all_steps(self.trainer))
+        return [optimizer], optimization.schedulers(optimizer, all_steps(self.trainer), self.monitor)
 
     def configure_gradient_clipping(
         self, _optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -210,12 +220,18 @@ class PoseModule(pl.LightningModule):
         metrics = self.trainer.strategy.broadcast(metrics)  # processors of two kinds may differ in the last bit
         if self._is_limited:
             images = len(truth.listed_image_ids)
-            rank_zero_warn(f"partial validation of {images} images: AP {metrics['AP']:.4f} is logged as -1")
+            value = metrics[shown := headline(self.metric.kind)]
+            rank_zero_warn(f"partial validation of {images} images: {shown} {value:.4f} is logged as -1")
         for name, value in metrics.items():
-            # An AP over a part of the images must never be taken for the best: -1 is COCO's own "undefined".
-            self.log(f"val/{name}", -1.0 if self._is_limited else value, prog_bar=name == "AP")
+            # A score over a part of the images must never be taken for the best: -1 is COCO's own "undefined".
+            self.log(f"val/{name}", -1.0 if self._is_limited else value, prog_bar=name == headline(self.metric.kind))
         self.evaluation = Evaluation(
-            metrics, self.metric.predictions, truth, complete=self.is_complete, seconds=self.seconds
+            metrics,
+            self.metric.predictions,
+            truth,
+            complete=self.is_complete,
+            seconds=self.seconds,
+            kind=self.metric.kind,
         )
 
     @property
@@ -258,3 +274,10 @@ class PoseModule(pl.LightningModule):
     def data(self) -> PersonCrops:
         """The datamodule of the running trainer."""
         return cast("PersonCrops", self.trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def logged_names(sets: Sequence[PersonCrops]) -> list[str]:
+    """Under which names the numbers of each set are logged: those of the first are ``val/AP`` and so on."""
+    prefixes = ["val/", *(f"val/{each.name}/" for each in sets[1:])]
+    found = zip(prefixes, sets, strict=True)
+    return [f"{prefix}{name}" for prefix, each in found for name in metric_names(each.metric, each.own_skeleton)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,13 +12,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from uniformer_pose.config_parts import Precision
 from uniformer_pose.entry_point import refuse_unlaunchable_sweep
 from uniformer_pose.errors import InputError
-from uniformer_pose.evaluation.coco_metrics import METRIC_NAMES
 from uniformer_pose.nearest_name import did_you_mean
 from uniformer_pose.training.precision import lightning_precision
 from uniformer_pose.training.progress import progress_callback
 
-_OF_SETS = ("easy", "medium", "hard", "body", "foot", "face", "lefthand", "righthand")
-_LOGGED = ("train/loss", "train/pck", *(f"val/{name}" for name in (*METRIC_NAMES, *(f"AP_{of}" for of in _OF_SETS))))
+_OF_TRAINING = ("train/loss", "train/pck")
 _OF_HARDWARE = ("accelerator", "devices", "num_nodes", "strategy")
 
 
@@ -28,17 +26,21 @@ def make_trainer(
     precision: Precision,
     callbacks: list[pl.Callback],
     plugins: list[Any] | None = None,
+    evaluated: Collection[str] = ("val/AP",),
     **set_by_program: Any,
 ) -> pl.Trainer:
     """The trainer that a config node describes, with a progress bar unless ``enable_progress_bar`` is false.
 
+    ``evaluated`` are the names of what evaluations log.
+
     Raises InputError where this machine has not what the node asks for, Lightning refuses its settings, or a callback
     monitors what nobody logs.
     """
+    logged = (*_OF_TRAINING, *evaluated)
     for callback in callbacks:
         monitored = str(getattr(callback, "monitor", None))  # callbacks of the user's may log others, not under these
-        if monitored.startswith(("train/", "val/")) and monitored not in _LOGGED:
-            raise InputError(f"{type(callback).__name__}: monitor={monitored}: {did_you_mean(monitored, _LOGGED)}")
+        if monitored.startswith(("train/", "val/")) and monitored not in logged:
+            raise InputError(f"{type(callback).__name__}: monitor={monitored}: {did_you_mean(monitored, logged)}")
     settings = dict(node)
     if settings.get("overfit_batches"):  # it would replace the sampler that draws the augmentation
         raise InputError(

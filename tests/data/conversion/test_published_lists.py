@@ -67,6 +67,12 @@ def test_mpiis_joints_and_centre_count_from_1_and_its_crop_lies_lower(mpii: Conv
     )
 
 
+def test_mpiis_head_boxes_come_along_where_they_lie_beside_the_validation_list(mpii: Convert, tmp_path: Path) -> None:
+    (tmp_path / "mpii_gt_val.mat").write_bytes(b"heads")
+    made = mpii([person(34), person()])
+    assert (made.folder / "annotations" / "mpii_gt_val.mat").read_bytes() == b"heads"
+
+
 def test_a_person_of_mpii_without_centre_has_a_box_around_its_joints_and_is_counted(mpii: Convert) -> None:
     made = mpii([person(center=[-1.0, -1.0]), person(34)])
     assert any("boxes drawn around the keypoints" in line for line in made.log.lines())

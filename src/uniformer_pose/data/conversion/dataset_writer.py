@@ -66,6 +66,8 @@ def write_dataset(
         log.refuse()
         source = replace(source, splits=splits, orientation=frame)
         lines = [_write_split(split, source, part, skeleton, log) for split in splits]
+        for other, file in source.others.items():
+            _place_image(file.resolve(), part / other)
         _write_descriptions(part, to, name, skeleton)
         facts = {"made_from": dict(made_from), "splits": lines, "notes": log.notes, "repairs": +log.repairs}
         write_json(part / "conversion.json", {**facts, "left_out": log.problems})

@@ -31,6 +31,7 @@ from uniformer_pose.skeleton import load_skeleton
 
 _FIRST_PIXEL = 1  # of MPII's coordinates
 _HEIGHT = 200  # pixels of a person of scale 1
+_HEADS = "mpii_gt_val.mat"  # which PCKh needs
 _DOWN = 15  # pixels of scale 1 by which a crop's centre is below the annotated one, as all of MPII's users have it
 
 
@@ -38,14 +39,23 @@ def read_mpii(source: Path, settings: Settings, log: Log) -> Source:
     """The people of a list, and of ``val_source`` for validation; InputError where a file is none.
 
     A box is the square of side 200 x scale that MPII's users crop, also beyond the picture. An annotation's id is the
-    person's place in the list, from 0, in the order of which mpii_gt_val.mat has the head boxes.
+    person's place in the list, from 0, in the order of which mpii_gt_val.mat has the head boxes; that file comes along
+    where it lies beside the list for validation.
     """
     files: dict[SplitName, tuple[Path, Path | None]] = {"train": (source, settings.images)}
     if settings.val_source is not None:
         files["val"] = settings.val_source, settings.val_images or settings.images
     log.notes.append("MPII's lists do not say which joints are hidden: all that are annotated count as visible")
     splits = {split: _images(file, images or file.parent, log) for split, (file, images) in files.items()}
-    return Source(load_skeleton("mpii_16").keypoint_names, "person", splits, orientation="stored", uncut_boxes=True)
+    heads = None if settings.val_source is None else settings.val_source.with_name(_HEADS)
+    return Source(
+        load_skeleton("mpii_16").keypoint_names,
+        "person",
+        splits,
+        orientation="stored",
+        uncut_boxes=True,
+        others={f"annotations/{_HEADS}": heads} if heads is not None and heads.is_file() else {},
+    )
 
 
 def _images(file: Path, images: Path, log: Log) -> list[SourceImage]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -79,7 +79,7 @@ class Source:
     ``flip_indices`` are the mirror partners (K), ``limbs`` pairs of indices from 0; both None where the source is
     silent. ``orientation``: what coordinates on EXIF-turned pictures refer to, None where sizes or the user must tell.
     ``fractions``: coordinates are fractions of the picture's width and height. ``uncut_boxes``: boxes are regions to
-    crop, of which no part beyond the picture may be cut off.
+    crop, of which no part beyond the picture may be cut off. ``others`` are files that are copied, by their new names.
     """
 
     keypoint_names: Sequence[str]
@@ -90,6 +90,7 @@ class Source:
     orientation: ImageOrientation | None = None
     fractions: bool = False
     uncut_boxes: bool = False
+    others: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Log:

@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = (
     *("callbacks.pictures", "callbacks.resume_checkpoints", "callbacks.throughput"),
     *("data.eval_batch_size", "data.if_missing", "data.num_workers", "data.prefetch"),
     *("data.prepared", "data.prepared_cache_gb", "data.worker_timeout"),
+    "evaluation.monitor",  # the callbacks that it has an effect on have it too
     *("trainer.default_root_dir", "trainer.enable_progress_bar", "trainer.log_every_n_steps"),
 )
 # Another one of these is another experiment, except for the second line's; so is an optimizer, but not its numbers.
@@ -25,6 +26,7 @@ _CHANGES_ON_THE_WAY = ("data.root", "data.batch_size", "data.on_bad_image")
 _WITH_OR_WITHOUT = ("optimizer.layer_decay", "optimizer.head_lr_scale")  # makes other groups of parameters
 _LIMITS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 _FINISHED = "finished.json"
+_SCORE_BEFORE = "average_precision"  # its name in files of earlier versions
 
 
 class Change(NamedTuple):
@@ -63,19 +65,19 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     ]
 
 
-def write_finished(run_dir: Path, config: Mapping[str, Any], average_precision: float) -> None:
-    """Note that the training that ``config`` describes came to its end, early or not; the AP may be NaN."""
-    write_json(run_dir / _FINISHED, {"average_precision": average_precision, "config": config})
+def write_finished(run_dir: Path, config: Mapping[str, Any], score: float) -> None:
+    """Note that the training that ``config`` describes came to its end, early or not; the best score may be NaN."""
+    write_json(run_dir / _FINISHED, {"score": score, "config": config})
 
 
 def finished_as_asked(run_dir: Path, config: Mapping[str, Any]) -> float | None:
-    """The AP of the finished training in ``run_dir``; None if there is none, or its limits are others now.
+    """The score of the finished training in ``run_dir``; None if there is none, or its limits are others now.
 
     Raises InputError, naming what differs, where the finished training was another one.
     """
     try:
         noted = json.loads((run_dir / _FINISHED).read_text(encoding="utf-8"))
-        ap, before = noted["average_precision"], noted["config"]
+        score, before = noted["score" if "score" in noted else _SCORE_BEFORE], noted["config"]
     except (OSError, ValueError, KeyError, TypeError):  # not finished, or not by this version
         return None
     changes = changed_settings(before, config)
@@ -86,7 +88,7 @@ def finished_as_asked(run_dir: Path, config: Mapping[str, Any]) -> float | None:
             f"{run_dir}: is finished, with other settings ({', '.join(map(str, changes))}), so nothing is trained with "
             "these; for a run of their own give name=<another> or run_id=<another>"
         )
-    return math.nan if ap is None else float(ap)
+    return math.nan if score is None else float(score)
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
