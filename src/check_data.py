@@ -13,7 +13,7 @@ from typing import Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_parts import Data
+from uniformer_pose.config_parts import Data, require_one_set
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.files import write_json
 from uniformer_pose.ranges import Count, RunName
@@ -46,6 +46,7 @@ def main(config: DictConfig) -> None:
 def check_data(config: dict[str, Any]) -> bool:
     """Print and write the report that a checked, plain config asks for; returns whether the data are clean."""
     data = config["data"]
+    require_one_set(data)
     # Imported here because a misspelt key should not have to wait for the libraries.
     from uniformer_pose.data.checking.dataset import check_dataset, splits_of
     from uniformer_pose.data.crop_geometry import CropSpec

@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_parts import Data
+from uniformer_pose.config_parts import Data, require_one_set
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.errors import InputError
 from uniformer_pose.overrides import shell_command
@@ -45,6 +45,7 @@ def main(config: DictConfig) -> None:
 def prepare(config: dict[str, Any]) -> bool:
     """Prepare what a checked, plain config asks for; returns whether every image could be read."""
     data = config["data"]
+    require_one_set(data)
     # Imported here because a misspelt key should not have to wait for the libraries.
     from hydra.utils import instantiate
 

@@ -18,7 +18,7 @@ from check_data import CheckDataConfig
 from export import ExportConfig
 from make_synthetic import MakeSyntheticConfig
 from prepare import PrepareConfig
-from programs import composed
+from programs import composed, require_one_line, run_here
 from reproduce import ReproduceConfig
 from uniformer_pose.config import check_config
 from uniformer_pose.config_parts import DemoConfig, EvalConfig, PredictConfig, TrainConfig
@@ -143,6 +143,23 @@ def test_a_recipe_names_the_imagenet_backbone_it_starts_from(recipe: str) -> Non
     assert recipe.startswith(backbone.network)
     assert model["head_dim"] == backbone.head_dim
     assert checked("model.pretrained=mine.pth", f"experiment={recipe}")["model"]["pretrained"] == "mine.pth"
+
+
+def test_sets_are_chosen_by_their_names_and_changed_one_by_one() -> None:
+    config = checked("data=joint", "data.sets=[coco,crowdpose]", "data.sets.crowdpose.root=elsewhere")["data"]
+    assert [*config["sets"]] == ["coco", "crowdpose"]
+    alone = checked("data=crowdpose_256x192")["data"]
+    own = config["sets"]["crowdpose"]
+    assert own["root"] == "elsewhere"
+    assert all(own[name] == alone[name] for name in own.keys() - {"root"})
+    with pytest.raises(InputError, match=r"data\.sets=mpi: no such choice; .*mpii"):
+        checked("data=joint", "data.sets=[coco,mpi]")
+
+
+@pytest.mark.parametrize("program", ["check_data", "prepare"])
+def test_programs_that_look_at_one_set_say_so(program: str, tmp_path: Path) -> None:
+    result = run_here(f"{program}.py", ["data=joint", "data.sets=[aic]"], tmp_path)
+    require_one_line(result, "data=joint: this program takes one set at a time, such as data=aic_256x192")
 
 
 def test_the_search_of_hyperparameters_composes_and_passes_the_check() -> None:

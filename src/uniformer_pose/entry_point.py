@@ -120,10 +120,11 @@ def _is_of_hydra(error: BaseException) -> bool:
 
 
 def _line_of_hydra(error: CompactHydraException) -> str:
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = [option for option in error.options if not option.startswith("_")]
-        return f"{group}={choice}: no such choice; {did_you_mean(choice, options)}"
+        options = [o for o in error.options or config_groups().get(group, ()) if not o.startswith("_")]
+        if options:
+            return f"{group.replace('/', '.')}={choice}: no such choice; {did_you_mean(choice, options)}"
     line = str(error).splitlines()[0]
     referred, _, others = line.partition("possible interpolation keys: ")
     absent = [name for name in re.findall(r"\$\{(\w+)\}", referred) if others and name not in others.split(", ")]

@@ -94,6 +94,14 @@ def test_settings_that_change_the_training_are_named_and_others_are_not():
     assert changed_settings({"data": CONFIG["data"]}, config_with(seed=5)) == []  # was not recorded
 
 
+def test_what_may_change_of_one_set_may_change_of_each_of_several():
+    before = {"data": {"sets": {"aic": {"root": "a", "prepared": None, "val_boxes": "gt"}}}}
+    now = {"data": {"sets": {"aic": {"root": "b", "prepared": "c", "val_boxes": "d"}}}}
+    changes = changed_settings(before, now)
+    assert [change.name for change in changes] == ["data.sets.aic.root", "data.sets.aic.val_boxes"]
+    assert [change.is_another_experiment for change in changes] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("settings", "refused"),
     [

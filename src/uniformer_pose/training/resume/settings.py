@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,5 +106,6 @@ def _is_without_effect(name: str) -> bool:
 
 
 def _is_among(name: str, settings: Sequence[str]) -> bool:
-    """Whether a setting is one of these, or below one of them."""
+    """Whether a setting is one of these, or below one of them; one set's of several is as if it were the only one."""
+    name = re.sub(r"^data\.sets\.[^.]+\.", "data.", name)
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in settings)
