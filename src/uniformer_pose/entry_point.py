@@ -122,7 +122,7 @@ def _is_of_hydra(error: BaseException) -> bool:
 def _line_of_hydra(error: CompactHydraException) -> str:
     if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = [o for o in error.options or config_groups().get(group, ()) if not o.startswith("_")]
+        options = [o for o in (error.options or config_groups().get(group) or ()) if not o.startswith("_")]
         if options:
             return f"{group.replace('/', '.')}={choice}: no such choice; {did_you_mean(choice, options)}"
     line = str(error).splitlines()[0]
