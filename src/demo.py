@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from uniformer_pose.config_parts import DemoConfig
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
 
-_OF_ESTIMATOR = ("input_size", "head_dim", "model_class", "device", "precision")
+_OF_ESTIMATOR = ("input_size", "keypoints", "head_dim", "model_class", "device", "precision")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="demo")

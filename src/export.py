@@ -23,6 +23,7 @@ class ExportConfig:
     format: Literal["safetensors", "mmpose", "original"]
     output: str | None
     overwrite: bool
+    keypoints: str | None
     push_to_hub: str | None
     data: ExportData
     head_dim: Count | None

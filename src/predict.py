@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from uniformer_pose.config_parts import PredictConfig
 from uniformer_pose.entry_point import checked_config, report_input_errors, run
 
-_OF_ESTIMATOR = ("input_size", "head_dim", "model_class", "device", "precision", "batch_size", "engine")
+_OF_ESTIMATOR = ("input_size", "keypoints", "head_dim", "model_class", "device", "precision", "batch_size", "engine")
 _CHANGE_NO_POSE = ("output", "overwrite", "device", "batch_size", "engine")
 
 

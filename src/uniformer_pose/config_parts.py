@@ -139,6 +139,7 @@ class PosesConfig:
     detector: Node
     ckpt_path: str
     input_size: tuple[Count, Count] | None
+    keypoints: str | None
     head_dim: Count | None
     model_class: str | None
     device: str | None

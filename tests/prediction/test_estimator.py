@@ -170,6 +170,8 @@ def test_boxes_outside_the_picture_give_finite_keypoints(estimator: PoseEstimato
         ({"input_size": (256, 192)}, r"input_size=\(256, 192\): the model was trained at 64x64"),
         ({"weights": "x.pth", "input_size": (256, "a")}, r"give \(height, width\) of the crop"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"keypoints": "coco_17"}, r"a SavedModel gives its own; load it with load_model\(\.\.\., skeleton="),
+        ({"weights": "x.pth", "keypoints": "coco_18"}, "no skeleton 'coco_18'"),
         ({"precision": "int8"}, "precision='int8': choose auto, fp32, bf16, fp16"),
         ({"device": "tpu7"}, "device=tpu7"),
         ({"device": "cuda:99"}, "device=cuda:99: not there"),

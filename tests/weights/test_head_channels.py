@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small_networks import checkpoint, contents_of, heatmaps, network, refusal, saved
+from small_networks import checkpoint, contents_of, heatmaps, network, refusal, saved, trained_model
 
+from programs import run_here
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
+from uniformer_pose.keypoint_mapping import places_in_target, union_of
 from uniformer_pose.keypoints.heatmap_codec import HeatmapCodec
+from uniformer_pose.keypoints.simcc_codec import SimCCCodec
 from uniformer_pose.model.network import PoseNetwork
-from uniformer_pose.saved_model import RECORD_KEY, data_arguments, require_same_keypoints, saved_record
+from uniformer_pose.prediction.estimator import PoseEstimator
+from uniformer_pose.saved_model import RECORD_KEY, SavedModel, data_arguments, require_same_keypoints, saved_record
 from uniformer_pose.skeleton import Skeleton, load_skeleton
 from uniformer_pose.training.pose_module import PoseModule
 from uniformer_pose.weights.export import save_pretrained, write_released_layout
@@ -187,3 +192,88 @@ def test_weights_of_another_number_than_the_names_beside_them_are_refused(tmp_pa
     path = saved(contents, tmp_path)
     for load in (load_model, lambda path: load_into(target_of(17), path, skeleton=COCO)):
         assert "weights of 17 keypoints beside the names of 5" in refusal(path, load)
+
+
+UNION = union_of([COCO, load_skeleton("aic_14"), load_skeleton("mpii_16")])
+
+
+def model_of_union(kind: str, *, visibility: bool = False) -> SavedModel:
+    """A model of the 21 points of COCO, AIC and MPII, with another bias for each."""
+    head: dict[str, Any] = {"kind": kind, "visibility": visibility}
+    if kind == "heatmap":
+        return trained_model(UNION, layer_norm_eps=1e-5, head=head)
+    made = network(num_keypoints=21, crop_height=64, crop_width=64, layer_norm_eps=1e-5, head=head)
+    torch.nn.init.normal_(next(bias for name, bias in made.head.named_parameters() if "final_layer.bias" in name))
+    return replace(trained_model(UNION), network=made.eval(), codec=SimCCCodec(64, 64))
+
+
+@pytest.mark.parametrize("keypoints", ["coco_17", "crowdpose_14", "mpii_16"])
+@pytest.mark.parametrize("layout", ["mmpose", "original", "safetensors"])
+@pytest.mark.parametrize("kind", ["heatmap", "simcc"])
+def test_channels_of_others_are_left_out_and_those_that_stay_give_the_same_numbers(
+    tmp_path: Path, keypoints: str, layout: Any, kind: str
+) -> None:
+    whole, part = model_of_union(kind), load_skeleton(keypoints)
+    model, report = load_model(saved(contents_of(whole), tmp_path, "whole.ckpt"), skeleton=keypoints)
+    count = part.num_keypoints
+    assert f"matched by keypoint name: {count} of the {count} of skeleton {keypoints}, from 21 in the file" in str(
+        report
+    )
+    assert model.skeleton == part
+    places = [place for place in places_in_target(part, UNION) if place is not None]
+    assert torch.equal(heatmaps(model.network), heatmaps(whole.network)[:, places])
+    if (kind, layout) == ("simcc", "original"):  # which has no such head
+        return
+    if layout == "safetensors":
+        written = save_pretrained(model, tmp_path / "out")
+    else:
+        written = tmp_path / "out.pth"
+        write_released_layout(model, written, layout)
+    again, _report = load_model(written)
+    assert again.skeleton == part
+    assert torch.equal(heatmaps(again.network), heatmaps(whole.network)[:, places])
+
+
+def test_what_is_seen_of_the_keypoints_that_stay_is_the_same_too(tmp_path: Path) -> None:
+    whole = model_of_union("heatmap", visibility=True)
+    model, _report = load_model(saved(contents_of(whole), tmp_path), skeleton="aic_14")
+    places = [place for place in places_in_target(load_skeleton("aic_14"), UNION) if place is not None]
+    (ours, our_logits), (theirs, their_logits) = heatmaps(model.network), heatmaps(whole.network)
+    assert torch.equal(ours, theirs[:, places])
+    # A product of other size is added up in another order.
+    torch.testing.assert_close(our_logits, their_logits[:, places], rtol=1e-5, atol=1e-7)
+
+
+def test_no_keypoint_is_left_out_of_a_head_where_all_look_at_each_other(tmp_path: Path) -> None:
+    whole = model_of_union("rtmcc")
+    path = saved(contents_of(whole), tmp_path)
+    assert "4 of its 21 keypoints cannot be left out" in refusal(path, lambda p: load_model(p, skeleton="coco_17"))
+    turned = UNION.of_keypoints(range(21)[::-1])
+    model, _report = load_model(path, skeleton=turned)
+    torch.testing.assert_close(heatmaps(model.network), heatmaps(whole.network).flip(1), rtol=1e-5, atol=1e-7)
+
+
+def test_programs_give_the_keypoints_of_one_set_of_a_model_of_several(rendered_coco: Path, tmp_path: Path) -> None:
+    """A model of 21 points, exported with CrowdPose's 14; the same from predict.py as from the estimator."""
+    path = saved(contents_of(model_of_union("heatmap")), tmp_path, "whole.ckpt")
+    exported = tmp_path / "part.pth"
+    command = [f"ckpt_path={path}", "format=mmpose", f"output={exported}", "keypoints=crowdpose_14"]
+    finished = run_here("export.py", command, tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "14 of the 14 of skeleton crowdpose_14, from 21 in the file" in finished.stdout
+    assert load_model(exported)[0].skeleton == load_skeleton("crowdpose_14")
+    finished = run_here("export.py", [*command[:3], "keypoints=ap10k_17"], tmp_path)
+    assert finished.returncode == 2
+    assert "do not include R_Eye" in finished.stderr.replace("L_Eye, ", "")
+    picture = rendered_coco / "val2017" / sorted(entry.name for entry in (rendered_coco / "val2017").glob("*.jpg"))[0]
+    found = []
+    for name, extra in (("part", [f"ckpt_path={exported}"]), ("whole", [f"ckpt_path={path}", *command[3:]])):
+        output = tmp_path / name
+        settings = [f"source={picture}", f"output={output}", "boxes=full", "device=cpu", "draw=false", "engine=eager"]
+        finished = run_here("predict.py", [*settings, *extra], tmp_path)
+        assert finished.returncode == 0, finished.stderr
+        found.append(json.loads((output / "poses.json").read_text())[0]["keypoints"])
+    assert found[0] == found[1]
+    assert len(found[0]) == 3 * 14
+    estimator = PoseEstimator(path, keypoints="crowdpose_14", device="cpu", engine="eager", announce=len)
+    assert estimator(picture).keypoints[0] == pytest.approx(np.reshape(found[0], (14, 3))[:, :2], abs=0.01)

@@ -27,6 +27,7 @@ from uniformer_pose.prediction.engines import inference_network
 from uniformer_pose.prediction.people import People
 from uniformer_pose.prediction.pose_pipeline import CropPoses, PosePipeline
 from uniformer_pose.saved_model import SavedModel
+from uniformer_pose.skeleton import Skeleton
 from uniformer_pose.training.precision import computes_in_bf16, find_device, resolved
 from uniformer_pose.weights.loading import load_model
 
@@ -43,8 +44,9 @@ class PoseEstimator:
     """The poses of people in pictures, given their boxes.
 
     ``weights``: a file, an https URL, ``zoo:<name>``, ``hf://owner/repo/file``, or a ``SavedModel``. ``input_size``
-    is the crop's (height, width) for files that do not say it; for others it must agree. ``device`` None is the
-    GPU, if any. ``precision`` ``auto`` is bf16 on a GPU that computes in it, else fp32; bf16 on a processor needs its
+    is the crop's (height, width) for files that do not say it; for others it must agree. ``keypoints`` is for a model
+    of more than are wanted: those of a skeleton (a name, a file, or as it is). ``device`` None is the GPU, if any.
+    ``precision`` ``auto`` is bf16 on a GPU that computes in it, else fp32; bf16 on a processor needs its
     instructions. ``batch_size`` crops go through the network at once. ``model_class`` is for a network that is not of
     this package (``load_model``). ``engine`` computes the heatmaps (see ``inference_network``), and ``auto`` is the
     fastest. ``announce`` is given the line that says what was loaded, and one if something faster is missing.
@@ -58,6 +60,7 @@ class PoseEstimator:
         weights: str | Path | SavedModel,
         *,
         input_size: tuple[int, int] | None = None,
+        keypoints: str | Path | Skeleton | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "auto",
         batch_size: int = 32,
@@ -69,10 +72,12 @@ class PoseEstimator:
         if batch_size < 1:
             raise InputError(f"batch_size={batch_size}: give at least 1 crop")
         if isinstance(weights, SavedModel):
+            if keypoints is not None:
+                raise InputError("keypoints=: a SavedModel gives its own; load it with load_model(..., skeleton=)")
             self.model = weights
         else:
             self.model, report = load_model(
-                weights, codec=_codec(input_size), head_dim=head_dim, model_class=model_class
+                weights, codec=_codec(input_size), head_dim=head_dim, skeleton=keypoints, model_class=model_class
             )
             announce(str(report))
         self.codec, self.skeleton = self.model.codec, self.model.skeleton

@@ -30,7 +30,8 @@ def channels_by_name(
     """The tensors with the channels of ``names`` where ``skeleton`` has these keypoints, and a remark if any moved.
 
     ``own`` are those of the network: a keypoint that is none of ``names`` keeps its values there, or with ``complete``
-    is an error. Raises InputError for that, for no keypoint in common, and without ``names``.
+    is an error, and so is one left out of a head whose keypoints look at each other. Raises InputError for that, for no
+    keypoint in common, and without ``names``.
     """
     found = num_channels(tensors)
     if not found:  # whoever compares names and shapes says what is wrong with it
@@ -53,6 +54,11 @@ def channels_by_name(
     if skeleton.is_in_order_of(names):
         return dict(tensors), []
     rows = [row for row, place in enumerate(places) if place is not None]
+    if complete and len(rows) < found and any(name.startswith("head.gau.") for name in tensors):
+        raise InputError(
+            f"{found - len(rows)} of its {found} keypoints cannot be left out: in an RTMCC head all look at each "
+            "other, and the others would move; take them all, and drop them from the results"
+        )
     matched = dict(tensors)
     for name in _per_keypoint(tensors):
         if name in own and tensors[name].shape[1:] == own[name].shape[1:] and tensors[name].is_floating_point():
