@@ -165,7 +165,7 @@ def test_a_table_of_ones_own_comes_before_the_names() -> None:
     ("table", "words"),
     [
         ({"nos": "nose"}, ["'mpii_16'", "it has no keypoint nos;"]),
-        ({"head_top": "noze"}, ["'mpii_16'", "no keypoint of 'coco_17' is noze", "did you mean nose?"]),
+        ({"head_top": "noze"}, ["'mpii_16'", "noze is no free keypoint of 'coco_17'", "did you mean nose?"]),
         ({"head_top": "nose", "upper_neck": "nose"}, ["upper_neck and head_top are both nose", "null for one"]),
         ({"head_top": "left_knee"}, ["left_knee and head_top are both left_knee"]),
         ({"head_top": "left_eye"}, ["'mpii_16' and 'coco_17' disagree", "head_top is left_eye", "is not right_eye"]),

@@ -33,9 +33,9 @@ def places_in_target(source: Skeleton, target: Skeleton, given: Given | None = N
     found = dict(zip(sought, places_by_name(sought, target.keypoint_names), strict=True))
     for name in (given or {}).values():
         if name is not None and found[name] is None:
+            options = did_you_mean(str(name), target.keypoint_names)
             raise InputError(
-                f"{_mapping_of(source)}: no keypoint of {_quoted(target)} is {name}, or another one is it already; "
-                f"{did_you_mean(name, target.keypoint_names)}"
+                f"mapping of {_quoted(source)}: {name} is no free keypoint of {_quoted(target)}; {options}"
             )
     if set(found.values()) <= {None}:
         figures = "" if source.figure == target.figure else f" ({source.figure} and {target.figure})"
@@ -61,7 +61,7 @@ def union_of(skeletons: Sequence[Skeleton], given: Sequence[Given | None] | None
         names = _called(skeleton, table)
         unknown = [name for name in names if name is not None and plain_name(name) not in known]
         if unknown:
-            raise InputError(f"{_mapping_of(skeleton)}: no skeleton has a keypoint {unknown[0]}")
+            raise InputError(f"mapping of {_quoted(skeleton)}: no skeleton has a keypoint {unknown[0]}")
         part = skeleton.of_keypoints([index for index, name in enumerate(names) if name is not None])
         part = _renamed(part, {own: name for own, name in table.items() if name is not None})
         parts.append(replace(part, name=skeleton.name))
@@ -76,12 +76,12 @@ def _called(skeleton: Skeleton, given: Given, *, by_name: bool = True) -> list[s
     for own in given:
         if own not in skeleton.keypoint_names:
             options = did_you_mean(own, skeleton.keypoint_names)
-            raise InputError(f"{_mapping_of(skeleton)}: it has no keypoint {own}; {options}")
+            raise InputError(f"mapping of {_quoted(skeleton)}: it has no keypoint {own}; {options}")
     names = [given.get(own, own if by_name else None) for own in skeleton.keypoint_names]
     for name, count in Counter(names).items():
         if name is not None and count > 1:
             both = [own for own, called in zip(skeleton.keypoint_names, names, strict=True) if called == name]
-            raise InputError(f"{_mapping_of(skeleton)}: {' and '.join(both)} are both {name}; give null for one")
+            raise InputError(f"mapping of {_quoted(skeleton)}: {' and '.join(both)} are both {name}; give null for one")
     return names
 
 
@@ -102,16 +102,13 @@ def _renamed(skeleton: Skeleton, names: Mapping[str, str]) -> Skeleton:
 def _joined(union: Skeleton, other: Skeleton) -> Skeleton:
     """The union and what only the other has; of a set without a keypoint of its own, nothing."""
     places = places_in_target(other, union)
-    shared = {
-        own: union.keypoint_names[at] for own, at in zip(other.keypoint_names, places, strict=True) if at is not None
-    }
-    if len(shared) == len(places):
+    if None not in places:
         return union
     added = other.of_keypoints([index for index, place in enumerate(places) if place is None])
+    shared = {other.keypoint_names[own]: union.keypoint_names[at] for own, at in enumerate(places) if at is not None}
     limbs = [limb for limb in _renamed(other, shared).limbs if {limb, limb[::-1]}.isdisjoint(union.limbs)]
     points: dict[str, Any] = {name: getattr(union, name) + getattr(added, name) for name in _OF_KEYPOINTS}
-    name = f"{union.name}+{other.name}"
-    return Skeleton(name, **points, limbs=(*union.limbs, *limbs), figure=union.figure)
+    return Skeleton(f"{union.name}+{other.name}", **points, limbs=(*union.limbs, *limbs), figure=union.figure)
 
 
 def _require_same_sides(source: Skeleton, target: Skeleton, places: Sequence[int | None]) -> None:
@@ -138,10 +135,6 @@ def _require_same_sides(source: Skeleton, target: Skeleton, places: Sequence[int
 
 def _sides(skeleton: Skeleton) -> dict[str, int]:
     return {name: side for pair in mirror_pairs(skeleton.keypoint_names)[0] for side, name in enumerate(pair)}
-
-
-def _mapping_of(skeleton: Skeleton) -> str:
-    return f"mapping of skeleton {_quoted(skeleton)}"
 
 
 def _quoted(skeleton: Skeleton) -> str:
