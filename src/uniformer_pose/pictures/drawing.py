@@ -29,7 +29,7 @@ _NEIGHBOURS = 8
 _CROWDED_WITHIN = 0.1
 _PERSON_EXTENT_PER_LEAST_RADIUS = 900.0
 _LEAST_RADIUS = 0.125  # pixels; that paints more than one, and a radius of 0 none
-_LENGTH_PER_RADIUS = 12  # of a limb to a keypoint that is small for its neighbours
+_LENGTH_PER_RADIUS = 18  # of a limb to a keypoint that is small for its neighbours
 _JPEG_QUALITY = 95
 _RIM = (20, 20, 20)
 _RING_FILLING = (255, 255, 255)
@@ -97,17 +97,16 @@ def _draw_person(canvas: Image, points: Array, drawable: Array, hollow: Array, s
     radii: npt.NDArray[np.float64] = np.zeros(len(points))
     radii[drawable] = _radii(points[drawable], height=height, width=width)
     fixed_point = np.round(np.where(drawable[:, None], points, 0) * 2**_SUBPIXEL_BITS).astype(np.int64).tolist()
-    limbs = [
-        (*limb, *_pen(_limb_radius(points[limb], radii[limb])))
-        for limb in skeleton.limb_indices.tolist()
-        if drawable[limb].all()
-    ]
+    indices = skeleton.limb_indices
+    indices = indices[drawable[indices].all(axis=1)]
+    limbs = list(zip(indices.tolist(), *_pens(_limb_radii(points[indices], radii[indices])), strict=True))
     for with_rim in (True, False):
-        for first, second, line, rim in limbs:
+        for (first, second), line, rim in limbs:
             ends, colour = (fixed_point[first], fixed_point[second]), _RIM if with_rim else skeleton.colours[first]
-            cv2.line(canvas, *ends, colour, line + 2 * round(rim) * with_rim, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.line(canvas, *ends, colour, line + 2 * (with_rim and rim > 0), cv2.LINE_AA, _SUBPIXEL_BITS)
+    lines, rims = _pens(radii)
     for keypoint in np.flatnonzero(drawable).tolist():
-        radius, (line, rim) = radii[keypoint], _pen(radii[keypoint])
+        radius, line, rim = float(radii[keypoint]), lines[keypoint], rims[keypoint]
         discs = [(radius + rim, _RIM)] * (rim > 0) + [(radius, skeleton.colours[keypoint])]
         if hollow[keypoint] and rim > 0:
             discs.append((radius - max(1, line // 2), _RING_FILLING))
@@ -131,11 +130,16 @@ def _radii(points_in_image: Array, *, height: int, width: int) -> npt.NDArray[np
     return np.asarray(np.maximum(least, (stroke + _MORE_THAN_STROKE) * room))
 
 
-def _limb_radius(ends: Array, radii: Array) -> float:
-    """Between the radii of its two ends, as its length allows: forearms stay wide, fingers are thin from the root."""
-    return float(np.clip(np.linalg.norm(np.subtract(*ends)) / _LENGTH_PER_RADIUS, radii.min(), radii.max()))
+def _limb_radii(ends: Array, radii: Array) -> npt.NDArray[np.float64]:
+    """(L,) between the radii (L, 2) of a limb's two ends (L, 2, 2), as its length allows.
+
+    So a forearm stays wider than the fingers, and a finger is thin from its root.
+    """
+    lengths = np.linalg.norm(np.subtract(ends[:, 0], ends[:, 1]), axis=-1)
+    return np.asarray(np.clip(lengths / _LENGTH_PER_RADIUS, radii.min(axis=1), radii.max(axis=1)))
 
 
-def _pen(radius: float) -> tuple[int, float]:
-    """Width of the limbs at a keypoint of this radius, and of the dark rim around both; pixels."""
-    return max(1, round(radius - _MORE_THAN_STROKE)), float(np.clip(radius - _MORE_THAN_STROKE, 0, 1))
+def _pens(radii: npt.NDArray[np.float64]) -> tuple[list[int], list[float]]:
+    """Widths of the limbs at keypoints of these radii, and of the dark rims around both; pixels."""
+    widths = radii - _MORE_THAN_STROKE
+    return np.maximum(1, np.rint(widths)).astype(int).tolist(), widths.clip(0, 1).tolist()
