@@ -1,4 +1,4 @@
-"""Write a dataset of synthetic people in COCO's format: ``python src/make_synthetic.py num_train_images=4000``.
+"""Write a dataset of synthetic people in COCO's form or another: ``python src/make_synthetic.py skeleton=mpii_16``.
 
 Exit status: 0 written or already there, 2 unusable settings, 130 interrupted.
 """
@@ -16,6 +16,7 @@ from uniformer_pose.entry_point import checked_config, report_input_errors, run
 from uniformer_pose.progress import progress_bar
 from uniformer_pose.skeleton import load_skeleton
 from uniformer_pose.synthetic import SyntheticSettings, write_synthetic_dataset
+from uniformer_pose.synthetic.landmarks import not_shown
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ def main(config: DictConfig) -> None:
     seconds = time.monotonic() - started
     images = settings["num_train_images"] + settings["num_val_images"]
     print(f"wrote {images} images to {root} in {seconds:.1f} s ({images / seconds:.0f} images/s)")
+    unlabelled = not_shown(skeleton.keypoint_names)
+    if unlabelled:
+        print(
+            f"the figure is too coarse for {len(unlabelled)} of the {skeleton.num_keypoints} keypoints of "
+            f"{skeleton.name}, most of face and hands: they are unlabelled, and listed as such in the category"
+        )
 
 
 if __name__ == "__main__":

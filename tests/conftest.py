@@ -7,12 +7,15 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import uniformer_pose  # noqa: F401 - before any test imports torch: it says how long torch's threads spin
+from uniformer_pose.skeleton import load_skeleton
+from uniformer_pose.synthetic import write_synthetic_dataset
 
 # Beside other test processes, a process with a thread per core spends its time waiting for its own threads.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -50,6 +53,19 @@ def rendered_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }.items():
             (root / name).parent.mkdir(exist_ok=True)
             (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture(scope="session")
+def rendered_set(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Skeleton -> root of twelve rendered images for training, six for validation, in the form of its published set."""
+    folder = tmp_path_factory.mktemp("rendered_sets")
+    sizes: dict[str, Any] = {"num_train_images": 12, "num_val_images": 6, "image_height": 96, "image_width": 128}
+
+    def root(skeleton: str) -> Path:
+        write_synthetic_dataset(folder / skeleton, skeleton=load_skeleton(skeleton), crowd_share=0.3, **sizes)
+        return folder / skeleton  # rendered by whoever is first
+
     return root
 
 

@@ -88,7 +88,14 @@ def test_the_same_settings_write_nothing_again_and_others_are_refused_by_name_un
     assert len(annotations(tmp_path)["images"]) == 2
 
 
-@pytest.mark.parametrize("name", ["annotations/person_keypoints_train.json", "images/train/000000000001.jpg"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "annotations/person_keypoints_train.json",
+        "annotations/mpii_gt_val.mat",
+        "images/train/000000000001.jpg",
+    ],
+)
 def test_files_of_another_origin_are_never_replaced(tmp_path, name):
     foreign = tmp_path / name
     foreign.parent.mkdir(parents=True)

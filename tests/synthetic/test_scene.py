@@ -8,7 +8,8 @@ from pycocotools import mask as coco_mask
 
 from uniformer_pose.errors import InputError
 from uniformer_pose.skeleton import load_skeleton
-from uniformer_pose.synthetic.figure import build_figure, check_landmarks
+from uniformer_pose.synthetic.figure import build_figure
+from uniformer_pose.synthetic.landmarks import check_landmarks
 from uniformer_pose.synthetic.outfit import Outfit
 from uniformer_pose.synthetic.pose import ArmAngles, LegAngles, Pose, Proportions
 from uniformer_pose.synthetic.scene import Canvas, PlacedFigure, describe_person, render_scene

@@ -1,8 +1,12 @@
-"""A dataset of synthetic pictures on disk, in COCO's own layout and annotation format.
+"""A dataset of synthetic pictures on disk, in COCO's own layout and annotation format, or that of a published set.
 
     ROOT/images/{train,val}/000000000001.jpg
     ROOT/annotations/person_keypoints_{train,val}.json
     ROOT/person_detection_results/{train,val}_detections.json
+    ROOT/annotations/mpii_gt_val.mat: head boxes of mpii_16, the column of annotation id i (from 0) being i
+
+The skeleton says what its set's annotations call keypoints and in which lists they are; the category lists as
+``unlabelled`` those that the figure is too coarse for. But for COCO's, every image has CrowdPose's ``crowdIndex``.
 
 Image i of a split depends on nothing but the settings, the split and i: not on the number of workers, and not on how
 many images there are. The same bytes come out twice with the same OpenCV and NumPy. Annotations are written last, so
@@ -14,7 +18,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count
@@ -29,9 +33,11 @@ from annotated_types import Ge, Le
 from uniformer_pose.config import check_value
 from uniformer_pose.data.categories import DEFAULT_PERSON_CATEGORY
 from uniformer_pose.errors import InputError
-from uniformer_pose.files import write_json
+from uniformer_pose.files import write_json, write_whole
 from uniformer_pose.skeleton import Skeleton, load_skeleton
+from uniformer_pose.synthetic.landmarks import not_shown
 from uniformer_pose.synthetic.scene import Person, Scene, render_scene
+from uniformer_pose.synthetic.set_form import crowd_index, head_boxes_file, in_arrays
 from uniformer_pose.synthetic.settings import Split, SyntheticSettings
 
 GENERATOR = "uniformer_pose.synthetic"
@@ -39,6 +45,7 @@ GENERATOR_VERSION = 1  # raise it when the same settings give other pictures or 
 SPLITS: tuple[Split, Split] = ("train", "val")
 _SCENE_STREAM, _DETECTION_STREAM = 0, 1
 _UNFINISHED = "UNFINISHED"
+_COCO, _MPII = "coco_17", "mpii_16"  # skeletons
 
 
 def write_synthetic_dataset(
@@ -57,11 +64,13 @@ def write_synthetic_dataset(
     Raises InputError for unusable settings, for a different synthetic dataset under ``root`` unless ``overwrite``, and
     always for files there that are not a synthetic dataset.
     """
-    root, skeleton = Path(root), skeleton or load_skeleton("coco_17")
+    root, skeleton = Path(root), skeleton or load_skeleton(_COCO)
+    if skeleton.figure != "person":
+        raise InputError(f"skeleton {skeleton.name} is of figure {skeleton.figure}, and only people are drawn")
     limbs = tuple((int(first) + 1, int(second) + 1) for first, second in skeleton.limb_indices)
     wanted = SyntheticSettings(**settings | {"keypoint_names": skeleton.keypoint_names, "limbs": limbs})
     check_value("workers", workers, Annotated[int, Ge(0), Le(512)])
-    if _already_written(root, wanted, overwrite=overwrite):
+    if _already_written(root, _recorded(wanted, skeleton), overwrite=overwrite):
         return False
     _clear(root)
     files: dict[Path, object] = {}
@@ -75,7 +84,10 @@ def write_synthetic_dataset(
             records.append(record)
             on_progress(next(done), wanted.num_train_images + wanted.num_val_images)
         files[_detection_path(root, split)] = [found for _, _, detections in records for found in detections]
-        files[_annotation_path(root, split)] = _annotations(wanted, split, records)
+        if skeleton.name == _MPII and split == "val":
+            with write_whole(_head_boxes_path(root)) as part:
+                part.write_bytes(head_boxes_file([person["head_box"] for person in _people(records, skeleton)]))
+        files[_annotation_path(root, split)] = _annotations(wanted, skeleton, split, records)
     for path, content in files.items():
         write_json(path, content, indent=None)
     (root / _UNFINISHED).unlink()
@@ -117,6 +129,7 @@ def _annotation(image_id: int, person: Person, iscrowd: int = 0) -> dict[str, An
         "num_keypoints": int((person.keypoints[:, 2] > 0).sum()),
         "keypoints": [int(v) if float(v).is_integer() else float(v) for v in person.keypoints.ravel()],
         "segmentation": person.segmentation,
+        "head_box": person.head_box,  # goes into a file of its own
     }
 
 
@@ -164,23 +177,49 @@ def _jittered(rng: np.random.Generator, box: npt.NDArray[np.float64], spread: fl
     return jittered
 
 
-def _annotations(settings: SyntheticSettings, split: Split, records: Sequence[_Record]) -> dict[str, Any]:
+def _people(records: Sequence[_Record], skeleton: Skeleton) -> list[dict[str, Any]]:
+    """The annotations without ids; MPII's have no crowds."""
+    people = [person for _, found, _ in records for person in found]
+    return [person for person in people if not person["iscrowd"]] if skeleton.name == _MPII else people
+
+
+def _annotations(
+    settings: SyntheticSettings, skeleton: Skeleton, split: Split, records: Sequence[_Record]
+) -> dict[str, Any]:
     info = {
         "description": f"Synthetic people, {split}",
         "generator": GENERATOR,
         "generator_version": GENERATOR_VERSION,
         "seed": settings.seed,
-        "settings": settings.to_dict(),
+        "settings": _recorded(settings, skeleton),
     }
-    category = {"supercategory": "person", "id": DEFAULT_PERSON_CATEGORY, "name": "person"}
-    people = (person for _, found, _ in records for person in found)
+    names = skeleton.names_in_files or skeleton.keypoint_names
+    limbs = [limb for limb in settings.limbs if max(limb) <= len(names)]
+    category: dict[str, Any] = {"supercategory": "person", "id": DEFAULT_PERSON_CATEGORY, "name": "person"}
+    category |= {"keypoints": names, "skeleton": limbs}
+    if unlabelled := not_shown(settings.keypoint_names):
+        category["unlabelled"] = unlabelled
+    images = [image for image, _, _ in records]
+    if skeleton.name != _COCO:
+        images = [{**image, "crowdIndex": crowd_index(people)} for image, people, _ in records]
+    annotations = []
+    for number, person in enumerate(_people(records, skeleton), start=0 if skeleton.name == _MPII else 1):
+        known = {"id": number, **person}
+        del known["head_box"]
+        annotations.append(in_arrays(known, skeleton) if skeleton.arrays_in_files else known)
     return {
         "info": info,
         "licenses": [],
-        "categories": [{**category, "keypoints": settings.keypoint_names, "skeleton": settings.limbs}],
-        "images": [image for image, _, _ in records],
-        "annotations": [{"id": number, **person} for number, person in enumerate(people, start=1)],
+        "categories": [category],
+        "images": images,
+        "annotations": annotations,
     }
+
+
+def _recorded(settings: SyntheticSettings, skeleton: Skeleton) -> dict[str, Any]:
+    """The settings as the annotations keep them, with what else of the skeleton decides their form."""
+    form = {name: value for name, value in skeleton.to_dict().items() if name.endswith("_in_files")}
+    return settings.to_dict() | ({} if skeleton.name == _COCO else {"skeleton": skeleton.name}) | form
 
 
 def _in_order(render: Callable[[int], _Record], num_images: int, workers: int) -> Iterator[_Record]:
@@ -210,14 +249,20 @@ def _detection_path(root: Path, split: Split) -> Path:
     return root / "person_detection_results" / f"{split}_detections.json"
 
 
-def _already_written(root: Path, settings: SyntheticSettings, *, overwrite: bool) -> bool:
+def _head_boxes_path(root: Path) -> Path:
+    return root / "annotations" / "mpii_gt_val.mat"
+
+
+def _already_written(root: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
     """Whether exactly this dataset stands under ``root``; raises InputError if something else stands in its way."""
     if root.exists() and not root.is_dir():
         raise InputError(f"root={root} is a file; give a folder, new or empty")
     if (root / _UNFINISHED).exists():
         return False  # ours, and interrupted: write it again
-    wanted = {"generator_version": GENERATOR_VERSION, **settings.to_dict()}
+    wanted = {"generator_version": GENERATOR_VERSION, **settings}
     written = [found for found in (_settings_of(root, split) for split in SPLITS) if found]
+    if not written and _head_boxes_path(root).exists():
+        raise _not_ours(root)
     different = {name for found in written for name in {*found, *wanted} if found.get(name) != wanted.get(name)}
     if different and not overwrite:
         raise InputError(
@@ -238,13 +283,18 @@ def _settings_of(root: Path, split: Split) -> dict[str, Any]:
             return {"generator_version": info["generator_version"], **info["settings"]}
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise InputError(f"{root} holds files not written by the synthetic generator, which stay; choose another root")
+    raise _not_ours(root)
+
+
+def _not_ours(root: Path) -> InputError:
+    return InputError(f"{root} holds files not written by the synthetic generator, which stay; choose another root")
 
 
 def _clear(root: Path) -> None:
     """Mark ``root`` as unfinished, then remove the annotations, detections and images of an earlier dataset."""
     root.mkdir(parents=True, exist_ok=True)
     (root / _UNFINISHED).write_text("A synthetic dataset was being written here; write it again.\n", encoding="utf-8")
+    _head_boxes_path(root).unlink(missing_ok=True)
     for split in SPLITS:
         _annotation_path(root, split).unlink(missing_ok=True)
         _detection_path(root, split).unlink(missing_ok=True)

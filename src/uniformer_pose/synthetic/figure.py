@@ -18,41 +18,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from uniformer_pose.errors import InputError
+from uniformer_pose.synthetic.landmarks import LANDMARK_PARTS
 from uniformer_pose.synthetic.outfit import Colour, Outfit, scaled
 from uniformer_pose.synthetic.outline import Outline, Points, capsule, capsules, mark, plane
-from uniformer_pose.synthetic.pose import SIDES, Pose, Proportions, Side, place_joints, view_axes
+from uniformer_pose.synthetic.pose import SIDES, Pose, Proportions, Side, fine_points, place_joints, view_axes
 
-# Landmark -> the parts that are this place of the body. The torso and the pelvis show a shoulder or hip only on
-# the near side of the body: see _shown_by.
-_LANDMARK_PARTS: dict[str, tuple[str, ...]] = {
-    "nose": ("nose",),
-    "chin": ("head",),
-    "head_top": ("head", "hair"),
-    "neck": ("neck", "torso"),
-    "pelvis": ("pelvis", "torso"),
-    **{
-        f"{side}_{landmark}": tuple(f"{side}_{part}" for part in parts)
-        for side in SIDES
-        for landmark, parts in {
-            "eye": ("eye",),
-            "ear": ("ear",),
-            "shoulder": ("upper_arm",),
-            "elbow": ("upper_arm", "forearm"),
-            "wrist": ("forearm", "hand"),
-            "hand": ("hand",),
-            "hip": ("thigh",),
-            "knee": ("thigh", "shin"),
-            "ankle": ("shin", "foot"),
-            "heel": ("foot",),
-            "toe": ("foot",),
-        }.items()
-    },
-}
-LANDMARKS = tuple(_LANDMARK_PARTS)
 # How far behind the trunk's middle a joint may lie and still be seen on its surface: turned by about 50 degrees.
 _TRUNK_DEPTH = {"shoulder": 0.085, "hip": 0.05}
-
+_ON_THE_FACE = ("chin", *(f"{side}_mouth_corner" for side in SIDES))  # not seen on the back of the head
 
 _RIM, _SHADE, _HIGHLIGHT = 0.62, 0.66, 1.17  # of a colour: at the edge of a limb, of the trunk, and where light falls
 _WHITE_OF_EYE: Colour = (238.0, 238.0, 238.0)
@@ -64,16 +37,6 @@ _LEG = (("thigh", "hip", "knee", (0.052, 0.037), 0.004), ("shin", "knee", "ankle
 """Limbs: part, the joints it lies between, its radii, and how far in front of its bones it is painted."""
 
 
-def check_landmarks(keypoint_names: Sequence[str]) -> None:
-    """Refuse keypoint names that the figure has no landmark for; raises InputError listing those it has."""
-    unknown = [name for name in keypoint_names if name not in _LANDMARK_PARTS]
-    if unknown:
-        raise InputError(
-            f"the synthetic figure has no landmark {', '.join(map(repr, unknown))}; "
-            f"use a skeleton whose keypoints are among {', '.join(LANDMARKS)}"
-        )
-
-
 @dataclass(frozen=True)
 class Figure:
     """Outlines in paint order, landmarks by name (x, y in figure pixels), and the parts that show each landmark."""
@@ -82,9 +45,10 @@ class Figure:
     landmarks: dict[str, tuple[float, float]]
     shown_by: dict[str, frozenset[str]]
 
-    def extent(self) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of everything drawn, in figure pixels."""
-        points = np.concatenate([outline.points for outline in self.outlines if outline.is_surface])
+    def extent(self, part: str | None = None) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of everything drawn, or of one part, in figure pixels."""
+        surfaces = [outline for outline in self.outlines if outline.is_surface and part in (None, outline.part)]
+        points = np.concatenate([outline.points for outline in surfaces])
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         return float(left), float(top), float(right), float(bottom)
 
@@ -141,15 +105,23 @@ class _Tailor:
             self._leg(side)
         self.groups.sort(key=lambda group: group[0])
         outlines = tuple(outline for _, group in self.groups for outline in group)
-        landmarks = {name: (self.at[name].real, self.at[name].imag) for name in LANDMARKS}
-        return Figure(outlines, landmarks, {name: self._shown_by(name) for name in LANDMARKS})
+        fine = fine_points(self.size, self.body)
+        where = {name: (at.real, at.imag) for name, at in self.at.items()}
+        where |= {name: (x, y) for name, (x, y) in zip(fine, self._project(np.stack([*fine.values()])), strict=True)}
+        landmarks = {name: where[name] for name in LANDMARK_PARTS}
+        return Figure(outlines, landmarks, {name: self._shown_by(name) for name in LANDMARK_PARTS})
 
     def _shown_by(self, landmark: str) -> frozenset[str]:
-        parts, trunk = list(_LANDMARK_PARTS[landmark]), "neck" if landmark.endswith("shoulder") else "pelvis"
+        if landmark in _ON_THE_FACE and not self._faces_the_camera():
+            return frozenset()
+        parts, trunk = list(LANDMARK_PARTS[landmark]), "neck" if landmark.endswith("shoulder") else "pelvis"
         behind = _TRUNK_DEPTH.get(landmark.partition("_")[2])
         if behind is not None and self.depth[landmark] > self.depth[trunk] - behind:
             parts += ["torso"] if trunk == "neck" else ["pelvis", "torso"]
         return frozenset(parts)
+
+    def _faces_the_camera(self) -> bool:
+        return float((self.view @ self.body.head_axes[:, 2])[2]) > 0.1
 
     def _flatten(self, camera: Points) -> Points:
         """Camera points (n, 3) -> figure pixels (n, 2)."""
@@ -320,7 +292,7 @@ class _Tailor:
         skin, key = self._lit(self.outfit.skin, 0.0), self.depth["head"]
         jaw = at["head"] * 0.3 + at["chin"] * 0.7
         self._add(key, self._shaded("head", at["head"], jaw, radius * 0.98, radius * 0.62, skin))
-        if float((self.view @ self.body.head_axes[:, 2])[2]) > 0.1:
+        if self._faces_the_camera():
             mouth = capsule(at["left_mouth_corner"], at["right_mouth_corner"], 0.075 * radius, 0.075 * radius)
             self._add(key + 0.001, [mark("head", mouth, scaled(skin, 0.5))])
         for side in SIDES:

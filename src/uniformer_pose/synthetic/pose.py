@@ -175,6 +175,20 @@ def place_joints(body: Proportions, pose: Pose) -> Body:
     return Body(points, torso_axes, head_axes)
 
 
+def fine_points(size: Proportions, body: Body) -> dict[str, Vector]:
+    """Points of a body that only some skeletons have: both ends of the neck, corners of the eyes, the outer toes."""
+    at, half_eye = body.points, 0.17 * size.head_radius * body.head_axes[:, 0]
+    points = {"thorax": (at["left_shoulder"] + at["right_shoulder"]) / 2, "upper_neck": (at["neck"] + at["jaw"]) / 2}
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        eye, toe, heel = (at[f"{side}_{name}"] for name in ("eye", "toe", "heel"))
+        outwards = sign * np.cross(at[f"{side}_ankle"] - heel, toe - heel)
+        outwards *= size.girth / np.linalg.norm(outwards)
+        points[f"{side}_eye_inner"], points[f"{side}_eye_outer"] = eye - sign * half_eye, eye + sign * half_eye
+        points[f"{side}_big_toe"] = toe - 0.010 * outwards
+        points[f"{side}_small_toe"] = toe + 0.014 * outwards - 0.12 * (toe - heel)
+    return points
+
+
 def sample_pose(rng: np.random.Generator, variety: PoseVariety = "any") -> Pose:
     """A random pose: mostly upright, sometimes lying or upside down; mostly from the front, then side, then back.
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from uniformer_pose.synthetic.background import Image, finish, occluder, paint_background
 from uniformer_pose.synthetic.figure import Figure, build_figure, build_silhouette
+from uniformer_pose.synthetic.landmarks import landmarks_of
 from uniformer_pose.synthetic.outfit import Outfit
 from uniformer_pose.synthetic.outline import PARTS, Outline
 from uniformer_pose.synthetic.pose import Proportions, sample_pose
@@ -43,13 +44,15 @@ class Person:
 
     ``keypoints`` (K, 3) are x, y and v: 2 seen, 1 in the image but covered, 0 outside (then x = y = 0). Of a person
     with fewer than three keypoints seen none is labelled: COCO's annotators could not have told where the others are.
-    ``segmentation``: polygons, or run lengths of a crowd.
+    ``segmentation``: polygons, or run lengths of a crowd. ``head_box``: left, top, right and bottom of the head without
+    hair, in sight or not; empty for a crowd.
     """
 
     keypoints: npt.NDArray[np.float64]
     box_xywh: tuple[int, int, int, int]
     area: int
     segmentation: list[list[int]] | dict[str, list[int]]
+    head_box: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ def describe_person(canvas: Canvas, layer: int, placed: PlacedFigure, keypoint_n
     if area == 0:
         return None
     keypoints = np.zeros((len(keypoint_names), 3))
-    for row, name in enumerate(keypoint_names):
+    for row, name in enumerate(landmarks_of(tuple(keypoint_names))):
+        if name is None:
+            continue
         x, y = placed.figure.landmarks[name]
         x, y = round(x + placed.x, 2), round(y + placed.y, 2)
         on_top = canvas.part_at(x, y)
@@ -116,7 +121,9 @@ def describe_person(canvas: Canvas, layer: int, placed: PlacedFigure, keypoint_n
             keypoints[row] = (x, y, 2 if seen else 1)
     if np.count_nonzero(keypoints[:, 2] == 2) < min(_FEWEST_SEEN, len(keypoints)):
         keypoints[:] = 0.0
-    return Person(keypoints, _tight_box(mask), area, _polygons(mask))
+    left, top, right, bottom = placed.figure.extent("head")
+    head_box = left + placed.x, top + placed.y, right + placed.x, bottom + placed.y
+    return Person(keypoints, _tight_box(mask), area, _polygons(mask), head_box)
 
 
 def render_scene(rng: np.random.Generator, settings: SyntheticSettings) -> Scene:

@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 from uniformer_pose.config import check_value
 from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Share
-from uniformer_pose.synthetic.figure import check_landmarks
+from uniformer_pose.synthetic.landmarks import check_landmarks
 from uniformer_pose.synthetic.outfit import StripedSide
 from uniformer_pose.synthetic.pose import PoseVariety
 
