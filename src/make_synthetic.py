@@ -49,12 +49,9 @@ def main(config: DictConfig) -> None:
     seconds = time.monotonic() - started
     images = settings["num_train_images"] + settings["num_val_images"]
     print(f"wrote {images} images to {root} in {seconds:.1f} s ({images / seconds:.0f} images/s)")
-    unlabelled = not_shown(skeleton.keypoint_names)
-    if unlabelled:
-        print(
-            f"the figure is too coarse for {len(unlabelled)} of the {skeleton.num_keypoints} keypoints of "
-            f"{skeleton.name}, most of face and hands: they are unlabelled, and listed as such in the category"
-        )
+    if unlabelled := not_shown(skeleton.keypoint_names):
+        share = f"{len(unlabelled)} of the {skeleton.num_keypoints} keypoints of {skeleton.name}"
+        print(f"unlabelled: {share}, points of face and hands that the figure does not have (see its category)")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def test_it_writes_once_says_so_and_refuses_other_settings_with_status_2(tmp_pat
 def test_it_says_what_the_figure_is_too_coarse_for_and_refuses_animals_in_one_line(tmp_path):
     written = run_here("make_synthetic.py", [*SMALL, "skeleton=coco_wholebody_133"], tmp_path)
     assert written.returncode == 0
-    assert "too coarse for 100 of the 133 keypoints of coco_wholebody_133" in written.stdout
+    assert "unlabelled: 100 of the 133 keypoints of coco_wholebody_133, points of face and hands" in written.stdout
     refused = run_here("make_synthetic.py", [*SMALL, "root=animals", "skeleton=ap10k_17"], tmp_path)
     require_one_line(refused, "error: skeleton ap10k_17 is of figure animal, and only people are drawn")
     assert not (tmp_path / "animals").exists()

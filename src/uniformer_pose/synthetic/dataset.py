@@ -3,10 +3,10 @@
     ROOT/images/{train,val}/000000000001.jpg
     ROOT/annotations/person_keypoints_{train,val}.json
     ROOT/person_detection_results/{train,val}_detections.json
-    ROOT/annotations/mpii_gt_val.mat: head boxes of mpii_16, the column of annotation id i (from 0) being i
+    ROOT/annotations/mpii_gt_val.mat: for mpii_16 the heads, in the order of annotation ids, which are from 0
 
-The skeleton says what its set's annotations call keypoints and in which lists they are; the category lists as
-``unlabelled`` those that the figure is too coarse for. But for COCO's, every image has CrowdPose's ``crowdIndex``.
+Names and lists of keypoints are as the skeleton says that they are in its set's files; the category lists as
+``unlabelled`` what the figure is too coarse for. But for COCO's, every image has CrowdPose's ``crowdIndex``.
 
 Image i of a split depends on nothing but the settings, the split and i: not on the number of workers, and not on how
 many images there are. The same bytes come out twice with the same OpenCV and NumPy. Annotations are written last, so
@@ -45,6 +45,7 @@ GENERATOR_VERSION = 1  # raise it when the same settings give other pictures or 
 SPLITS: tuple[Split, Split] = ("train", "val")
 _SCENE_STREAM, _DETECTION_STREAM = 0, 1
 _UNFINISHED = "UNFINISHED"
+_HEAD_BOXES = "annotations/mpii_gt_val.mat"
 _COCO, _MPII = "coco_17", "mpii_16"  # skeletons
 
 
@@ -70,7 +71,9 @@ def write_synthetic_dataset(
     limbs = tuple((int(first) + 1, int(second) + 1) for first, second in skeleton.limb_indices)
     wanted = SyntheticSettings(**settings | {"keypoint_names": skeleton.keypoint_names, "limbs": limbs})
     check_value("workers", workers, Annotated[int, Ge(0), Le(512)])
-    if _already_written(root, _recorded(wanted, skeleton), overwrite=overwrite):
+    form = {name: value for name, value in skeleton.to_dict().items() if name.endswith("_in_files")}
+    recorded = wanted.to_dict() | ({} if skeleton.name == _COCO else {"skeleton": skeleton.name}) | form
+    if _already_written(root, recorded, overwrite=overwrite):
         return False
     _clear(root)
     files: dict[Path, object] = {}
@@ -84,10 +87,10 @@ def write_synthetic_dataset(
             records.append(record)
             on_progress(next(done), wanted.num_train_images + wanted.num_val_images)
         files[_detection_path(root, split)] = [found for _, _, detections in records for found in detections]
+        files[_annotation_path(root, split)], head_boxes = _annotations(recorded, skeleton, split, records)
         if skeleton.name == _MPII and split == "val":
-            with write_whole(_head_boxes_path(root)) as part:
-                part.write_bytes(head_boxes_file([person["head_box"] for person in _people(records, skeleton)]))
-        files[_annotation_path(root, split)] = _annotations(wanted, skeleton, split, records)
+            with write_whole(root / _HEAD_BOXES) as part:
+                part.write_bytes(head_boxes_file(head_boxes))
     for path, content in files.items():
         write_json(path, content, indent=None)
     (root / _UNFINISHED).unlink()
@@ -177,49 +180,35 @@ def _jittered(rng: np.random.Generator, box: npt.NDArray[np.float64], spread: fl
     return jittered
 
 
-def _people(records: Sequence[_Record], skeleton: Skeleton) -> list[dict[str, Any]]:
-    """The annotations without ids; MPII's have no crowds."""
-    people = [person for _, found, _ in records for person in found]
-    return [person for person in people if not person["iscrowd"]] if skeleton.name == _MPII else people
-
-
 def _annotations(
-    settings: SyntheticSettings, skeleton: Skeleton, split: Split, records: Sequence[_Record]
-) -> dict[str, Any]:
+    settings: dict[str, Any], skeleton: Skeleton, split: Split, records: Sequence[_Record]
+) -> tuple[dict[str, Any], list[tuple[float, ...]]]:
+    """What the annotation file holds, and the head boxes of its people."""
     info = {
         "description": f"Synthetic people, {split}",
         "generator": GENERATOR,
         "generator_version": GENERATOR_VERSION,
-        "seed": settings.seed,
-        "settings": _recorded(settings, skeleton),
+        "seed": settings["seed"],
+        "settings": settings,
     }
     names = skeleton.names_in_files or skeleton.keypoint_names
-    limbs = [limb for limb in settings.limbs if max(limb) <= len(names)]
-    category: dict[str, Any] = {"supercategory": "person", "id": DEFAULT_PERSON_CATEGORY, "name": "person"}
-    category |= {"keypoints": names, "skeleton": limbs}
-    if unlabelled := not_shown(settings.keypoint_names):
-        category["unlabelled"] = unlabelled
+    limbs = [limb for limb in settings["limbs"] if max(limb) <= len(names)]
+    unlabelled = not_shown(skeleton.keypoint_names)
+    category = {"supercategory": "person", "id": DEFAULT_PERSON_CATEGORY, "name": "person", "keypoints": names}
     images = [image for image, _, _ in records]
     if skeleton.name != _COCO:
         images = [{**image, "crowdIndex": crowd_index(people)} for image, people, _ in records]
-    annotations = []
-    for number, person in enumerate(_people(records, skeleton), start=0 if skeleton.name == _MPII else 1):
-        known = {"id": number, **person}
-        del known["head_box"]
-        annotations.append(in_arrays(known, skeleton) if skeleton.arrays_in_files else known)
-    return {
+    first_id, with_crowds = (0, False) if skeleton.name == _MPII else (1, True)
+    people = [person for _, found, _ in records for person in found if with_crowds or not person["iscrowd"]]
+    head_boxes = [person.pop("head_box") for person in people]
+    content = {
         "info": info,
         "licenses": [],
-        "categories": [category],
+        "categories": [{**category, "skeleton": limbs} | ({"unlabelled": unlabelled} if unlabelled else {})],
         "images": images,
-        "annotations": annotations,
+        "annotations": [{"id": n, **in_arrays(person, skeleton)} for n, person in enumerate(people, start=first_id)],
     }
-
-
-def _recorded(settings: SyntheticSettings, skeleton: Skeleton) -> dict[str, Any]:
-    """The settings as the annotations keep them, with what else of the skeleton decides their form."""
-    form = {name: value for name, value in skeleton.to_dict().items() if name.endswith("_in_files")}
-    return settings.to_dict() | ({} if skeleton.name == _COCO else {"skeleton": skeleton.name}) | form
+    return content, head_boxes
 
 
 def _in_order(render: Callable[[int], _Record], num_images: int, workers: int) -> Iterator[_Record]:
@@ -249,10 +238,6 @@ def _detection_path(root: Path, split: Split) -> Path:
     return root / "person_detection_results" / f"{split}_detections.json"
 
 
-def _head_boxes_path(root: Path) -> Path:
-    return root / "annotations" / "mpii_gt_val.mat"
-
-
 def _already_written(root: Path, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
     """Whether exactly this dataset stands under ``root``; raises InputError if something else stands in its way."""
     if root.exists() and not root.is_dir():
@@ -261,8 +246,6 @@ def _already_written(root: Path, settings: Mapping[str, Any], *, overwrite: bool
         return False  # ours, and interrupted: write it again
     wanted = {"generator_version": GENERATOR_VERSION, **settings}
     written = [found for found in (_settings_of(root, split) for split in SPLITS) if found]
-    if not written and _head_boxes_path(root).exists():
-        raise _not_ours(root)
     different = {name for found in written for name in {*found, *wanted} if found.get(name) != wanted.get(name)}
     if different and not overwrite:
         raise InputError(
@@ -275,7 +258,8 @@ def _already_written(root: Path, settings: Mapping[str, Any], *, overwrite: bool
 def _settings_of(root: Path, split: Split) -> dict[str, Any]:
     """The generator version and settings that a split was written with, {} where there is none; refuses other files."""
     path = _annotation_path(root, split)
-    if not path.exists() and not any((root / "images" / split).glob("*")):
+    others = [*(root / "images" / split).glob("*"), *([root / _HEAD_BOXES] if split == "val" else [])]
+    if not path.exists() and not any(other.exists() for other in others):
         return {}
     try:
         info = json.loads(path.read_text(encoding="utf-8"))["info"]
@@ -283,18 +267,14 @@ def _settings_of(root: Path, split: Split) -> dict[str, Any]:
             return {"generator_version": info["generator_version"], **info["settings"]}
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise _not_ours(root)
-
-
-def _not_ours(root: Path) -> InputError:
-    return InputError(f"{root} holds files not written by the synthetic generator, which stay; choose another root")
+    raise InputError(f"{root} holds files not written by the synthetic generator, which stay; choose another root")
 
 
 def _clear(root: Path) -> None:
     """Mark ``root`` as unfinished, then remove the annotations, detections and images of an earlier dataset."""
     root.mkdir(parents=True, exist_ok=True)
     (root / _UNFINISHED).write_text("A synthetic dataset was being written here; write it again.\n", encoding="utf-8")
-    _head_boxes_path(root).unlink(missing_ok=True)
+    (root / _HEAD_BOXES).unlink(missing_ok=True)
     for split in SPLITS:
         _annotation_path(root, split).unlink(missing_ok=True)
         _detection_path(root, split).unlink(missing_ok=True)

@@ -15,16 +15,13 @@ LANDMARK_PARTS: dict[str, tuple[str, ...]] = {
     "chin": ("head",),
     "head_top": ("head", "hair"),
     "upper_neck": ("neck", "head"),
-    "neck": ("neck", "torso"),
-    "thorax": ("neck", "torso"),
+    **dict.fromkeys(("neck", "thorax"), ("neck", "torso")),
     "pelvis": ("pelvis", "torso"),
     **{
         f"{side}_{landmark}": tuple(f"{side}_{part}" for part in parts)
         for side in SIDES
         for landmark, parts in {
-            "eye": ("eye",),
-            "eye_inner": ("eye",),
-            "eye_outer": ("eye",),
+            **dict.fromkeys(("eye", "eye_inner", "eye_outer"), ("eye",)),
             "ear": ("ear",),
             "shoulder": ("upper_arm",),
             "elbow": ("upper_arm", "forearm"),
@@ -33,10 +30,7 @@ LANDMARK_PARTS: dict[str, tuple[str, ...]] = {
             "hip": ("thigh",),
             "knee": ("thigh", "shin"),
             "ankle": ("shin", "foot"),
-            "heel": ("foot",),
-            "toe": ("foot",),
-            "big_toe": ("foot",),
-            "small_toe": ("foot",),
+            **dict.fromkeys(("heel", "toe", "big_toe", "small_toe"), ("foot",)),
         }.items()
     },
     **{f"{side}_mouth_corner": ("head",) for side in SIDES},
@@ -67,8 +61,8 @@ def landmarks_of(keypoint_names: tuple[str, ...]) -> tuple[str | None, ...]:
 
 def not_shown(keypoint_names: Sequence[str]) -> list[str]:
     """The keypoints that nobody in a picture will have."""
-    landmarks = landmarks_of(tuple(keypoint_names))
-    return [name for name, landmark in zip(keypoint_names, landmarks, strict=True) if landmark is None]
+    names = tuple(keypoint_names)
+    return [name for name, landmark in zip(names, landmarks_of(names), strict=True) if landmark is None]
 
 
 def check_landmarks(keypoint_names: Sequence[str]) -> None:

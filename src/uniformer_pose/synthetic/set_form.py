@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from uniformer_pose.skeleton import Skeleton
 
@@ -19,34 +19,36 @@ def crowd_index(people: Sequence[Mapping[str, Any]]) -> float:
 
     For each person the labelled keypoints of others within its box over its own, averaged over the people with any.
     """
-    labelled = [np.reshape(person["keypoints"], (-1, 3)) for person in people]
-    labelled = [points[points[:, 2] > 0, :2] for points in labelled]
-    ratios = []
-    for number, (person, own) in enumerate(zip(people, labelled, strict=True)):
-        corner, size = np.split(np.asarray(person["bbox"], dtype=np.float64), 2)
-        others = np.concatenate([np.zeros((0, 2)), *labelled[:number], *labelled[number + 1 :]])
-        inside = ((others >= corner) & (others <= corner + size)).all(axis=1)
-        if len(own):
-            ratios.append(inside.sum() / len(own))
+    labelled = [points[points[:, 2] > 0, :2] for points in (np.reshape(p["keypoints"], (-1, 3)) for p in people)]
+    everybody = np.concatenate([np.zeros((0, 2)), *labelled])
+
+    def inside(points: npt.NDArray[np.float64], box: Sequence[float]) -> int:
+        return int(((points >= box[:2]) & (points <= np.add(box[:2], box[2:]))).all(axis=1).sum())
+
+    ratios = [
+        (inside(everybody, person["bbox"]) - inside(own, person["bbox"])) / len(own)
+        for person, own in zip(people, labelled, strict=True)
+        if len(own)
+    ]
     return round(min(1.0, float(np.mean(ratios))), 2) if ratios else 0.0
 
 
-def in_arrays(person: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:
+def in_arrays(person: dict[str, Any], skeleton: Skeleton) -> dict[str, Any]:
     """An annotation with its keypoints in the skeleton's ``arrays_in_files``; ``num_keypoints`` counts the first.
 
-    COCO-WholeBody labels of feet, faces and hands what is seen: others of theirs are not labelled.
+    Of feet, faces and hands COCO-WholeBody labels what is seen alone.
     """
-    arrays = skeleton.arrays_in_files or (("keypoints", skeleton.num_keypoints),)
-    ends = list(accumulate(3 * count for _, count in arrays))
-    numbers = [*person["keypoints"], *[0] * (ends[-1] - 3 * skeleton.num_keypoints)]
-    split = {name: numbers[end - 3 * count : end] for (name, count), end in zip(arrays, ends, strict=True)}
-    for values in (split[name] for name in split if name.endswith("_kpts")):
-        for start in range(0, len(values), 3):
-            if values[start + 2] < 2:
-                values[start : start + 3] = [0, 0, 0]
-    counted = sum(seen > 0 for seen in split[arrays[0][0]][2::3])
-    others = {name: value for name, value in person.items() if name != "keypoints"}
-    return others | {"num_keypoints": counted} | split
+    if not skeleton.arrays_in_files:
+        return person
+    points = [person["keypoints"][place : place + 3] for place in range(0, len(person["keypoints"]), 3)]
+    points += [[0, 0, 0]] * (sum(count for _, count in skeleton.arrays_in_files) - len(points))
+    split = {name: value for name, value in person.items() if name != "keypoints"}
+    for name, count in skeleton.arrays_in_files:
+        array, points = points[:count], points[count:]
+        seen = [point if point[2] == 2 or not name.endswith("_kpts") else [0, 0, 0] for point in array]
+        split[name] = [number for point in seen for number in point]
+    split["num_keypoints"] = sum(seen > 0 for seen in split[skeleton.arrays_in_files[0][0]][2::3])
+    return split
 
 
 def head_boxes_file(boxes: Sequence[Sequence[float]]) -> bytes:
