@@ -90,6 +90,11 @@ def test_keypoints_of_a_second_file_and_of_a_given_skeleton_are_matched_by_name(
         cats(categories=[{"id": 3, "name": "person"}])
 
 
+def test_how_crowded_an_image_is_stays_with_it(cats: Callable[..., Any]) -> None:
+    images = cats(image={"crowdIndex": 0.25}).content()["images"]
+    assert [image.get("crowdIndex") for image in images] == [0.25, None]
+
+
 def test_one_of_several_categories_is_chosen_by_name_or_id(cats: Callable[..., Any]) -> None:
     two = [{"id": 3, "name": "cat", "keypoints": NAMES}, {"id": 5, "name": "dog", "keypoints": ["nose"]}]
     with pytest.raises(InputError, match=r"categories of one kind: category=\[cat\]"):

@@ -41,6 +41,7 @@ class _Image(msgspec.Struct):
     file_name: str
     height: Any = None
     width: Any = None
+    crowd_index: float | None = msgspec.field(default=None, name="crowdIndex")
 
 
 class _Annotation(msgspec.Struct):
@@ -134,7 +135,7 @@ def _images(
             sides = plain_number(record.height), plain_number(record.width)
             size = sides if all(side > 0 for side in sides) else None
             name = path.relative_to(folder).as_posix()
-            images[record.id] = SourceImage(path, name, people.pop(record.id, []), size, record.id)
+            images[record.id] = SourceImage(path, name, people.pop(record.id, []), size, record.id, record.crowd_index)
     return list(images.values())
 
 

@@ -115,7 +115,8 @@ def _write_split(split: SplitName, source: Source, folder: Path, skeleton: Skele
         _place_image(image.file.resolve(), pictures / image.name)
         image_id = number if image.image_id is None else image.image_id
         height, width = image.size or (0, 0)
-        entries.append({"id": image_id, "file_name": image.name, "height": height, "width": width})
+        crowd = {} if image.crowd_index is None else {"crowdIndex": image.crowd_index}
+        entries.append({"id": image_id, "file_name": image.name, "height": height, "width": width, **crowd})
         annotations += [_annotation(person, len(annotations) + n, image_id) for n, person in enumerate(image.people, 1)]
     if not any(annotation["num_keypoints"] for annotation in annotations):
         because = [f"{times} {repair}" for repair, times in (+log.repairs).items()]

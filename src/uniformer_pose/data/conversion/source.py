@@ -63,13 +63,17 @@ class SourcePerson:
 
 @dataclass(frozen=True, eq=False)
 class SourceImage:
-    """One image ``file`` with its people; ``name`` is for the written data set, ``size`` height and width if known."""
+    """One image ``file`` with its people; ``name`` is for the written data set, ``size`` height and width if known.
+
+    ``crowd_index`` is CrowdPose's, if the source has it.
+    """
 
     file: Path
     name: str
     people: list[SourcePerson]
     size: tuple[float, float] | None = None
     image_id: int | None = None
+    crowd_index: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
