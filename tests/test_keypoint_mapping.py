@@ -20,7 +20,7 @@ from uniformer_pose.keypoint_mapping import places_in_target, union_of
 from uniformer_pose.skeleton import Skeleton, load_skeleton, mirror_pairs, places_by_name
 
 PEOPLE = ["aic_14", "coco_17", "coco_wholebody_133", "crowdpose_14", "exlpose_14"]
-PEOPLE += ["halpe_136", "halpe_26", "humanart_17", "humanart_21", "mpii_16"]
+PEOPLE += ["halpe_136", "halpe_26", "humanart_21", "mpii_16"]
 COCO = load_skeleton("coco_17")
 
 
@@ -227,7 +227,7 @@ def test_the_union_of_coco_aic_and_mpii_has_each_point_once() -> None:
     assert places_in_target(mpii, union)[6:10] == (19, 20, 18, 17)
     assert Skeleton.from_dict(union.to_dict()) == union
     assert union_of([mpii, aic]).keypoint_names == (*mpii.keypoint_names,)
-    assert union_of([load_skeleton("halpe_26"), COCO, aic, load_skeleton("humanart_17")]) == load_skeleton("halpe_26")
+    assert union_of([load_skeleton("halpe_26"), COCO, aic]) == load_skeleton("halpe_26")
     whole = union_of([load_skeleton("coco_wholebody_133"), load_skeleton("halpe_136")])
     assert whole.keypoint_names[133:] == ("head", "neck", "hip")
     assert whole.arrays_in_files == ()

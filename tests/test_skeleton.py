@@ -43,7 +43,6 @@ SHIPPED = {
     "halpe_136": "halpe",
     "coco_wholebody_133": "coco_wholebody",
     "ap10k_17": "ap10k",
-    "humanart_17": "humanart",
     "humanart_21": "humanart21",
     "exlpose_14": "exlpose",
 }

@@ -128,12 +128,11 @@ def test_human_art_has_17_points_in_one_array_21_in_another_and_names_21_for_bot
         "num_keypoints_21": 14,
     }
     file = made([person], names)
-    assert read(file, "humanart_17").visibility[0].tolist() == person["keypoints"][2::3]
+    assert read(file, "coco_17").visibility[0].tolist() == person["keypoints"][2::3]
     assert read(file, "humanart_21").visibility[0].tolist() == person["keypoints_21"][2::3]
     assert read(file, "humanart_21").instance_ids.tolist() == [15000000092347]
-    assert scored(file, "humanart_17").num_keypoints.tolist() == [12]
+    assert scored(file, "coco_17").num_keypoints.tolist() == [12]
     assert scored(file, "humanart_21").num_keypoints.tolist() == [-1]
-    assert read(file, "coco_17").visibility[0].tolist() == person["keypoints"][2::3]
     with pytest.raises(InputError, match=r"needs 51 finite numbers .* of skeleton coco_17"):
         read(made([{"keypoints": person["keypoints_21"]}], names), "coco_17")
     names[1:3] = names[2:0:-1]
@@ -215,7 +214,7 @@ REAL = {
     "halpe/annotations/halpe_val_v1.json": ("halpe_26", 14, 12),
     "coco_wholebody/annotations/coco_wholebody_val_v1.0.json": ("coco_wholebody_133", 14, 12),
     "ap10k/annotations/ap10k-val-split1.json": ("ap10k_17", 2, 2),
-    "humanart/HumanArt/annotations/validation_humanart.json": ("humanart_17", 4, 4),
+    "humanart/HumanArt/annotations/validation_humanart.json": ("coco_17", 4, 4),
     "exlpose/annotations/ExLPose/ExLPose_test_LL-A.json": ("exlpose_14", 6, 6),
 }
 

@@ -92,7 +92,7 @@ class TestReference:
         expected = json.loads((reference_folder / "crowdpose_synthetic.json").read_text())
         (evaluation,) = [e for e in expected["evaluations"] if "iou_type" in e]
         truth = CocoGroundTruth.load(
-            reference_folder / expected["annotation_file"], load_skeleton("crowdpose_14"), area="box", as_published=True
+            reference_folder / expected["annotation_file"], load_skeleton("crowdpose_14"), area="box"
         )
         poses = PosePredictions.from_boxed_poses(expected["predictions"])
         truth = replace(truth, labelled_counts=(truth.visibility > 0).sum(axis=1))

@@ -36,7 +36,7 @@ def evaluated(data_set, file, folder):
     scoring = data_set_scoring(data_set)
     skeleton = load_skeleton(scoring.skeleton)
     people = read_ground_truth(file, folder, skeleton)
-    truth = CocoGroundTruth.load(file, skeleton, area=scoring.area, as_published=True)
+    truth = CocoGroundTruth.load(file, skeleton, area=scoring.area)
     crops = SPEC.around(people.boxes_xywh)
     rng = np.random.default_rng(0)
     found = people.keypoints_in_image + rng.normal(0, 0.03, people.keypoints_in_image.shape) * crops.extent[:, None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -193,7 +192,9 @@ class PersonCrops(CropLoaders):
             self._say_what_is_drawn()
             self.train_people = self.read_train_people()
             rank_zero_info(f"{of_set}{self.train_people.summary()}")  # what was left out, and why
-            if self.prepared is not None:
+            if self.prepared is None:
+                self.train_people.require_pictures()
+            else:
                 self._prepared_images = PreparedImages(
                     self.prepared, self.train_people, cache_gb=self.prepared_cache_gb
                 )
@@ -201,6 +202,7 @@ class PersonCrops(CropLoaders):
             self.val_people = self._read_val_people()
             rank_zero_info(f"{of_set}{self.val_people.summary()}")
         if for_training:
+            self.val_people.require_pictures()
             _ = self.ground_truth
 
     def _say_what_is_drawn(self) -> None:
@@ -289,16 +291,9 @@ class PersonCrops(CropLoaders):
     def ground_truth(self) -> CocoGroundTruth:
         """The ground truth of the images to evaluate; InputError where it cannot be scored against, or has nobody."""
         file, people = self.val_annotation_file, _read(self.val_people)
-        with warnings.catch_warnings(record=True, action="always") as doubts:
-            truth = CocoGroundTruth.load(
-                file,
-                self.own_skeleton,
-                categories=self.categories,
-                area=self.area,
-                as_published=self.metric != "coco",
-            )
-        for doubt in doubts:
-            rank_zero_warn(str(doubt.message))
+        truth = CocoGroundTruth.load(file, self.own_skeleton, categories=self.categories, area=self.area)
+        for doubt in truth.doubts():
+            rank_zero_warn(doubt)
         truth = self._of_scored_keypoints(truth)
         if self.metric == "pckh" and self.headbox_file is not None:
             truth = replace(truth, head_sizes=head_sizes_of(self._file(self.headbox_file), truth))

@@ -26,6 +26,8 @@ PER_INSTANCE = (
 )
 """Names of the arrays of images, and of those of instances; the last need not be there."""
 
+_FIRST_IMAGES = 10  # that a file of the same set would not lack all of
+
 
 @dataclass(frozen=True, eq=False)
 class PersonInstances:
@@ -140,6 +142,15 @@ class PersonInstances:
                 f"{path}: links to a file outside the image folder; put a copy of the image into the folder"
             )
         return path
+
+    def require_pictures(self) -> None:
+        """InputError where not one of the first images lies in the folder: they are another data set's."""
+        first = [self.image_folder / str(name) for name in self.file_names[:_FIRST_IMAGES]]
+        if first and not any(path.is_file() for path in first):
+            raise InputError(
+                f"{first[0]}: no such image file, nor any of the first {len(first)} of {self.source_file}; give the "
+                "folder of the images that it annotates"
+            )
 
     def describe(self, instance_index: int) -> str:
         """Words that lead to one instance's entry: ``annotation 12 of train.json``."""

@@ -59,7 +59,12 @@ def coco_keypoint_metrics(
     warning. Predictions with NaN or infinity, of another number of keypoints, or on unknown images raise
     ``InputError``.
     """
-    truth = ground_truth if isinstance(ground_truth, CocoGroundTruth) else CocoGroundTruth.load(ground_truth)
+    if isinstance(ground_truth, CocoGroundTruth):
+        truth = ground_truth
+    else:
+        truth = CocoGroundTruth.load(ground_truth)
+        for doubt in truth.doubts():
+            warnings.warn(doubt, stacklevel=2)
     return array_metrics(truth, *reported_poses(truth, predictions, protocol))
 
 

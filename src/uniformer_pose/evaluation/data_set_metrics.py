@@ -33,7 +33,6 @@ class DataSetScoring(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     skeleton: str
     area: AreaSource = "annotated"
     metric: MetricKind = "coco"
-    as_published: bool = False
 
 
 def data_set_scoring(data_set: str) -> DataSetScoring:
@@ -73,7 +72,7 @@ def keypoint_metrics(
     if kind == "pckh":
         return _mpii_metrics(annotation_file, headbox_file, predictions)
     skeleton = load_skeleton(scoring.skeleton)
-    truth = CocoGroundTruth.load(annotation_file, skeleton, area=scoring.area, as_published=scoring.as_published)
+    truth = CocoGroundTruth.load(annotation_file, skeleton, area=scoring.area)
     if isinstance(predictions, PosePredictions):
         predictions = _those_of_file(predictions, truth.skeleton)
     modes: dict[str, Any] = {"score_mode": score_mode, "nms_mode": nms_mode}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,7 +90,6 @@ class CocoGroundTruth:
         categories: Sequence[str | int] | None = None,
         area: AreaSource = "annotated",
         content: AnnotationFile[Any] | None = None,
-        as_published: bool = False,
     ) -> CocoGroundTruth:
         """Ground truth from a COCO keypoint JSON; ``content`` is what the file holds, where it has been read.
 
@@ -100,9 +98,8 @@ class CocoGroundTruth:
         several is the mean over them, each scored alone. ``area`` ``"box"`` takes 0.53 of the box for everybody's area.
 
         ``InputError`` names file and annotation for what the loader refuses, and for a missing area. A missing
-        ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. Warnings tell of areas that do not
-        fit their boxes, and of counts that contradict the keypoints, but not where the data set is taken
-        ``as_published``: some define areas and counts otherwise than COCO.
+        ``num_keypoints`` is counted from the keypoints, a missing ``iscrowd`` is 0. What is odd and no error is said by
+        ``doubts``.
         """
         file = Path(annotation_file)
         content = content or read_annotation_file(file)
@@ -112,7 +109,7 @@ class CocoGroundTruth:
         image_ids = np.array([image.id for image in content.images], dtype=np.int64)
         crowd_indices = np.array([image.crowd_index for image in content.images], dtype=np.float64)
         labelled = (found.keypoints[..., 2] > 0).sum(axis=1)
-        loaded = cls(
+        return cls(
             file=file,
             skeleton=skeleton,
             category_id=next(iter(counted)),
@@ -131,34 +128,32 @@ class CocoGroundTruth:
             area=area,
             images_in_file=len(image_ids),
         )
-        if not as_published:
-            loaded._warn_of_doubts(labelled)
-        return loaded
 
-    def _warn_of_doubts(self, labelled: npt.NDArray[np.int64]) -> None:
-        doubtful = self.ids[(self.labelled_counts > 0) != (labelled > 0)]
+    def doubts(self) -> list[str]:
+        """A line each on counts that contradict the keypoints, and areas that do not fit their boxes or are these."""
+        doubtful = self.ids[(self.labelled_counts > 0) != (self.visibility > 0).any(axis=1)]
+        found = []
         if len(doubtful):
-            warnings.warn(
+            found.append(
                 f"{self.file}: num_keypoints contradicts the keypoints' v in {len(doubtful)} annotations, first "
                 f"{doubtful[0]}; who has 0 is not scored, which CrowdPose (all hidden) and Halpe (no body) mean so; "
-                "else leave it out or correct it",
-                stacklevel=3,
+                "else leave it out or correct it"
             )
         if self.area == "box":
-            return
+            return found
         scored = np.flatnonzero(self.is_scored)
         defined = int(areas_that_are_boxes(self.areas[scored], self.boxes_xywh[scored]).sum())
         if defined:
-            warnings.warn(f"{self.file}: the area of {defined} of {len(scored)} people is {AREA_IS_BOX}", stacklevel=3)
+            found.append(f"{self.file}: the area of {defined} of {len(scored)} people is {AREA_IS_BOX}")
         for who, effect in implausible_areas(self.areas[scored], self.boxes_xywh[scored]):
             first = scored[who][0]
             width, height = self.boxes_xywh[first, 2:]
-            warnings.warn(
+            found.append(
                 f"{self.file}: {int(who.sum())} of {len(scored)} people have an implausible area, first "
                 f"annotation {self.ids[first]} with {self.areas[first]:g} in a box of {width:g} x {height:g}: "
-                f"{effect}; correct area, or set data.area=box",
-                stacklevel=3,
+                f"{effect}; correct area, or set data.area=box"
             )
+        return found
 
     def require_images(self, image_ids: npt.NDArray[np.int64]) -> None:
         """InputError naming those of the ids that are none of this file's images."""

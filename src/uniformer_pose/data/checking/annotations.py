@@ -6,7 +6,6 @@ is counted and set aside, and the rest is looked into further.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,9 +153,7 @@ def _as_read(
     try:
         people = read_ground_truth(split.annotations, split.images, skeleton, categories=categories, content=sound)
         if split.name == "val" and (area == "box" or all(a.area is not None for a in sound.annotations or [])):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what they say is counted below
-                CocoGroundTruth.load(split.annotations, skeleton, categories=categories, area=area, content=sound)
+            CocoGroundTruth.load(split.annotations, skeleton, categories=categories, area=area, content=sound)
     except InputError as error:
         split.add("entry_invalid", without_file(error, split.annotations))
         return None
