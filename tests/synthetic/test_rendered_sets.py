@@ -30,7 +30,6 @@ LISTS = {  # of an annotation's keypoints, and how many of the figure's points a
     "mpii_16": (["keypoints"], 16),
     "halpe_26": (["keypoints"], 26),
     "halpe_136": (["keypoints"], 36),
-    "humanart_17": (["keypoints"], 17),
     "humanart_21": (["keypoints_21"], 21),
     "coco_wholebody_133": (["keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts"], 33),
 }
@@ -82,12 +81,12 @@ def test_what_is_read_with_a_sets_skeleton_is_what_was_drawn(rendered_set, name)
     assert all(("crowdIndex" in image) is (name != "coco_17") for image in content["images"])
 
 
-def test_another_skeleton_of_the_same_keypoints_is_another_dataset(rendered_set):
-    content = written(rendered_set("humanart_17"))[1]
-    assert content["categories"][0]["keypoints"] == list(load_skeleton("humanart_21").keypoint_names)
+def test_a_category_lists_its_sets_names_and_another_skeleton_is_another_dataset(rendered_set):
+    content = written(rendered_set("crowdpose_14"))[1]
+    assert content["categories"][0]["keypoints"] == list(load_skeleton("crowdpose_14").names_in_files)
     sizes = {"num_train_images": 12, "num_val_images": 6, "image_height": 96, "image_width": 128, "crowd_share": 0.3}
     with pytest.raises(InputError, match=r"settings \(.*names_in_files, skeleton\)"):
-        write_synthetic_dataset(rendered_set("humanart_17"), **sizes)
+        write_synthetic_dataset(rendered_set("crowdpose_14"), **sizes)
 
 
 def test_a_crowd_index_is_the_ratio_of_others_keypoints_to_ones_own_in_a_persons_box():
