@@ -58,9 +58,9 @@ def test_the_table_and_the_configs_agree() -> None:
     zoo = read_zoo()
     for backbone in zoo.backbones.values():
         assert (CONF / "model" / f"{backbone.network}.yaml").is_file(), backbone
-    people = yaml.safe_load((CONF / "data" / "_people.yaml").read_text())
+    crops, people = (yaml.safe_load((CONF / "data" / f"_{name}.yaml").read_text()) for name in ("crops", "people"))
     ours = {"mean": list(zoo.mean), "std": list(zoo.std), "box_padding": zoo.box_padding, "skeleton": zoo.skeleton}
-    assert ours == {name: people[name] for name in ours}
+    assert ours == {name: (crops | people)[name] for name in ours}
     for model in zoo.pose_models.values():
         codec = yaml.safe_load((CONF / "data" / f"coco_{model.height}x{model.width}.yaml").read_text())["codec"]
         assert codec == {"height": model.height, "width": model.width, "sigma": model.sigma}
