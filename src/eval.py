@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from uniformer_pose.errors import InputError
 from uniformer_pose.start_up import import_training_libraries
 
 if TYPE_CHECKING:
+    from uniformer_pose.data.datamodule import PersonCrops
     from uniformer_pose.training.pose_module import PoseModule
 
 
@@ -38,7 +41,6 @@ def evaluate(config: dict[str, Any]) -> float:
 
     from uniformer_pose.evaluation.datasets import evaluation_datasets
     from uniformer_pose.evaluation.report import write_comparison
-    from uniformer_pose.headline import monitored
     from uniformer_pose.prediction.engines import inference_network
     from uniformer_pose.run import record_run
     from uniformer_pose.training.out_of_memory import explained_out_of_memory
@@ -53,7 +55,7 @@ def evaluate(config: dict[str, Any]) -> float:
     trainer = make_trainer(
         config["trainer"], precision=config["precision"], callbacks=[pictures], logger=False, enable_checkpointing=False
     )
-    model, report = trained_model(config)
+    model, report = trained_model(config)  # whose keypoints the data's are found among
     rank_zero_info(str(report))
     datasets = evaluation_datasets(model, config["data"], split=config["split"], boxes=config["boxes"])
     network = inference_network(
@@ -66,38 +68,52 @@ def evaluate(config: dict[str, Any]) -> float:
     )
     if network.remark is not None:
         rank_zero_info(network.remark)
-    metric = next(iter(datasets.values())).metric
-    config["evaluation"]["monitor"] = monitor = monitored(config["evaluation"].get("monitor"), metric)
+    protocol, prefixes = instantiate(config["evaluation"]), _prefixes(datasets, config["evaluation"])
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
-    evaluations = {}
+    evaluations, scores = {}, dict[str, float]()
     for name, data in datasets.items():
         folder = run_dir / name if len(datasets) > 1 else run_dir
         pictures.folder = folder / "pictures"
-        module = PoseModule(model, instantiate(config["evaluation"]), inference_network=network, is_scored=is_scored)
+        # Each set is evaluated by itself, so its numbers are logged as those of the only one.
+        module = PoseModule(model, replace(protocol, monitor=None), inference_network=network, is_scored=is_scored)
         with explained_out_of_memory():
             trainer.validate(module, datamodule=data, verbose=False)
         if is_scored and module.evaluation is None:
             raise InputError(f"trainer.limit_val_batches={trainer.limit_val_batches}: nothing is evaluated")
         if module.evaluation is not None:
             evaluations[name] = module.evaluation
+            logged, prefix = trainer.callback_metrics, prefixes[data.name]
+            scores |= {f"{prefix}{number.removeprefix('val/')}": float(logged[number]) for number in logged}
         if trainer.is_global_zero:
             print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")
-            print(_report(folder, module, data.val_annotation_file, algorithm=config["name"]))
+            print(_report(folder, module, data, algorithm=config["name"]))
     if len(evaluations) > 1 and trainer.is_global_zero:
-        print(write_comparison(run_dir, evaluations))
-    return float(trainer.callback_metrics.get(monitor, float("nan")))
+        print(write_comparison(run_dir, evaluations, by_set=len(prefixes) > 1))
+    return scores.get(config["evaluation"]["monitor"], float("nan"))
 
 
-def _report(folder: Path, module: PoseModule, images: Path, *, algorithm: str) -> str:
-    """Write what one pass gave: tables and poses, or a submission for the test server, whose list is ``images``."""
+def _prefixes(datasets: Mapping[str, PersonCrops], evaluation: dict[str, Any]) -> dict[str, str]:
+    """What stands before each set's numbers, as in its training; ``evaluation.monitor`` becomes what it stands for."""
+    from uniformer_pose.headline import monitored
+    from uniformer_pose.training.pose_module import log_prefixes, require_logged
+
+    sets = {data.name: data for data in datasets.values()}
+    known = [*sets.values()]
+    evaluation["monitor"] = monitored(evaluation.get("monitor"), known[0].metric)
+    require_logged(evaluation["monitor"], known)
+    return dict(zip(sets, log_prefixes(known), strict=True))
+
+
+def _report(folder: Path, module: PoseModule, data: PersonCrops, *, algorithm: str) -> str:
+    """Write what one pass gave: tables and poses, or a submission for the test server."""
     from uniformer_pose.evaluation.report import write_report
     from uniformer_pose.evaluation.results import write_submission
 
     if module.evaluation is not None:
         tables = write_report(folder, module.evaluation, module.protocol)
         return f"{tables}\npictures            {folder / 'pictures'}\n"
-    how = (module.metric.predictions, module.protocol, module.model.skeleton)
+    how, images = (module.metric.predictions, module.protocol, data.scored_skeleton), data.val_annotation_file
     return write_submission(folder, *how, image_file=images, algorithm=algorithm, complete=module.is_complete)
 
 

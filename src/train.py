@@ -17,7 +17,7 @@ from uniformer_pose.start_up import import_training_libraries
 from uniformer_pose.training.resume.settings import finished_as_asked, write_finished
 
 if TYPE_CHECKING:
-    from uniformer_pose.data.datamodule import PersonCrops
+    from uniformer_pose.data.crop_loaders import CropLoaders
     from uniformer_pose.saved_model import SavedModel
     from uniformer_pose.training.loss import Loss
     from uniformer_pose.training.pose_module import PoseModule
@@ -106,7 +106,7 @@ def _train(config: dict[str, Any], run_dir: Path) -> float:
     return score
 
 
-def _model(config: dict[str, Any], data: PersonCrops, loss: Loss, checkpoint: Path | None) -> SavedModel:
+def _model(config: dict[str, Any], data: CropLoaders, loss: Loss, checkpoint: Path | None) -> SavedModel:
     """The network with its weights and what goes with it; what is wrong with the data ends the run here."""
     from hydra.utils import instantiate
     from lightning.pytorch.utilities import rank_zero_info
@@ -135,10 +135,10 @@ def _model(config: dict[str, Any], data: PersonCrops, loss: Loss, checkpoint: Pa
 
 def _report(run_dir: Path, module: PoseModule, checkpoint: str) -> None:
     """The tables of the last evaluation, if any, and where the weights are."""
-    from uniformer_pose.evaluation.report import write_report
+    from uniformer_pose.evaluation.report import write_reports
 
-    if module.evaluation is not None:
-        print(write_report(run_dir, module.evaluation, module.protocol))
+    if module.evaluations:
+        print(write_reports(run_dir, module.evaluations, module.protocol))
     if checkpoint:
         other = module.model.other_network
         model_class = {} if other is None else {"model_class": other.path}

@@ -41,7 +41,12 @@ def require_one_set(data: Mapping[str, Any]) -> None:
 
 
 EvaluationData = Annotated[
-    Node, Keys(set_by_program=dict.fromkeys(_SET_IN_DATA.keys() - {"_partial_"}, ""), ignored=_OF_THE_MODEL)
+    Node,
+    Keys(
+        also_read={"sets": dict[str, dict[str, Any]]},  # of a model that was trained on several
+        set_by_program=dict.fromkeys(_SET_IN_DATA.keys() - {"_partial_"}, ""),
+        ignored=_OF_THE_MODEL,
+    ),
 ]
 ReproductionData = Annotated[Node, Keys(set_by_program=_SET_IN_DATA, ignored=_OF_THE_MODEL | {"codec": _AS_TRAINED})]
 ExportData = Annotated[Node, Keys(ignored={"(?!codec|skeleton).*": "it needs data.codec and data.skeleton alone"})]

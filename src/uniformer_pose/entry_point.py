@@ -247,7 +247,7 @@ def trained_model(config: Mapping[str, Any]) -> tuple[SavedModel, LoadReport]:
         config["ckpt_path"],
         codec=None if codec is None else instantiate(codec),
         head_dim=config["head_dim"],
-        skeleton=config.get("keypoints", config["data"].get("skeleton")),
+        skeleton=config.get("keypoints"),
         model_class=config["model_class"],
     )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -32,6 +35,18 @@ class RunFailedError(RuntimeError):
 
 class DivergedError(RunFailedError):
     """Numbers of a network stopped being finite."""
+
+
+@contextmanager
+def named_set(name: str) -> Iterator[None]:
+    """What is refused inside says of which data set it is, and which keys are that set's; "" is the only one."""
+    try:
+        yield
+    except InputError as error:
+        if not name:
+            raise
+        text = re.sub(r"(?<![\w./])data\.", f"data.sets.{name}.", str(error))
+        raise InputError(f"{name}: {text}") from error
 
 
 def printable(text: str) -> str:

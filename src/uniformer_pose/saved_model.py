@@ -8,6 +8,7 @@ normalisation, the data and the composed config, all as plain dicts, lists, stri
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from torch import nn
 
 from uniformer_pose.config import Keys, Node, check_config
 from uniformer_pose.data.crop_geometry import CropSpec
-from uniformer_pose.errors import WRONG_VALUES, InputError, one_line, printable
+from uniformer_pose.errors import WRONG_VALUES, InputError, named_set, one_line, printable
 from uniformer_pose.keypoints.codec import Codec, codec_of_dict
 from uniformer_pose.model.network import PoseNetwork
 from uniformer_pose.model.other_network import NetworkClass, OtherNetwork
@@ -179,6 +180,43 @@ class _Stored:
 
 _ONLY_FOR_TRAINING = {"max_images", "prepared", "on_bad_image"}
 """What a training may leave out or put up with; an evaluation does so only where it is asked to."""
+_OF_ALL_SETS = {"eval_batch_size", "num_workers", "prefetch", "worker_timeout", "on_bad_image", "max_images"}
+_AUGMENTATION = {"geometric", "photometric", "stages"}
+
+
+def arguments_by_set(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """``data_arguments`` of each of several sets by its name, of the only one by none.
+
+    The sets are those of ``overrides`` where that is a whole data config, else those that the model was trained on;
+    ``overrides["sets"]`` has what differs of one of them.
+    """
+    stored = {} if overrides.get("codec") is not None else model.config.get("data", {})
+    of_set = overrides.get("sets") or {}
+    known = stored.get("sets", {} if stored else of_set) if isinstance(stored, Mapping) else {}
+    if not (isinstance(known, Mapping) and all(map(_is_set, known.items()))):
+        raise InputError("what the checkpoint says of its sets cannot be used; give data=<one of conf/data>")
+    for name in sorted(of_set.keys() - known.keys()):
+        raise InputError(f"data.sets.{name}: the model was not trained on it; give data=joint data.sets=[...] with it")
+    if not known:
+        return {"": data_arguments(model, overrides)}
+    given = {name: value for name, value in overrides.items() if value is not None and not name.startswith("_")}
+    for name in sorted(given.keys() - _OF_ALL_SETS - {"sets"} if stored else ()):
+        raise InputError(f"data.{name}: there are several sets; give data.sets.<set>.{name}, of {', '.join(known)}")
+    shared = {name: stored[name] for name in _OF_ALL_SETS - _ONLY_FOR_TRAINING if name in stored}
+    shared |= {name: given[name] for name in _OF_ALL_SETS if name in given}
+    shared = {"codec": model.codec, "skeleton": "coco_17", "val_boxes": "gt"} | shared
+    left_out = _AUGMENTATION | (_ONLY_FOR_TRAINING if stored else set())
+    found = {}
+    for name, arguments in known.items():
+        own = {key: value for key, value in arguments.items() if key not in left_out}
+        with named_set(name):
+            found[name] = data_arguments(model, shared | own | of_set.get(name, {})) | {"name": name}
+    return found
+
+
+def _is_set(entry: tuple[object, object]) -> bool:
+    """Whether this can be a set's name, which is also a folder's, and its arguments."""
+    return bool(re.fullmatch(r"\w[\w-]*", str(entry[0]))) and isinstance(entry[1], Mapping)
 
 
 def data_arguments(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,26 +226,25 @@ def data_arguments(model: SavedModel, overrides: Mapping[str, Any]) -> dict[str,
     data config, with a root and a codec.
 
     The codec, the normalisation and the box padding are always the model's own, whatever ``overrides`` say of them:
-    with others it would see crops unlike those it was trained on. Raises InputError where ``overrides`` name a skeleton
-    with other keypoints or sigmas than the model's, and where the file holds arguments that ``PersonCrops`` does not
-    take.
+    with others it would see crops unlike those it was trained on. Where they name a skeleton with other keypoints or
+    sigmas than the model's, people have these, and are evaluated in those that the model has (``model_skeleton``).
+    Raises InputError where the file holds arguments that ``PersonCrops`` does not take.
     """
     own = {name: getattr(model, name) for name in _OWN}
-    skeleton = overrides.get("skeleton")
-    if skeleton is not None and not model.skeleton.measures_as(load_skeleton(skeleton)):
-        raise InputError(
-            f"data.skeleton={skeleton}: other keypoints, order or sigmas than those of the model's skeleton "
-            f"{model.skeleton.name!r}; load the model for it, load_model(..., skeleton={str(skeleton)!r})"
-        )
+    skeleton = None if overrides.get("skeleton") is None else load_skeleton(overrides["skeleton"])
+    if skeleton is not None and not model.skeleton.measures_as(skeleton):
+        own |= {"skeleton": skeleton, "model_skeleton": model.skeleton}
     is_whole = overrides.get("codec") is not None and overrides.get("root") is not None
     stored = {} if is_whole else model.config.get("data", {})
     if not isinstance(stored, Mapping) or (not stored and overrides.get("root") is None):
         raise InputError("the checkpoint does not say what it was trained on; give data=<one of conf/data>")
     arguments = {name: value for name, value in stored.items() if name not in _ONLY_FOR_TRAINING}
     arguments |= {name: value for name, value in overrides.items() if value is not None}
+    arguments.setdefault("train_annotations", None)  # of a set that is there to be evaluated on
     arguments = {name: value for name, value in arguments.items() if not str(name).startswith("_") and name not in own}
     for name, value in arguments.items():
-        if isinstance(value, Mapping):  # nothing of it would be called, but neither is it of any use
+        if isinstance(value, Mapping) and (name != "keypoint_mapping" or "_target_" in value):
+            # nothing of it would be called, but neither is it of any use
             raise InputError(f"the checkpoint's data.{name} is a mapping, not a value; give data.{name}=<value>")
     try:
         check_config({"data": arguments | {"_target_": "uniformer_pose.data.datamodule.PersonCrops"}}, _Stored)

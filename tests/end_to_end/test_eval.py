@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from programs import composed
 from uniformer_pose.config_parts import EvalConfig
 from uniformer_pose.entry_point import checked_config
 from uniformer_pose.errors import InputError
+from uniformer_pose.skeleton import load_skeleton
 
 
 def run_eval(run_script, folder: Path, *arguments: str) -> dict[str, float]:
@@ -74,6 +76,78 @@ def test_several_sources_of_boxes_are_scored_in_one_run(
     table = capsys.readouterr().out.splitlines()[-4:]
     assert table[0].split() == ["boxes", *by_boxes["gt"]]
     assert [line.split()[0] for line in table[1:3]] == ["gt", "detector"]
+
+
+@pytest.fixture
+def crowd_root(synthetic_root: Path, tmp_path: Path) -> Path:
+    """The rendered people to evaluate on, with CrowdPose's points."""
+    coco, crowdpose = load_skeleton("coco_17"), load_skeleton("crowdpose_14")
+    content = json.loads((synthetic_root / "annotations" / "person_keypoints_val.json").read_text())
+    for entry in content["annotations"]:
+        points = dict(zip(coco.keypoint_names, np.reshape(entry["keypoints"], (17, 3)).tolist(), strict=True))
+        rows = [points.get(name, [1, 1, 2]) for name in crowdpose.keypoint_names]
+        entry |= {"keypoints": [number for row in rows for number in row], "num_keypoints": 14}
+    content["categories"][0]["keypoints"] = list(crowdpose.keypoint_names)
+    for number, image in enumerate(content["images"]):
+        image["crowdIndex"] = number / 6
+    root = tmp_path / "crowd"
+    root.mkdir()
+    (root / "images").symlink_to(synthetic_root / "images" / "val")
+    (root / "people.json").write_text(json.dumps(content))
+    return root
+
+
+def test_a_set_of_other_points_is_scored_in_those_that_the_model_has(
+    trained_run: Path, crowd_root: Path, tmp_path: Path, run_script
+) -> None:
+    files = ["data.val_annotations=people.json", "data.val_images=images", "data.val_boxes=gt"]
+    checkpoint = f"ckpt_path={trained_run / 'checkpoints' / 'best.ckpt'}"
+    arguments = [checkpoint, "data=crowdpose_256x192", f"data.root={crowd_root}", *files, "trainer=cpu"]
+    finished = run_script("eval.py", [*arguments, f"hydra.run.dir={tmp_path / 'eval'}"], tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    said = finished.stdout + finished.stderr
+    assert said.count("evaluated without top_head, neck, which the model does not have") == 1
+    metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert {"AP", "AP_easy", "AP_medium", "AP_hard"} < set(metrics)
+    results = json.loads((tmp_path / "eval" / "predictions.json").read_text())
+    assert {len(result["keypoints"]) for result in results} == {36}
+    by_keypoint = json.loads((tmp_path / "eval" / "metrics_by_keypoint.json").read_text())
+    assert list(by_keypoint) == list(load_skeleton("crowdpose_14").keypoint_names[:12])
+
+
+def test_a_model_of_several_sets_is_scored_on_each_with_each_source_of_boxes(
+    trained_run: Path, crowd_root: Path, synthetic_root: Path, tmp_path: Path
+) -> None:
+    contents = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
+    data = contents["uniformer_pose"]["config"]["data"]
+    shared = ("codec", "mean", "std", "box_padding", "batch_size", "num_workers", "eval_batch_size")
+    files = ("root", "train_annotations", "train_images", "val_annotations", "val_images", "val_boxes")
+    of_coco = {name: data[name] for name in files}
+    boxes = str(synthetic_root / data["val_boxes"])
+    of_crowd = of_coco | {"root": str(crowd_root), "val_annotations": "people.json", "val_images": "images"}
+    of_crowd |= {"skeleton": "crowdpose_14", "metric": "crowd_levels", "val_boxes": boxes}
+    contents["uniformer_pose"]["config"]["data"] = {name: data[name] for name in shared} | {
+        "_target_": "uniformer_pose.data.joint.JointCrops",
+        "sets": {"coco": of_coco, "crowd": of_crowd},
+    }
+    torch.save(contents, tmp_path / "joint.ckpt")
+    checkpoint = f"ckpt_path={tmp_path / 'joint.ckpt'}"
+
+    value = evaluate_here(checkpoint, f"run_dir={tmp_path / 'one'}", "evaluation.monitor=val/crowd/AP_hard")
+    alone = json.loads((trained_run / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert json.loads((tmp_path / "one" / "coco" / "metrics.json").read_text()) == alone
+    crowd = json.loads((tmp_path / "one" / "crowd" / "metrics.json").read_text())
+    assert metrics == alone | {f"crowd/{name}": number for name, number in crowd.items()}
+    assert value == pytest.approx(crowd["AP_hard"])
+    assert (tmp_path / "one" / "crowd" / "pictures" / "predictions.png").is_file()
+
+    evaluate_here(checkpoint, f"run_dir={tmp_path / 'two'}", "boxes=[gt,detector]")
+    names = ["coco/gt", "coco/detector", "crowd/gt", "crowd/detector"]
+    assert list(json.loads((tmp_path / "two" / "metrics_by_set.json").read_text())) == names
+    assert all((tmp_path / "two" / name / "report.md").is_file() for name in names)
+    with pytest.raises(InputError, match=r"^crowd: absent/people.json does not exist; set data\.sets\.crowd\.root"):
+        evaluate_here(checkpoint, f"run_dir={tmp_path / 'three'}", "data.sets.crowd.root=absent")
 
 
 def test_a_test_set_without_annotations_gives_the_file_for_cocos_server(

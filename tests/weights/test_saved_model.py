@@ -14,7 +14,7 @@ from small_networks import assert_same, contents_of, refusal, saved, trained_mod
 
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.errors import InputError
-from uniformer_pose.saved_model import SavedModel, data_arguments, saved_record
+from uniformer_pose.saved_model import SavedModel, arguments_by_set, data_arguments, saved_record
 from uniformer_pose.weights.loading import load_model
 
 Contents = dict[str, Any]
@@ -135,3 +135,84 @@ def test_of_the_trainings_data_limits_and_what_is_overridden_do_not_pass_into_an
     model.config.clear()
     with pytest.raises(InputError, match="does not say what it was trained on; give data=<one of conf/data>"):
         data_arguments(model, {})
+
+
+def jointly_trained() -> SavedModel:
+    model = trained_model()
+    one = {
+        "root": "a",
+        "train_annotations": "t.json",
+        "train_images": "i",
+        "val_annotations": "v.json",
+        "val_images": "i",
+    }
+    other = one | {"root": "b", "skeleton": "crowdpose_14", "metric": "crowd_levels", "max_images": 3}
+    model.config["data"] = {
+        "_target_": "uniformer_pose.data.joint.JointCrops",
+        **{"eval_batch_size": 7, "batch_size": 4, "on_bad_image": "skip", "skeleton": None, "sampling": "size"},
+        "sets": {"coco": one, "crowd": other | {"stages": None, "geometric": None}},
+    }
+    return model
+
+
+def test_a_model_of_several_sets_is_evaluated_on_each_in_the_sets_own_points() -> None:
+    model = jointly_trained()
+    found = arguments_by_set(model, {"num_workers": 0, "sets": {"crowd": {"root": "c"}}})
+    assert [(name, each["root"], each["name"]) for name, each in found.items()] == [
+        ("coco", "a", "coco"),
+        ("crowd", "c", "crowd"),
+    ]
+    assert found["coco"]["skeleton"] is model.skeleton
+    crowd = PersonCrops(**found["crowd"])
+    assert (crowd.own_skeleton.name, crowd.skeleton, crowd.metric) == ("crowdpose_14", model.skeleton, "crowd_levels")
+    assert (crowd.eval_batch_size, crowd.num_workers, crowd.on_bad_image, crowd.max_images) == (7, 0, "error", None)
+    assert crowd.scored_places == [*range(5, 17)]
+
+
+def test_what_is_chosen_as_a_whole_takes_the_place_of_the_trainings_sets() -> None:
+    model = jointly_trained()
+    single = model.config["data"]["sets"]["coco"] | {
+        "val_boxes": "gt",
+        "root": "d",
+        "codec": {"height": 256},
+        "skeleton": "aic_14",
+    }
+    ((name, arguments),) = arguments_by_set(model, single).items()
+    assert (name, arguments["root"], arguments["skeleton"].name) == ("", "d", "aic_14")
+    of_two = {"codec": {"height": 256}, "sampling": "size", "skeleton": "union", "eval_batch_size": 3}
+    joint = arguments_by_set(trained_model(), of_two | {"sets": model.config["data"]["sets"]})
+    assert [each["eval_batch_size"] for each in joint.values()] == [3, 3]
+    assert joint["crowd"]["max_images"] == 3  # asked for here
+
+
+def test_a_set_without_a_split_for_training_is_evaluated_on_and_one_of_other_figures_is_refused() -> None:
+    model, files = trained_model(), {"root": "d", "train_images": "i", "val_annotations": "v", "val_images": "i"}
+    whole = files | {"codec": {"height": 256}, "train_annotations": None, "val_boxes": "gt"}
+    assert PersonCrops(**data_arguments(model, whole)).train_annotations is None
+    animals = PersonCrops(**data_arguments(model, whole | {"skeleton": "ap10k_17"}))
+    with pytest.raises(InputError, match=r"'ap10k_17' and .* \(animal and person\) have no keypoint in common"):
+        _ = animals.places
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"root": "x"}, r"data\.root: there are several sets; give data\.sets\.<set>\.root, of coco, crowd"),
+        ({"sets": {"aic": {"root": "x"}}}, r"data\.sets\.aic: the model was not trained on it"),
+        (
+            {"sets": {"crowd": {"colour": 3}}},
+            r"^crowd: .*data\.sets\.crowd\.colour=3: no such argument of uniformer_pose\.data\.datamodule",
+        ),
+    ],
+)
+def test_a_setting_that_is_for_no_set_is_refused(overrides: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        arguments_by_set(jointly_trained(), overrides)
+
+
+@pytest.mark.parametrize("sets", [["coco"], {"../x": {"root": "a"}}, {"a": "b"}, "coco", 3])
+def test_sets_that_are_none_in_the_recorded_config_are_refused(sets: object) -> None:
+    model = jointly_trained()
+    model.config["data"]["sets"] = sets
+    with pytest.raises(InputError, match="what the checkpoint says of its sets cannot be used"):
+        arguments_by_set(model, {})

@@ -65,6 +65,7 @@ class PersonCrops(CropLoaders):
     ``instance_index`` of batches counts in ``train_people``, and in ``val_people``.
     """
 
+    name: str
     train_people: PersonInstances | None = None
     val_people: PersonInstances | None = None
     val_is_part = False  # whether max_images leaves some out
@@ -133,7 +134,7 @@ class PersonCrops(CropLoaders):
         self.mean, self.std = tuple(mean), tuple(std)
         self.box_padding = box_padding
         self.max_images = max_images
-        self.categories, self.area, self.metric, self.headbox_file = categories, area, metric, headbox_file
+        self.categories, self.area, self._metric, self.headbox_file = categories, area, metric, headbox_file
         self.if_missing = if_missing
         self.geometric, self.photometric = geometric, photometric
         self.stages = later_pipelines(geometric, photometric, stages or {})
@@ -159,6 +160,16 @@ class PersonCrops(CropLoaders):
     def scored_places(self) -> list[int]:
         """Which of the model's keypoints are evaluated, in the order of ``ground_truth``."""
         return [place for place in self.places if place is not None]
+
+    @property
+    def scored_skeleton(self) -> Skeleton:
+        """The files' keypoints that are evaluated."""
+        return self.own_skeleton.of_keypoints([own for own, place in enumerate(self.places) if place is not None])
+
+    @property
+    def metric(self) -> MetricKind:
+        """``data.metric``; whole bodies of which the model has a part are scored as one."""
+        return "coco" if self._metric == "body_parts" and None in self.places else self._metric
 
     @property
     def val_sets(self) -> Sequence[PersonCrops]:
@@ -329,7 +340,7 @@ class PersonCrops(CropLoaders):
         rank_zero_info(f"{truth.file.name}: evaluated without {shown}, which the model does not have")
         part = truth.of_keypoints(own)
         counts = np.where(truth.labelled_counts > 0, part.labelled_counts, 0)
-        return replace(part, skeleton=self.own_skeleton.of_keypoints(own), labelled_counts=counts)
+        return replace(part, skeleton=self.scored_skeleton, labelled_counts=counts)
 
     def _file(self, path: str) -> Path:
         """A file that exists as it stands, or below root."""

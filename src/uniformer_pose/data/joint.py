@@ -25,7 +25,7 @@ from uniformer_pose.data.people import PersonInstances
 from uniformer_pose.data.photometric import Photometric
 from uniformer_pose.data.sampling import JointEpochSampler, first_samples
 from uniformer_pose.data.stages import Stage
-from uniformer_pose.errors import InputError
+from uniformer_pose.errors import InputError, named_set
 from uniformer_pose.keypoint_mapping import union_of
 from uniformer_pose.keypoints.codec import Codec
 from uniformer_pose.ranges import Count, CountOrNone, Deviation, Mean, NotNegative, Positive, Seed
@@ -114,10 +114,8 @@ class JointCrops(CropLoaders):
         """Read what the stage needs of every set; what is wrong with any ends a training here."""
         for name, each in self.sets.items():
             each.trainer = self.trainer
-            try:
+            with named_set(name):
                 each.read(for_training=stage == "fit")
-            except InputError as error:
-                raise InputError(f"{name}: {str(error).replace('data.', f'data.sets.{name}.')}") from error
         if stage == "fit":
             is_first = not self._visits
             sizes = {name: each.num_visits for name, each in self.sets.items()}

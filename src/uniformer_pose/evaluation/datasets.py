@@ -9,8 +9,8 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_info
 
 from uniformer_pose.data.datamodule import PersonCrops, evaluation_arguments
-from uniformer_pose.errors import InputError
-from uniformer_pose.saved_model import SavedModel, data_arguments
+from uniformer_pose.errors import InputError, named_set
+from uniformer_pose.saved_model import SavedModel, arguments_by_set
 
 
 def evaluation_datasets(
@@ -22,21 +22,23 @@ def evaluation_datasets(
 ) -> dict[str, PersonCrops]:
     """The data by the name of its boxes, all read and fit to be scored: a mistake must not show after an hour.
 
-    ``config``: what differs from the training's data (``data_arguments``). ``boxes``: ``source_names``.
+    Those of several sets by the set's name, ``<set>/<boxes>`` where both are several. ``config``: what differs from the
+    training's data (``arguments_by_set``). ``boxes``: ``source_names``.
     """
-    arguments = data_arguments(model, config)
+    by_set, sources = arguments_by_set(model, config), source_names(boxes)
     if config.get("codec") is not None:  # a whole data config was chosen: its images and boxes count
         rank_zero_info(f"crops stay {model.codec.height}x{model.codec.width} and {model.codec.method}, as in training")
-    if split == "val" and arguments["val_annotations"] == arguments.get("train_annotations"):
-        rank_zero_info(f"{arguments['val_annotations']}: these are the training's own images")
-    datasets = {
-        name: PersonCrops(**evaluation_arguments(arguments, split, source))
-        for name, source in source_names(boxes).items()
-    }
-    for data in datasets.values():
-        data.setup("validate")
-        if split != "test":
-            _ = data.ground_truth
+    datasets = {}
+    for of_set, arguments in by_set.items():
+        if split == "val" and arguments["val_annotations"] == arguments.get("train_annotations"):
+            rank_zero_info(f"{arguments['val_annotations']}: these are the training's own images")
+        for of_boxes, source in sources.items():
+            name = "/".join(filter(None, (of_set, of_boxes if len(sources) > 1 or not of_set else "")))
+            datasets[name] = data = PersonCrops(**evaluation_arguments(arguments, split, source))
+            with named_set(of_set):
+                data.setup("validate")
+                if split != "test":
+                    _ = data.ground_truth
     return datasets
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class PoseMetric(Metric):
     """Gathers the poses of all processes and scores them: the metric's ``kind``, and ``visibility_metrics``.
 
     Every process computes them from the same poses, so that each has them, or the same error. ``ground_truth`` None:
-    nothing is scored. ``is_part``: only some of the boxes are evaluated, and scored against the images they are in.
+    nothing is scored. ``places``: which of the network's keypoints these people have, in their order; None where it is
+    made for them. ``is_part``: only some of the boxes are evaluated, and scored against the images they are in.
     After ``compute``: ``predictions``, and ``ground_truth`` of the evaluated images.
     """
 
@@ -45,10 +46,11 @@ class PoseMetric(Metric):
         ground_truth: CocoGroundTruth | None,
         *,
         kind: MetricKind = "coco",
+        places: Sequence[int] | None = None,
         is_part: bool = False,
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.places = kind, places
         self.people, self.crop_spec, self.protocol, self.is_part = people, crop_spec, protocol, is_part
         self.ground_truth = ground_truth
         self.predictions: PosePredictions
@@ -105,7 +107,7 @@ class PoseMetric(Metric):
                 f"{int(bad.sum())} of {len(bad)} predictions are not finite, so nothing is scored; "
                 "try precision=fp32, or train with a lower optimizer.lr_per_256"
             )
-        return PosePredictions(
+        poses = PosePredictions(
             ids=people.instance_ids[index],
             image_ids=people.image_ids[people.image_of_instance[index]],
             boxes_xywh=people.boxes_xywh[index],
@@ -116,6 +118,7 @@ class PoseMetric(Metric):
             visibility=scores[..., 1:] if scores.ndim == 3 else None,
             category_ids=self._categories_of(people.instance_ids[index]),
         )
+        return poses if self.places is None else poses.of_keypoints(self.places)
 
     def _categories_of(self, instance_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
         """Those of the boxes, where they are people of the ground truth."""

@@ -151,7 +151,7 @@ class PosePredictions:
         """The poses at ``indices`` (positions or a boolean mask), in that order."""
         return PosePredictions(**{name: getattr(self, name)[indices] for name in self._arrays()})
 
-    def of_keypoints(self, chosen: slice) -> PosePredictions:
+    def of_keypoints(self, chosen: slice | Sequence[int]) -> PosePredictions:
         """The poses as if they had these keypoints only."""
         visibility = None if self.visibility is None else self.visibility[:, chosen]
         return replace(

@@ -25,6 +25,7 @@ from uniformer_pose.evaluation.results import coco_results
 from uniformer_pose.evaluation.timing import format_seconds
 from uniformer_pose.evaluation.visibility import judge_visibility, reliability_table, rescored, visibility_table
 from uniformer_pose.files import write_json, write_text
+from uniformer_pose.headline import headline
 from uniformer_pose.progress import markdown_table, text_table
 
 Table = list[list[str]]
@@ -139,16 +140,33 @@ def _visibility(file: Path, evaluation: Evaluation, mistakes: ErrorTypes, protoc
     return [visibility_table(judged), reliability_table(judged), by_scores]
 
 
-def write_comparison(folder: Path, evaluations: Mapping[str, Evaluation]) -> str:
+def write_reports(folder: Path, evaluations: Mapping[str, Evaluation], protocol: EvaluationProtocol) -> str:
+    """``write_report`` of each set, of several in a folder of its name, with their comparison."""
+    if len(evaluations) == 1:
+        return write_report(folder, next(iter(evaluations.values())), protocol)
+    reports = [f"{name}\n{write_report(folder / name, of_set, protocol)}\n" for name, of_set in evaluations.items()]
+    return "\n".join([*reports, write_comparison(folder, evaluations, by_set=True)])
+
+
+def write_comparison(folder: Path, evaluations: Mapping[str, Evaluation], *, by_set: bool = False) -> str:
     """Write the metrics of several evaluations, by the names of their boxes; returns their table.
 
-    ``metrics.json``, which a sweep's summary shows, has those of the last.
+    ``by_set``: by the names of their sets, or ``<set>/<boxes>``. ``metrics.json``, which a sweep's summary shows, has
+    those of the last boxes, of further sets as ``<set>/AP``.
     """
-    records = {name: evaluation.record for name, evaluation in evaluations.items()}
-    write_json(folder / "metrics_by_boxes.json", records)
-    write_json(folder / "metrics.json", list(records.values())[-1])
-    rows = {name + (e.part and f" ({e.part})"): e.metrics for name, e in evaluations.items()}
-    return f"{text_table(metrics_table(rows, 'boxes'))}\nmetrics             {folder / 'metrics_by_boxes.json'}"
+    what, records = "set" if by_set else "boxes", {name: each.record for name, each in evaluations.items()}
+    sets = {name: name.partition("/")[0] if by_set else "" for name in records}
+    first = next(iter(sets.values()))
+    prefixes = {name: "" if of_set == first else f"{of_set}/" for name, of_set in sets.items()}
+    together = {f"{prefixes[name]}{key}": value for name, record in records.items() for key, value in record.items()}
+    file = folder / f"metrics_by_{what}.json"
+    write_json(file, records)
+    write_json(folder / "metrics.json", together)
+    tables = []
+    for names in dict.fromkeys(headline(each.kind) for each in evaluations.values()):
+        rows = {n + (e.part and f" ({e.part})"): e.metrics for n, e in evaluations.items() if headline(e.kind) == names}
+        tables.append(text_table(metrics_table(rows, what)))
+    return "\n\n".join(tables) + f"\nmetrics             {file}"
 
 
 def metrics_table(metrics_by_name: Mapping[str, Mapping[str, float]], name_of_rows: str = "") -> Table:
@@ -181,4 +199,4 @@ def _people_table(name_of_rows: str, rows: Mapping[str, Mapping[str, Any]], colu
 
 
 def _numbers(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [f"{row[name]:.4f}" if row[name] >= 0 else "-" for name in names]
+    return [f"{row[name]:.4f}" if row.get(name, -1) >= 0 else "-" for name in names]

@@ -17,7 +17,6 @@ from uniformer_pose.data.coco import PersonInstances
 from uniformer_pose.data.images import read_image_of
 from uniformer_pose.errors import InputError
 from uniformer_pose.evaluation.oks import keypoint_similarities
-from uniformer_pose.evaluation.report import Evaluation
 from uniformer_pose.pictures.drawing import likely_hidden, save_picture
 from uniformer_pose.pictures.sheets import prediction_sheet, training_sheet
 from uniformer_pose.ranges import Count
@@ -63,9 +62,10 @@ class Pictures(Callback):
         """Draw the predictions of the evaluation that has just ended."""
         if not trainer.is_global_zero or not isinstance(pl_module, PoseModule) or pl_module.evaluation is None:
             return
-        sheet = evaluation_sheet(pl_module, self.num_people)
-        name = f"predictions_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else "predictions"
-        self._keep(trainer, name, "predictions", sheet)
+        epoch = f"_epoch_{trainer.current_epoch:03d}" if trainer.state.fn == "fit" else ""
+        for place, name in enumerate(pl_module.evaluations):
+            title = f"predictions_{name}" if len(pl_module.evaluations) > 1 else "predictions"
+            self._keep(trainer, f"{title}{epoch}", title, evaluation_sheet(pl_module, self.num_people, place))
 
     def _keep(self, trainer: pl.Trainer, file: str, title: str, sheet: Image) -> None:
         """Write a picture and send it to the loggers."""
@@ -80,14 +80,15 @@ class Pictures(Callback):
                 logger.experiment.add_image(title, sheet, trainer.global_step, dataformats="HWC")
 
 
-def evaluation_sheet(module: PoseModule, num_people: int) -> Image:
-    """People spread evenly over the ground truth, each beside the pose predicted on its image with the highest OKS.
+def evaluation_sheet(module: PoseModule, num_people: int, place: int = 0) -> Image:
+    """People spread evenly over the ground truth of one set, each beside the pose on its image with the highest OKS.
 
-    Drawn on the crop of the annotated box. People on images where nothing was predicted, and those whose annotated
-    box has no area, are left out.
+    ``place`` is the set's. Drawn on the crop of the annotated box. People on images where nothing was predicted, and
+    those whose annotated box has no area, are left out.
     """
-    evaluation, people = cast("Evaluation", module.evaluation), cast("PersonInstances", module.data.val_people)
-    truth, poses, skeleton = evaluation.ground_truth, evaluation.predictions, module.model.skeleton
+    evaluation = [*module.evaluations.values()][place]
+    people = cast("PersonInstances", module.data.val_sets[place].val_people)
+    truth, poses, skeleton = evaluation.ground_truth, evaluation.predictions, evaluation.ground_truth.skeleton
     has_area = (truth.boxes_xywh[:, 2:] > 0).all(axis=1)
     shown = np.flatnonzero(truth.is_scored & has_area & np.isin(truth.image_ids, poses.image_ids))
     shown = np.take(shown, np.linspace(0, len(shown) - 1, min(num_people, len(shown))).astype(int))

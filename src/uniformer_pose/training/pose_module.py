@@ -13,6 +13,7 @@ from timm.utils import distribute_bn
 from torch import Tensor
 
 from uniformer_pose.data.coco import PersonInstances
+from uniformer_pose.data.crop_loaders import CropLoaders
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.errors import DivergedError, InputError
 from uniformer_pose.evaluation.data_set_metrics import metric_names
@@ -47,8 +48,8 @@ class PoseModule(pl.LightningModule):
     by its path or address, and ``teacher_weight`` that of what it adds. ``inference_network`` computes evaluations
     instead of the network: for weights that no longer change. ``is_scored`` false is for images without ground truth.
 
-    After an evaluation, on every process: ``evaluation``, whose numbers are logged as ``val/AP`` and so on (with a
-    visibility head ``val/visibility_...`` too), or without scores ``metric.predictions``.
+    After an evaluation, on every process: ``evaluations`` by the names of the data's sets, whose numbers are logged as
+    ``logged_names`` says (with a visibility head ``val/visibility_...`` too), or without scores ``metric.predictions``.
     """
 
     def __init__(
@@ -71,17 +72,17 @@ class PoseModule(pl.LightningModule):
         self.optimization, self.loss = optimization, loss
         self.teacher = None if teacher is None else Teacher.of(teacher, model, loss, teacher_weight)
         self.compile_step, self._compute = compile_step, loss_and_output
-        self.metric: PoseMetric
-        self.evaluation: Evaluation | None = None
+        self.metrics: list[PoseMetric]
+        self.evaluations: dict[str, Evaluation] = {}
         self._watch = Stopwatch()
         self._replaced: Tensor | None = None
 
     def setup(self, stage: str) -> None:  # noqa: ARG002
         """What cannot be scored against, or is not scored, is refused before the first batch."""
         if self.is_scored:
-            _ = self.data.ground_truth
-            if self.monitor not in (names := logged_names(self.data.val_sets)):
-                raise InputError(f"evaluation.monitor={self.monitor}: {did_you_mean(self.monitor, names)}")
+            for each in self.data.val_sets:
+                _ = each.ground_truth
+            require_logged(self.monitor, self.data.val_sets)
 
     @property
     def monitor(self) -> str:
@@ -176,14 +177,32 @@ class PoseModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin a pass."""
-        people = cast("PersonInstances", self.data.val_people)
-        truth = self.data.ground_truth if self.is_scored else None
         if self.trainer.world_size > 1:  # trainer=ddp leaves each process its own until now
             distribute_bn(self.network, self.trainer.world_size)
-        self.evaluation, self._watch = None, Stopwatch()
-        self.metric = PoseMetric(
-            people, self.model.crop_spec, self.protocol, truth, kind=self.data.metric, is_part=self._is_limited
+        self.evaluations, self._watch = {}, Stopwatch()
+        self.metrics = [self._metric_of(each) for each in self.data.val_sets]
+
+    def _metric_of(self, each: PersonCrops) -> PoseMetric:
+        has_all = [*each.scored_places] == [*range(each.skeleton.num_keypoints)]
+        return PoseMetric(
+            cast("PersonInstances", each.val_people),
+            self.model.crop_spec,
+            self.protocol,
+            each.ground_truth if self.is_scored else None,
+            kind=each.metric,
+            places=None if has_all else each.scored_places,
+            is_part=self._is_limited,
         )
+
+    @property
+    def metric(self) -> PoseMetric:
+        """That of the first set."""
+        return self.metrics[0]
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """That of the first set."""
+        return next(iter(self.evaluations.values()), None)
 
     def on_validation_batch_start(self, *_: Any) -> None:
         """The crops are there."""
@@ -193,9 +212,9 @@ class PoseModule(pl.LightningModule):
         """Now the loop waits for the next crops."""
         self._watch.loop_waits()
 
-    def validation_step(self, batch: dict[str, Tensor], _batch_index: int) -> None:
+    def validation_step(self, batch: dict[str, Tensor], _batch_index: int, dataloader_idx: int = 0) -> None:
         """Keypoints of every crop, kept on the device until the pass is over."""
-        self.metric.update(batch, *self.predict_batch(batch))
+        self.metrics[dataloader_idx].update(batch, *self.predict_batch(batch))
 
     def predict_batch(self, batch: dict[str, Tensor]) -> CropPoses:
         """The poses of a batch, which may be of unreadable images only."""
@@ -212,27 +231,29 @@ class PoseModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Gather all processes' poses, score them, and log the numbers."""
-        with self._watch.part("matching"):
-            metrics = self.metric.compute()
-        truth = self.metric.ground_truth
-        if truth is None:
-            return
-        metrics = self.trainer.strategy.broadcast(metrics)  # processors of two kinds may differ in the last bit
-        if self._is_limited:
-            images = len(truth.listed_image_ids)
-            value = metrics[shown := headline(self.metric.kind)]
-            rank_zero_warn(f"partial validation of {images} images: {shown} {value:.4f} is logged as -1")
-        for name, value in metrics.items():
-            # A score over a part of the images must never be taken for the best: -1 is COCO's own "undefined".
-            self.log(f"val/{name}", -1.0 if self._is_limited else value, prog_bar=name == headline(self.metric.kind))
-        self.evaluation = Evaluation(
-            metrics,
-            self.metric.predictions,
-            truth,
-            complete=self.is_complete,
-            seconds=self.seconds,
-            kind=self.metric.kind,
-        )
+        sets = self.data.val_sets
+        for prefix, each, metric in zip(log_prefixes(sets), sets, self.metrics, strict=True):
+            with self._watch.part("matching"):
+                numbers = metric.compute()
+            truth = metric.ground_truth
+            if truth is None:
+                continue
+            numbers = self.trainer.strategy.broadcast(numbers)  # processors of two kinds may differ in the last bit
+            shown = headline(metric.kind)
+            if self._is_limited:
+                part = f"partial validation of {len(truth.listed_image_ids)} images"
+                rank_zero_warn(f"{part}: {shown} {numbers[shown]:.4f} is logged as -1")
+            for name, value in numbers.items():
+                # A score over a part of the images must never be taken for the best: -1 is COCO's own "undefined".
+                self.log(f"{prefix}{name}", -1.0 if self._is_limited else value, prog_bar=name == shown)
+            self.evaluations[each.name] = Evaluation(
+                numbers,
+                metric.predictions,
+                truth,
+                complete=not (self._is_limited or each.val_is_part),
+                seconds=self.seconds if len(sets) == 1 else {},  # the time of a pass is all sets'
+                kind=metric.kind,
+            )
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -242,7 +263,7 @@ class PoseModule(pl.LightningModule):
     @property
     def is_complete(self) -> bool:
         """Whether all images with boxes are evaluated."""
-        return not (self._is_limited or self.data.val_is_part)
+        return not (self._is_limited or any(each.val_is_part for each in self.data.val_sets))
 
     @property
     def _is_limited(self) -> bool:
@@ -271,13 +292,23 @@ class PoseModule(pl.LightningModule):
             checkpoint["state_dict"] = checkpoint["current_model_state"]
 
     @property
-    def data(self) -> PersonCrops:
+    def data(self) -> CropLoaders:
         """The datamodule of the running trainer."""
-        return cast("PersonCrops", self.trainer.datamodule)  # type: ignore[attr-defined]
+        return cast("CropLoaders", self.trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def log_prefixes(sets: Sequence[PersonCrops]) -> list[str]:
+    """What stands before the numbers of each set where they are logged: ``val/`` of the first, ``val/<name>/``."""
+    return ["val/", *(f"val/{each.name}/" for each in sets[1:])]
 
 
 def logged_names(sets: Sequence[PersonCrops]) -> list[str]:
-    """Under which names the numbers of each set are logged: those of the first are ``val/AP`` and so on."""
-    prefixes = ["val/", *(f"val/{each.name}/" for each in sets[1:])]
-    found = zip(prefixes, sets, strict=True)
+    """Under which names the numbers of the sets are logged."""
+    found = zip(log_prefixes(sets), sets, strict=True)
     return [f"{prefix}{name}" for prefix, each in found for name in metric_names(each.metric, each.own_skeleton)]
+
+
+def require_logged(monitor: str, sets: Sequence[PersonCrops]) -> None:
+    """InputError for an ``evaluation.monitor`` that is none of the sets' numbers."""
+    if monitor not in (names := logged_names(sets)):
+        raise InputError(f"evaluation.monitor={monitor}: {did_you_mean(monitor, names)}")

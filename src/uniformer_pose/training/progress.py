@@ -98,9 +98,9 @@ class LineProgress(_LastLogged):
         self._last_line = self._began
 
     def on_validation_batch_end(  # noqa: D102
-        self, trainer: pl.Trainer, _module: Any, _outputs: Any, _batch: Any, batch_idx: int, *_: Any
+        self, trainer: pl.Trainer, _module: Any, _outputs: Any, _batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        done, total = batch_idx + 1, sum(trainer.num_val_batches)
+        done, total = int(sum(trainer.num_val_batches[:dataloader_idx])) + batch_idx + 1, sum(trainer.num_val_batches)
         if done < total:  # after the last one it is scored
             self._batch_done("evaluation", done, total, {})
 
