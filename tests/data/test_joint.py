@@ -234,6 +234,7 @@ def test_weights_of_one_sets_keypoints_leave_the_others_at_one(sets, tmp_path):
 
     weights = {int(b["instance_index"][0]): b["keypoint_weights"][0] for b in epoch_of(data)}
 
+    assert data.train_poses == "poses.json"
     assert weights[0].tolist() == [0.5] * 17
     assert weights[1].tolist() == [1.0] * 17
 

@@ -187,3 +187,10 @@ class CropLoaders(pl.LightningDataModule):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def already_read(people: PersonInstances | None) -> PersonInstances:
+    """The people that ``setup`` reads; RuntimeError before it."""
+    if people is None:
+        raise RuntimeError("the datamodule has not been set up: call setup() first")
+    return people

@@ -23,7 +23,7 @@ from uniformer_pose.data.coco import (
 )
 from uniformer_pose.data.coco_json import read_annotation_file
 from uniformer_pose.data.crop_dataset import TrainingCrops
-from uniformer_pose.data.crop_loaders import CropLoaders
+from uniformer_pose.data.crop_loaders import CropLoaders, already_read
 from uniformer_pose.data.images import BadImagePolicy, ImageSource
 from uniformer_pose.data.photometric import Photometric
 from uniformer_pose.data.poses import read_poses, with_poses
@@ -183,7 +183,7 @@ class PersonCrops(CropLoaders):
 
     def describe_person(self, instance_index: int) -> str:
         """Picture and annotation of one of ``train_people``."""
-        people = _read(self.train_people)
+        people = already_read(self.train_people)
         file = people.file_names[people.image_of_instance[instance_index]]
         return f"{file} (annotation {people.instance_ids[instance_index]})"
 
@@ -194,7 +194,7 @@ class PersonCrops(CropLoaders):
         """
         self.read(for_training=stage == "fit")
         if stage == "fit":  # at each call: before the trainer is there, the number of processes is not known yet
-            self.require_a_batch(_read(self.train_people).source_file)
+            self.require_a_batch(already_read(self.train_people).source_file)
 
     def read(self, *, for_training: bool) -> None:
         """Read what has not been read: the people to evaluate, for training also those to train on, and the truth."""
@@ -228,7 +228,9 @@ class PersonCrops(CropLoaders):
     def training_samples(self, first_sample: int = 0) -> TrainingCrops:
         """The training people's crops; ``first_sample`` is the number of the first among several sets'."""
         return TrainingCrops(
-            ImageSource(_read(self.train_people), prepared=self._prepared_images, on_bad_image=self.on_bad_image),
+            ImageSource(
+                already_read(self.train_people), prepared=self._prepared_images, on_bad_image=self.on_bad_image
+            ),
             self.skeleton,
             self.crop_spec,
             seed=self.seed,
@@ -240,7 +242,7 @@ class PersonCrops(CropLoaders):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every evaluation box exactly once over all processes, whole images together."""
-        return self.evaluation_loader(_read(self.val_people))
+        return self.evaluation_loader(already_read(self.val_people))
 
     def read_train_people(self) -> PersonInstances:
         """The people of the training images that are asked for."""
@@ -301,7 +303,7 @@ class PersonCrops(CropLoaders):
     @cached_property
     def ground_truth(self) -> CocoGroundTruth:
         """The ground truth of the images to evaluate; InputError where it cannot be scored against, or has nobody."""
-        file, people = self.val_annotation_file, _read(self.val_people)
+        file, people = self.val_annotation_file, already_read(self.val_people)
         truth = CocoGroundTruth.load(file, self.own_skeleton, categories=self.categories, area=self.area)
         for doubt in truth.doubts():
             rank_zero_warn(doubt)
@@ -378,9 +380,3 @@ def evaluation_arguments(
     if chosen is None or (boxes == "detector" and own == "gt"):
         raise InputError(f"split={split}: the data names no detector boxes for it; give boxes=<file of detections>")
     return changed | {"val_boxes": chosen}
-
-
-def _read(people: PersonInstances | None) -> PersonInstances:
-    if people is None:
-        raise RuntimeError("the datamodule has not been set up: call setup() first")
-    return people

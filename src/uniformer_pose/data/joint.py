@@ -18,10 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from uniformer_pose.config import check_changes
 from uniformer_pose.data.augmentation import GeometricAugmentation
 from uniformer_pose.data.crop_dataset import TrainingCrops, TrainingSample, batch_memory, batch_of
-from uniformer_pose.data.crop_loaders import CropLoaders
+from uniformer_pose.data.crop_loaders import CropLoaders, already_read
 from uniformer_pose.data.datamodule import PersonCrops
 from uniformer_pose.data.images import BadImagePolicy
-from uniformer_pose.data.people import PersonInstances
 from uniformer_pose.data.photometric import Photometric
 from uniformer_pose.data.sampling import JointEpochSampler, first_samples
 from uniformer_pose.data.stages import Stage
@@ -106,6 +105,11 @@ class JointCrops(CropLoaders):
         return all(each.prepared for each in self.sets.values())
 
     @property
+    def train_poses(self) -> str | None:  # type: ignore[override]
+        """The first file of predicted poses that is a label of some set."""
+        return next((each.train_poses for each in self.sets.values() if each.train_poses), None)
+
+    @property
     def num_visits(self) -> int:
         """What an epoch shows of all sets."""
         return sum(self._visits)
@@ -165,7 +169,7 @@ class JointCrops(CropLoaders):
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """A loader for each set; those of one set's workers go before the next one's come."""
-        return [each.evaluation_loader(_read(each.val_people), stays=False) for each in self.sets.values()]
+        return [each.evaluation_loader(already_read(each.val_people), stays=False) for each in self.sets.values()]
 
 
 class JointTrainingCrops(Dataset[TrainingSample]):
@@ -224,15 +228,9 @@ def _given(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _weigh_all_or_none(sets: Sequence[PersonCrops]) -> None:
     """Where one set's keypoints have weights, those of the others weigh 1: a batch has them for all of its people."""
-    people = [_read(each.train_people) for each in sets]
+    people = [already_read(each.train_people) for each in sets]
     if all(each.keypoint_weights is None for each in people):
         return
     for each, own in zip(sets, people, strict=True):
         if own.keypoint_weights is None:
             each.train_people = replace(own, keypoint_weights=np.ones(own.visibility.shape, dtype=np.float32))
-
-
-def _read(people: PersonInstances | None) -> PersonInstances:
-    if people is None:
-        raise RuntimeError("the datamodule has not been set up: call setup() first")
-    return people
