@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,25 +57,20 @@ def evaluate(config: dict[str, Any]) -> float:
     model, report = trained_model(config)  # whose keypoints the data's are found among
     rank_zero_info(str(report))
     datasets = evaluation_datasets(model, config["data"], split=config["split"], boxes=config["boxes"])
-    network = inference_network(
-        model.network,
-        engine=config["engine"],
-        device=trainer.strategy.root_device,
-        precision=resolved(config["precision"], trainer.strategy.root_device.type),
-        height=model.codec.height,
-        width=model.codec.width,
-    )
+    device, size = trainer.strategy.root_device, {"height": model.codec.height, "width": model.codec.width}
+    precision = resolved(config["precision"], device.type)
+    network = inference_network(model.network, engine=config["engine"], device=device, precision=precision, **size)
     if network.remark is not None:
         rank_zero_info(network.remark)
-    protocol, prefixes = instantiate(config["evaluation"]), _prefixes(datasets, config["evaluation"])
+    prefixes = _prefixes(datasets, config["evaluation"])
+    protocol = instantiate(config["evaluation"], monitor=None)  # each set is evaluated by itself
     if trainer.is_global_zero:
         record_run(run_dir, config_yaml=OmegaConf.to_yaml(config), command=sys.argv)
     evaluations, scores = {}, dict[str, float]()
     for name, data in datasets.items():
         folder = run_dir / name if len(datasets) > 1 else run_dir
         pictures.folder = folder / "pictures"
-        # Each set is evaluated by itself, so its numbers are logged as those of the only one.
-        module = PoseModule(model, replace(protocol, monitor=None), inference_network=network, is_scored=is_scored)
+        module = PoseModule(model, protocol, inference_network=network, is_scored=is_scored)
         with explained_out_of_memory():
             trainer.validate(module, datamodule=data, verbose=False)
         if is_scored and module.evaluation is None:
@@ -84,7 +78,7 @@ def evaluate(config: dict[str, Any]) -> float:
         if module.evaluation is not None:
             evaluations[name] = module.evaluation
             logged, prefix = trainer.callback_metrics, prefixes[data.name]
-            scores |= {f"{prefix}{number.removeprefix('val/')}": float(logged[number]) for number in logged}
+            scores |= {prefix + number.removeprefix("val/"): float(value) for number, value in logged.items()}
         if trainer.is_global_zero:
             print(f"{config['ckpt_path']} on {data.val_annotation_file}, boxes: {data.val_boxes}")
             print(_report(folder, module, data, algorithm=config["name"]))

@@ -248,6 +248,7 @@ def trained_model(config: Mapping[str, Any]) -> tuple[SavedModel, LoadReport]:
         codec=None if codec is None else instantiate(codec),
         head_dim=config["head_dim"],
         skeleton=config.get("keypoints"),
+        assumed_skeleton=config["data"].get("skeleton"),
         model_class=config["model_class"],
     )
 

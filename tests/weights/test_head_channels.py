@@ -135,6 +135,10 @@ def test_mmposes_own_names_are_believed(tmp_path: Path) -> None:
     model, _report = load_model(path, codec=CODEC, head_dim=8, skeleton=animal)
     assert torch.equal(heatmaps(model.network), heatmaps(made)[:, [2, 0, 1]])
     assert "do not include nose" in refusal(path, lambda path: load_model(path, codec=CODEC, head_dim=8))
+    same, _ = load_model(path, codec=CODEC, head_dim=8, assumed_skeleton=same_file(tmp_path, animal))
+    assert torch.equal(heatmaps(same.network), heatmaps(model.network))
+    known, _ = load_model(checkpoint(tmp_path)[0], assumed_skeleton=same_file(tmp_path, animal))
+    assert known.skeleton.keypoint_names == NAMES
 
 
 def test_a_model_gives_the_keypoints_of_the_data_in_their_order(tmp_path: Path) -> None:

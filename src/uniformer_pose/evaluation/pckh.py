@@ -42,13 +42,11 @@ def head_sizes_of(file: str | Path, ground_truth: CocoGroundTruth) -> FloatArray
 
     A warning where ``file`` has others too; InputError where it lacks one.
     """
-    ids = ground_truth.ids
-    people = int(ids.max(initial=-1)) + 1
-    sizes = _sizes(file, None, f"{ground_truth.file} with ids up to {people - 1}")
-    if not (people <= len(sizes) and ids.min(initial=0) >= 0):
+    ids, sizes = ground_truth.ids, _sizes(file, None, str(ground_truth.file))
+    if not ((ids >= 0) & (ids < len(sizes))).all():
         raise InputError(
             f"{file}: has the heads of {len(sizes)} people, {ground_truth.file} has ids from {ids.min()} to "
-            f"{people - 1}; give files of the same split, converted by convert_data.py from=mpii, or data.metric=coco"
+            f"{ids.max()}; give files of the same split, converted by convert_data.py from=mpii, or data.metric=coco"
         )
     if len(ids) < len(sizes):
         warnings.warn(
@@ -107,14 +105,10 @@ def pckh_by_keypoint(ground_truth: CocoGroundTruth, predictions: PosePredictions
     """Keypoint name -> how many ``people`` have it annotated, and of how many percent it is found; -1 of nobody."""
     with warnings.catch_warnings(action="ignore"):  # ``pckh_of`` has told them
         errors, annotated = _errors(*_as_listed(ground_truth, predictions))
-    columns = {"people": annotated.sum(axis=0)}
-    columns |= {
-        name: np.nan_to_num(_shares(errors < threshold, annotated), nan=-1.0)
-        for name, threshold in (("PCKh", 0.5), ("PCKh@0.1", 0.1))
-    }
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    shares = [np.nan_to_num(_shares(errors < threshold, annotated), nan=-1.0) for threshold in (0.5, 0.1)]
+    rows = np.stack([annotated.sum(axis=0), *shares], axis=1).tolist()
     named = zip(ground_truth.skeleton.keypoint_names, rows, strict=True)
-    return {name: dict(zip(columns, row, strict=True)) for name, row in named}
+    return {name: {"people": int(people), "PCKh": half, "PCKh@0.1": tenth} for name, (people, half, tenth) in named}
 
 
 def _as_listed(truth: CocoGroundTruth, poses: PosePredictions) -> tuple[MpiiPeople, FloatArray, PosePredictions]:
@@ -125,13 +119,8 @@ def _as_listed(truth: CocoGroundTruth, poses: PosePredictions) -> tuple[MpiiPeop
     poses = poses.take(np.isin(poses.ids, people.ids))
     order = np.argsort(people.ids)
     places = order[np.searchsorted(people.ids, poses.ids, sorter=order)]
-    listed = MpiiPeople(
-        file=people.file,
-        file_names=[f"image {number}" for number in people.image_ids.tolist()],
-        image_ids=people.image_ids,
-        joints_from_one=people.keypoints_in_image + 1,
-        annotated=people.visibility > 0,
-    )
+    names, joints = [f"image {number}" for number in people.image_ids.tolist()], people.keypoints_in_image + 1
+    listed = MpiiPeople(people.file, names, people.image_ids, joints, people.visibility > 0)
     return listed, people.head_sizes, replace(poses, ids=places)
 
 

@@ -70,6 +70,7 @@ def load_model(
     head_dim: int | None = None,
     skeleton: str | Path | Skeleton | None = None,
     model_class: NetworkClass | None = None,
+    assumed_skeleton: str | Path | None = None,
 ) -> tuple[SavedModel, LoadReport]:
     """A trained pose model with what feeds and reads it, in eval mode on the CPU.
 
@@ -78,14 +79,17 @@ def load_model(
 
     ``skeleton`` is that of the data to come, by name, path or as it is: the model then gives these keypoints in this
     order, found by their names, and is scored with these sigmas. What it learnt as mirror pairs stays. The report says
-    what differs. ``model_class`` builds the network of a file whose network is none of this package's: a class that
+    what differs. ``assumed_skeleton`` is the same for a file that has no more than names of keypoints. ``model_class``
+    builds the network of a file whose network is none of this package's: a class that
     you trust, or its import path.
 
     Raises InputError as ``load_network`` does, for a file without a heatmap head, and for keypoints of ``skeleton``
     that the file does not have.
     """
-    given = skeleton if skeleton is None or isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
     file = _read(address)
+    says_little = file.record is None and file.skeleton is None
+    wanted = assumed_skeleton if skeleton is None and says_little else skeleton
+    given = wanted if wanted is None or isinstance(wanted, Skeleton) else load_skeleton(wanted)
     with naming(file.file.path):
         other = other_network(file.record or {}, model_class)
         network = other.built(model_class or other.path) if other else _own_network(file, head_dim, given)
