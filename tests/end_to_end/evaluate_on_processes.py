@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from uniformer_pose.data.crop_geometry import CropGeometry
+from uniformer_pose.data.crop_loaders import CropLoaders
 from uniformer_pose.data.datamodule import PersonCrops
+from uniformer_pose.data.joint import JointCrops
 from uniformer_pose.evaluation.protocol import EvaluationProtocol
 from uniformer_pose.prediction.pose_pipeline import CropPoses
 from uniformer_pose.saved_model import SavedModel, data_arguments
@@ -31,9 +33,14 @@ from uniformer_pose.weights.loading import load_model
 class KnowsTheAnswer(PoseModule):
     """Predicts the annotated keypoints of each crop, moved by a pixel or two that depend on the person."""
 
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_index: int, dataloader_idx: int = 0) -> None:
+        """Of people of the set whose turn it is."""
+        self.people = self.data.val_sets[dataloader_idx].val_people
+        super().validation_step(batch, batch_index, dataloader_idx)
+
     def predict_batch(self, batch: dict[str, torch.Tensor]) -> CropPoses:
         """The poses of a batch, the network's replaced by the truth."""
-        index, people = batch["instance_index"].numpy(), self.data.val_people
+        index, people = batch["instance_index"].numpy(), self.people
         crops = CropGeometry(self.model.crop_spec, batch["centers_in_image"].numpy(), batch["extents_in_image"].numpy())
         in_crop = crops.to_crop(people.keypoints_in_image[index]) + (index % 3)[:, None, None]
         # Probabilities that differ from person to person, of v, which is 1 for every third keypoint.
@@ -71,20 +78,25 @@ def write_people(root: Path, count: int) -> None:
     (root / "people.json").write_text(json.dumps(content))
 
 
+FILES = {"val_annotations": "people.json", "val_images": "images", "val_boxes": "gt"}
+
+
 def score(model: SavedModel, root: Path, processes: int) -> dict[str, float]:
     """All metrics of one evaluation, those of visibility included."""
-    data = PersonCrops(
-        **data_arguments(
-            model,
-            {
-                "root": str(root),
-                "val_annotations": "people.json",
-                "val_images": "images",
-                "val_boxes": "gt",
-                "eval_batch_size": 2,
-            },
-        )
-    )
+    data = PersonCrops(**data_arguments(model, FILES | {"root": str(root), "eval_batch_size": 2}))
+    return logged(model, data, processes)
+
+
+def score_together(model: SavedModel, roots: list[Path], processes: int) -> dict[str, float]:
+    """The same of several sets in one pass."""
+    own = FILES | {"train_annotations": "people.json", "train_images": "images"}
+    sets = {root.name: own | {"root": str(root)} for root in roots}
+    how = {"mean": model.mean, "std": model.std, "box_padding": model.box_padding, "eval_batch_size": 2}
+    return logged(model, JointCrops(sets=sets, codec=model.codec, num_workers=0, **how), processes)
+
+
+def logged(model: SavedModel, data: CropLoaders, processes: int) -> dict[str, float]:
+    """What an evaluation on so many processes logs."""
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=processes,
@@ -101,8 +113,10 @@ def score(model: SavedModel, root: Path, processes: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     model, folder = load_model(sys.argv[1])[0], Path(sys.argv[2])
-    outcome: dict[int, dict[int, dict[str, float]]] = {}
+    outcome: dict[int | str, dict[int, dict[str, float]]] = {}
     for count in (1, 4, 5, 7):
         write_people(folder / str(count), count)
         outcome[count] = {processes: score(model, folder / str(count), processes) for processes in (1, 2)}
+    roots = [folder / str(count) for count in (5, 1, 4)]
+    outcome["5, 1, 4"] = {processes: score_together(model, roots, processes) for processes in (1, 2)}
     (folder / "outcome.json").write_text(json.dumps(outcome))

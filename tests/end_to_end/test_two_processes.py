@@ -25,6 +25,12 @@ def test_ap_on_two_processes_equals_ap_on_one_for_odd_and_even_numbers_of_people
     )
     assert finished.returncode == 0, finished.stderr
     outcome = json.loads((tmp_path / "outcome.json").read_text())
+    together = outcome.pop("5, 1, 4")  # several sets in one pass: each as alone
+    assert together["1"] == together["2"]
+    for place, people in enumerate(("5", "1", "4")):
+        prefix = f"val/{people}/" if place else "val/"
+        of_set = {name: together["1"][name.replace("val/", prefix)] for name in outcome[people]["1"]}
+        assert of_set == outcome[people]["1"]
     assert set(outcome) == {"1", "4", "5", "7"}
     for people, runs in outcome.items():
         assert runs["1"] == runs["2"], people
