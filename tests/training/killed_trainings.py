@@ -1,9 +1,10 @@
-"""Runs trainings in processes of their own, and kills or stops them: python killed_trainings.py <folder> <trials>.
+"""Runs trainings in processes of their own, and kills or stops them: killed_trainings.py <folder> <trials> [joint].
 
 One process imports everything and forks: a trial costs its training, not the libraries. ``trials`` is a JSON list of
 mappings: ``signal``, ``to`` (a rank, or "all"), ``moment`` (a share of the undisturbed training's time) and settings of
 ``resumable_training.train``. Prints one JSON line a trial: ``differences`` to the training that was left alone,
-``statuses`` and ``seconds`` of the processes after the signal, and ``damaged``, what is said of files it left.
+``statuses`` and ``seconds`` of the processes after the signal, and ``damaged``, what is said of files it left. With
+``joint`` they are on the three sets of ``joint_setup``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joint_setup import joint_setup, write_sets
 from resumable_training import PEOPLE_PER_IMAGE, differences, train
 from tiny_setup import TinySetup, tiny_setup
 
@@ -90,8 +92,12 @@ def main() -> None:
     folder, trials = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
     (folder / "people").mkdir(parents=True)
-    tiny = tiny_setup(folder / "people")
-    tiny.write_people(PEOPLE_PER_IMAGE)
+    if "joint" in sys.argv[3:]:
+        write_sets(folder / "people")
+        tiny: TinySetup = joint_setup(folder / "people")
+    else:
+        tiny = tiny_setup(folder / "people")
+        tiny.write_people(PEOPLE_PER_IMAGE)
     undisturbed: dict[str, tuple[Path, float]] = {}
     for number, trial in enumerate(trials):
         name, to, moment = trial.pop("signal"), trial.pop("to", "all"), trial.pop("moment")

@@ -149,7 +149,8 @@ def _state(folder: Path) -> dict[str, Any]:
     callbacks = {}
     for name, values in state["callbacks"].items():
         callbacks[name] = {key: value for key, value in values.items() if key in kept}
-    names = ["epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "PersonCrops"]
+    names = ["epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers"]
+    names += ["JointCrops" if "JointCrops" in state else "PersonCrops"]
     names += [name for name in ("current_model_state", "averaging_state") if name in state]
     loops = {name: state["loops"]["fit_loop"][name] for name in ("epoch_progress", "epoch_loop.state_dict")}
     return {name: state[name] for name in names} | {"callbacks": callbacks, "loops": loops}

@@ -42,7 +42,7 @@ class ResumeCheckpoints(Checkpoint):
         self._signals = StopSignals()
         self._agreement: Agreement
         self._wanted, self._saved_at = 0, 0.0
-        self._common_evaluation_batches = 0
+        self._common_evaluation_batches: list[int] = []  # of each set
         self._saving: Literal["at a batch's start", "before an evaluation", "at an epoch's end"] | None = None
         self._logs: list[MetricsLog] = []
         self._restored: dict[str, Any] = {}
@@ -107,16 +107,25 @@ class ResumeCheckpoints(Checkpoint):
         """Save what the evaluation follows, so that a stop or a kill during it costs no training."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self._common_evaluation_batches = _of_all_processes(trainer, "min", int(sum(trainer.num_val_batches)))
+        of_sets = [int(number) for number in trainer.num_val_batches]
+        self._common_evaluation_batches = [_of_all_processes(trainer, "min", number) for number in of_sets]
         if (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
             self._wanted = max(self._wanted, _SAVE)
             self._save_if_wanted(trainer, "before an evaluation")
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, _module: pl.LightningModule, _outputs: Any, _batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: pl.Trainer,
+        _module: pl.LightningModule,
+        _outputs: Any,
+        _batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Leave an evaluation where it stands: it is repeated. Processes may have different numbers of batches."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking or batch_idx >= self._common_evaluation_batches:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if batch_idx >= self._common_evaluation_batches[dataloader_idx]:  # all must ask equally often
             return
         self._ask(trainer)
         if self._wanted >= _STOP:

@@ -94,6 +94,8 @@ def finished_as_asked(run_dir: Path, config: Mapping[str, Any]) -> float | None:
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
+        if name == "data.sets":
+            yield name, ",".join(value)  # in which order: people are numbered by it, and the first set is judged by
         for key, child in value.items():
             yield from _leaves(child, f"{name}.{key}" if name else str(key))
     else:
