@@ -34,8 +34,8 @@ def evaluation_datasets(
             rank_zero_info(f"{arguments['val_annotations']}: these are the training's own images")
         for of_boxes, source in sources.items():
             name = "/".join(filter(None, (of_set, of_boxes if len(sources) > 1 or not of_set else "")))
-            datasets[name] = data = PersonCrops(**evaluation_arguments(arguments, split, source))
             with named_set(of_set):
+                datasets[name] = data = PersonCrops(**evaluation_arguments(arguments, split, source))
                 data.setup("validate")
                 if split != "test":
                     _ = data.ground_truth
