@@ -126,6 +126,8 @@ def _line_of_hydra(error: CompactHydraException) -> str:
         if options:
             return f"{group.replace('/', '.')}={choice}: no such choice; {did_you_mean(choice, options)}"
     line = str(error).splitlines()[0]
+    if line.startswith("Could not override 'data/sets'"):
+        return "data.sets=[...] is for data=joint; of one set say data=<set>_<size> alone"
     referred, _, others = line.partition("possible interpolation keys: ")
     absent = [name for name in re.findall(r"\$\{(\w+)\}", referred) if others and name not in others.split(", ")]
     absent += re.findall(r"You must specify '(\w+)'", line)

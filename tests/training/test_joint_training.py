@@ -121,6 +121,23 @@ def write_moved(rendered: Path, folder: Path, by: float) -> None:
         file.write_text(json.dumps(content))
 
 
+def test_a_visibility_head_learns_of_a_set_what_it_could_have_labelled(rendered: Path, tmp_path: Path) -> None:
+    setup = joint_setup(rendered)
+    data = setup.data()
+    data.setup("fit")
+    asked = {"coco": 17, "crowdpose": 12, "mpii": 12}
+    for batch in data.train_dataloader():
+        for person, in_set in zip(batch["instance_index"].tolist(), batch["in_set"], strict=True):
+            of_set = data.describe_person(person).partition(":")[0]
+            assert in_set.sum() == asked[of_set]
+            assert in_set[5:].all()
+    head = {"head": {"visibility": True}}
+    trainer = setup.trainer(limit_val_batches=0)
+    module = setup.module(model=setup.model(**head))
+    trainer.fit(module, datamodule=data)
+    assert trainer.callback_metrics["train/loss"].isfinite()
+
+
 @pytest.mark.slow
 def test_two_processes_read_what_one_reads_and_stop_and_resume_alike(tmp_path: Path) -> None:
     """The three sets in the launcher's script, which leaves the folders of its undisturbed trainings."""

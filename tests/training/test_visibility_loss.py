@@ -24,6 +24,20 @@ def test_labelled_is_learnt_of_every_keypoint_and_visible_of_labelled_ones_alone
     torch.testing.assert_close(logits.grad[0, :, 1], torch.tensor([0.0, 0.5, -0.5, -0.5]) / 3)
 
 
+def test_of_keypoints_that_a_set_does_not_have_nothing_is_learnt() -> None:
+    visibility = torch.tensor([[0.0, 1.0, 2.0, 0.0], [2.0, 2.0, 0.0, 1.0]])
+    in_set = torch.tensor([[True, True, True, False], [True] * 4])
+    logits = torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = visibility_loss(logits, visibility, in_set)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 3].tolist() == [0, 0]
+    assert (logits.grad[..., 0] != 0).sum() == 7
+    every = torch.ones(2, 4, dtype=torch.bool)
+    torch.testing.assert_close(visibility_loss(logits, visibility, every), visibility_loss(logits, visibility))
+    assert visibility_loss(logits, torch.zeros(2, 4), ~every) == 0
+
+
 def test_a_batch_without_labels_and_half_precision_give_finite_numbers() -> None:
     loss = visibility_loss(torch.full((2, 3, 2), 60.0, dtype=torch.float16), torch.zeros(2, 3))
     assert loss.dtype == torch.float32

@@ -34,7 +34,8 @@ class TrainingSample(TypedDict):
 
     ``crops`` (height, width, 3) RGB. ``keypoints_in_crop`` (K, 2): x, y in crop pixels, without meaning where not
     labelled. ``visibility`` (K,): 0 not labelled, 1 labelled but hidden, 2 visible. Where the crop is mirrored, left
-    and right have changed places in both. ``keypoint_weights`` (K,), where people have them, in the same order.
+    and right have changed places in both. ``keypoint_weights`` (K,), where people have them, in the same order;
+    ``in_set`` (K,), among several sets, whether the person's own has the keypoint at all.
     ``instance_index`` () the person shown. ``replaced`` () 1 where the person
     asked for could not be read and the next one with a good image took its place, else 0.
     """
@@ -43,6 +44,7 @@ class TrainingSample(TypedDict):
     keypoints_in_crop: npt.NDArray[np.float32]
     visibility: npt.NDArray[np.uint8]
     keypoint_weights: NotRequired[npt.NDArray[np.float32]]
+    in_set: NotRequired[npt.NDArray[np.bool_]]
     instance_index: np.int64
     replaced: np.uint8
 
@@ -70,7 +72,7 @@ class TrainingCrops(Dataset[TrainingSample]):
     they are. ``stages``, by rising first epochs, take the place of both from theirs on.
 
     An index beyond the last person visits them once more, with other draws. ``first_sample`` is the number of the first
-    among several sets' samples, which is what is drawn from.
+    among several sets' samples, which is what is drawn from, and ``in_set`` (K,) says which keypoints this one has.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         photometric: Photometric | None = None,
         stages: Sequence[Pipeline] = (),
         first_sample: int = 0,
+        in_set: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         people = images.people
         if len(people) == 0:
@@ -97,7 +100,7 @@ class TrainingCrops(Dataset[TrainingSample]):
         self.people = people
         self.skeleton = skeleton
         self.spec = spec
-        self.seed, self.first_sample = seed, first_sample
+        self.seed, self.first_sample, self._in_set = seed, first_sample, in_set
         self._pipelines = [*reversed(stages), Pipeline("first", 0, geometric, photometric)]
         self._mirrored = skeleton.mirror_permutation
 
@@ -183,6 +186,8 @@ class TrainingCrops(Dataset[TrainingSample]):
         }
         if weights is not None:
             sample["keypoint_weights"] = weights[index][order]
+        if self._in_set is not None:
+            sample["in_set"] = self._in_set[order]
         return sample
 
 

@@ -238,6 +238,7 @@ class PersonCrops(CropLoaders):
             photometric=self.photometric,
             stages=self.stages,
             first_sample=first_sample,
+            in_set=np.isin(np.arange(self.skeleton.num_keypoints), self.scored_places) if self.name else None,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -222,7 +222,7 @@ def _given(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     check_changes(PersonCrops, {own: value for own, value in arguments.items() if own not in made}, key)
     for needed in ("root", "train_annotations", "train_images", "val_annotations", "val_images"):
         if needed not in arguments:
-            raise InputError(f"{key}.{needed} is required: give {key}.{needed}=...")
+            raise InputError(f"{key}.{needed} is required: give {key}.{needed}=..., or {name} in data.sets=[...]")
     return {"val_boxes": "gt", "skeleton": "coco_17"} | dict(arguments)
 
 

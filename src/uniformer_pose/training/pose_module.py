@@ -107,7 +107,8 @@ class PoseModule(pl.LightningModule):
         """The loss of one batch; nothing here waits for the device, nor is computed for a number that nobody reads."""
         keypoints_in_crop, visibility = batch["keypoints_in_crop"], batch["visibility"]
         how, labels = (self.network, self.normalize, self.codec, self.loss), (keypoints_in_crop, visibility)
-        loss, output = self._compute(*how, batch["crops"], *labels, batch.get("keypoint_weights"), self.teacher)
+        weights, in_set = batch.get("keypoint_weights"), batch.get("in_set")
+        loss, output = self._compute(*how, batch["crops"], *labels, weights, self.teacher, in_set)
         if self.data.on_bad_image == "skip":
             replaced = batch["replaced"].sum(dtype=torch.int64)
             self._replaced = replaced if self._replaced is None else self._replaced + replaced

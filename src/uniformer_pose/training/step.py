@@ -26,11 +26,13 @@ def loss_and_output(
     visibility: Tensor,
     keypoint_weights: Tensor | None = None,
     teacher: Teacher | None = None,
+    in_set: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss of a batch, a scalar to differentiate, and the network's output, to look at; waits for no device.
 
     ``crops`` (B, H, W, 3) uint8 RGB, ``keypoints_in_crop`` (B, K, 2), ``visibility`` (B, K).
     ``keypoint_weights`` (B, K), where people have them, multiply the codec's. ``teacher`` adds its own loss.
+    ``in_set`` (B, K): which keypoints people could have been labelled with; None: all.
     """
     targets, weights = codec.encode(keypoints_in_crop, visibility)
     if keypoint_weights is not None:
@@ -39,16 +41,21 @@ def loss_and_output(
     output, visibility_logits = parts_of(network(images))
     value = loss(codec, output, targets, weights)
     if visibility_logits is not None:
-        value = value + _VISIBILITY_WEIGHT * visibility_loss(visibility_logits, visibility)
+        value = value + _VISIBILITY_WEIGHT * visibility_loss(visibility_logits, visibility, in_set)
     if teacher is not None:
         value = value + teacher(images, output)
     return value, output.detach()
 
 
-def visibility_loss(logits: Tensor, visibility: Tensor) -> Tensor:
-    """Binary cross-entropies of logits (B, K, 2): that v (B, K) is above 0, and where it is, that it is 2; in fp32."""
+def visibility_loss(logits: Tensor, visibility: Tensor, in_set: Tensor | None = None) -> Tensor:
+    """Binary cross-entropies of logits (B, K, 2): that v (B, K) is above 0, and where it is, that it is 2; in fp32.
+
+    What is not ``in_set`` (B, K) does not count: nobody could have labelled it, so that its v says nothing.
+    """
     labelled, visible = visibility > 0, visibility == 2
     targets = torch.stack([labelled, visible], dim=-1).float()
     entropies = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
     of_labelled = (entropies[..., 1] * labelled).sum() / labelled.sum().clamp(min=1)
-    return entropies[..., 0].mean() + of_labelled
+    if in_set is None:
+        return entropies[..., 0].mean() + of_labelled
+    return (entropies[..., 0] * in_set).sum() / in_set.sum().clamp(min=1) + of_labelled
