@@ -76,6 +76,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_training_that_was_not(
     assert differences(tmp_path, straight) == []
 
 
+@pytest.mark.slow
 def test_so_is_one_of_balanced_sets_whose_order_goes_over_the_ends_of_epochs(rendered: Path, tmp_path: Path) -> None:
     balanced = joint_setup(rendered, sampling="balanced")
     train(balanced, tmp_path / "straight")
