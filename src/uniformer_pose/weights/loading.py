@@ -86,10 +86,10 @@ def load_model(
     Raises InputError as ``load_network`` does, for a file without a heatmap head, and for keypoints of ``skeleton``
     that the file does not have.
     """
+    given = skeleton if skeleton is None or isinstance(skeleton, Skeleton) else load_skeleton(skeleton)
     file = _read(address)
-    says_little = file.record is None and file.skeleton is None
-    wanted = assumed_skeleton if skeleton is None and says_little else skeleton
-    given = wanted if wanted is None or isinstance(wanted, Skeleton) else load_skeleton(wanted)
+    if given is None and assumed_skeleton is not None and file.record is None and file.skeleton is None:
+        given = load_skeleton(assumed_skeleton)
     with naming(file.file.path):
         other = other_network(file.record or {}, model_class)
         network = other.built(model_class or other.path) if other else _own_network(file, head_dim, given)
