@@ -154,6 +154,8 @@ def test_sets_are_chosen_by_their_names_and_changed_one_by_one() -> None:
     assert all(own[name] == alone[name] for name in own.keys() - {"root"})
     with pytest.raises(InputError, match=r"data\.sets=mpi: no such choice; .*mpii"):
         checked("data=joint", "data.sets=[coco,mpi]")
+    with pytest.raises(InputError, match=r"data\.sets=\[coco,coco\]: coco stands there more than once"):
+        checked("data=joint", "data.sets=[coco,coco]")
 
 
 @pytest.mark.parametrize("program", ["check_data", "prepare"])

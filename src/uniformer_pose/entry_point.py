@@ -168,6 +168,7 @@ def accept_any_argument(arguments: Sequence[str], groups: Collection[str]) -> li
         key, equals, value = argument.partition("=")
         if (group := key.replace(".", "/")) in groups:
             key, argument = group, f"{group}{equals}{value}"
+            _refuse_repeated_choice(argument)
         if key in groups and value == "null":
             accepted.append(f"~{key}")
         elif not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", key) or key in groups:
@@ -176,6 +177,15 @@ def accept_any_argument(arguments: Sequence[str], groups: Collection[str]) -> li
             readable = argument if parse_override(argument) else override(key, value)
             accepted.append(readable if key.partition(".")[0] == "hydra" else f"++{readable}")
     return accepted
+
+
+def _refuse_repeated_choice(argument: str) -> None:
+    """InputError for ``group=[one,one]``, of which Hydra would make one."""
+    parsed = parse_override(argument)
+    chosen = parsed.value() if parsed and not parsed.is_sweep_override() else None
+    repeated = [name for name in chosen if chosen.count(name) > 1] if isinstance(chosen, list) else []
+    if repeated:
+        raise InputError(f"{argument.replace('/', '.')}: {repeated[0]} stands there more than once; name each once")
 
 
 def config_groups(config_folder: Path = CONF) -> dict[str, set[str]]:
