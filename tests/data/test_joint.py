@@ -213,6 +213,18 @@ def test_each_set_is_evaluated_in_its_own_keypoints(sets):
     assert of_each == [[11, 12, 21, 31]] * 2
 
 
+def test_a_set_without_a_split_for_training_is_evaluated_only(sets):
+    only = {"ochuman": sets["coco"] | {"train_annotations": None}}
+    data, expected = make(sets | only), make(sets)
+
+    assert [each.name for each in data.val_sets] == ["coco", "crowdpose", "ochuman"]
+    assert len(data.val_dataloader()) == 3
+    assert data.num_visits == 7
+    assert persons(data) == persons(expected)
+    with pytest.raises(InputError, match=r"data.sets=\[ochuman\]: no split for training"):
+        make(only)
+
+
 def test_a_set_may_have_its_own_augmentation(sets):
     upright = {"crowdpose": sets["crowdpose"] | {"geometric": None}, "coco": sets["coco"]}
     crops = [
@@ -243,7 +255,7 @@ def test_weights_of_one_sets_keypoints_leave_the_others_at_one(sets, tmp_path):
     ("change", "line"),
     [
         ({"sets": {}}, "name the sets"),
-        ({"sampling": {"aic": 2.0}}, "data.sampling: aic is none of data.sets, which are coco, crowdpose"),
+        ({"sampling": {"aic": 2.0}}, "data.sampling: aic is no set to train on; those are coco, crowdpose"),
         ({"coco": {"batch_size": 4}}, "data.sets.coco.batch_size: is the same for all sets"),
         ({"coco": {"train_imags": "x"}}, "data.sets.coco.train_imags='x': no such argument"),
         ({"coco": {"root": None}}, "data.sets.coco.root=null"),

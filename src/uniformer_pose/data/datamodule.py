@@ -172,6 +172,11 @@ class PersonCrops(CropLoaders):
         return "coco" if self._metric == "body_parts" and None in self.places else self._metric
 
     @property
+    def has_training_split(self) -> bool:
+        """Whether there is anybody to train on: annotated, or by predicted poses."""
+        return self.train_annotations is not None or self.train_poses is not None
+
+    @property
     def val_sets(self) -> Sequence[PersonCrops]:
         """This one."""
         return (self,)

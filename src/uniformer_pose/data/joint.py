@@ -44,7 +44,8 @@ class JointCrops(CropLoaders):
     is the model's: that of the first set if None, ``"union"`` of all, or another's name or path. ``sampling`` is how
     often an epoch visits people: all once (``size``), each set as often as the others (``balanced``: as many visits in
     all as there are people), or the people of a set so many times (1 where a set is not named; 0.5: every other person,
-    the rest in the next epoch). The first set is the one that a training is judged by.
+    the rest in the next epoch). The first set is the one that a training is judged by. One without a split for training
+    is evaluated only.
 
     Raises InputError where a set has none of the model's keypoints, or contradicts it on left and right.
     """
@@ -91,8 +92,11 @@ class JointCrops(CropLoaders):
             name: PersonCrops(**(defaults | _given(name, arguments) | shared), name=name, model_skeleton=self.skeleton)
             for name, arguments in sets.items()
         }
+        self.trained = {name: each for name, each in self.sets.items() if each.has_training_split}
+        if not self.trained:
+            raise InputError(f"data.sets=[{','.join(sets)}]: no split for training; name a set that has one as well")
         self._visits: list[int] = []
-        self._visits_of(dict.fromkeys(sets, 1))  # which refuses wrong names
+        self._visits_of(dict.fromkeys(self.trained, 1))  # which refuses wrong names
 
     @property
     def val_sets(self) -> Sequence[PersonCrops]:
@@ -102,12 +106,12 @@ class JointCrops(CropLoaders):
     @property
     def prepared(self) -> bool:
         """Whether all sets are read from prepared folders."""
-        return all(each.prepared for each in self.sets.values())
+        return all(each.prepared for each in self.trained.values())
 
     @property
     def train_poses(self) -> str | None:  # type: ignore[override]
         """The first file of predicted poses that is a label of some set."""
-        return next((each.train_poses for each in self.sets.values() if each.train_poses), None)
+        return next((each.train_poses for each in self.trained.values() if each.train_poses), None)
 
     @property
     def num_visits(self) -> int:
@@ -119,12 +123,12 @@ class JointCrops(CropLoaders):
         for name, each in self.sets.items():
             each.trainer = self.trainer
             with named_set(name):
-                each.read(for_training=stage == "fit")
+                each.read(for_training=stage == "fit" and name in self.trained)
         if stage == "fit":
             is_first = not self._visits
-            sizes = {name: each.num_visits for name, each in self.sets.items()}
+            sizes = {name: each.num_visits for name, each in self.trained.items()}
             self._visits = self._visits_of(sizes)
-            self.require_a_batch(", ".join(self.sets))
+            self.require_a_batch(", ".join(self.trained))
             if is_first:
                 rank_zero_info(self._composition(sizes))
 
@@ -135,7 +139,7 @@ class JointCrops(CropLoaders):
             return [-(-sum(sizes.values()) // len(sizes))] * len(sizes)
         unknown = sorted(set(self.sampling) - set(sizes))
         if unknown:
-            raise InputError(f"data.sampling: {unknown[0]} is none of data.sets, which are {', '.join(sizes)}")
+            raise InputError(f"data.sampling: {unknown[0]} is no set to train on; those are {', '.join(sizes)}")
         return [max(1, round(size * self.sampling.get(name, 1))) for name, size in sizes.items()]
 
     def _composition(self, sizes: Mapping[str, int]) -> str:
@@ -145,11 +149,13 @@ class JointCrops(CropLoaders):
             f"{len(self.sets[name].scored_places)} of {self.skeleton.num_keypoints} keypoints)"
             for (name, size), visits in zip(sizes.items(), self._visits, strict=True)
         ]
-        return f"a batch of {self.batch_size} holds on average {', '.join(parts)}"
+        others = ", ".join(self.sets.keys() - self.trained.keys())
+        evaluated = f"; evaluated only: {others}" if others else ""
+        return f"a batch of {self.batch_size} holds on average {', '.join(parts)}{evaluated}"
 
     def describe_person(self, instance_index: int) -> str:
         """Set, picture and annotation of a person of a training batch."""
-        for name, each in self.sets.items():
+        for name, each in self.trained.items():
             if instance_index < each.num_visits:
                 return f"{name}: {each.describe_person(instance_index)}"
             instance_index -= each.num_visits
@@ -157,14 +163,14 @@ class JointCrops(CropLoaders):
 
     def training_samples(self) -> JointTrainingCrops:
         """All sets' crops, each drawn as its set says."""
-        _weigh_all_or_none([*self.sets.values()])
-        first = first_samples([each.num_visits for each in self.sets.values()], self._visits)
-        sets = [each.training_samples(int(number)) for number, each in zip(first, self.sets.values(), strict=True)]
+        _weigh_all_or_none([*self.trained.values()])
+        first = first_samples([each.num_visits for each in self.trained.values()], self._visits)
+        sets = [each.training_samples(int(number)) for number, each in zip(first, self.trained.values(), strict=True)]
         return JointTrainingCrops(sets)
 
     def epoch_sampler(self, rank: int, world_size: int) -> JointEpochSampler:
         """The order of a process's training samples."""
-        sizes = [each.num_visits for each in self.sets.values()]
+        sizes = [each.num_visits for each in self.trained.values()]
         return JointEpochSampler(sizes, self._visits, seed=self.seed, rank=rank, world_size=world_size)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from uniformer_pose.data.coco import read_ground_truth
 from uniformer_pose.data.conversion.ai_challenger import read_ai_challenger
@@ -71,6 +72,8 @@ def test_mpiis_head_boxes_come_along_where_they_lie_beside_the_validation_list(m
     (tmp_path / "mpii_gt_val.mat").write_bytes(b"heads")
     made = mpii([person(34), person()])
     assert (made.folder / "annotations" / "mpii_gt_val.mat").read_bytes() == b"heads"
+    config = yaml.safe_load((made.folder / "conf/data/sets/mine.yaml").read_text())
+    assert (config["metric"], config["headbox_file"]) == ("pckh", "annotations/mpii_gt_val.mat")
 
 
 def test_a_person_of_mpii_without_centre_has_a_box_around_its_joints_and_is_counted(mpii: Convert) -> None:

@@ -68,7 +68,7 @@ def write_dataset(
         lines = [_write_split(split, source, part, skeleton, log) for split in splits]
         for other, file in source.others.items():
             _place_image(file.resolve(), part / other)
-        _write_descriptions(part, to, name, skeleton)
+        _write_descriptions(part, to, name, skeleton, source.scored_by)
         facts = {"made_from": dict(made_from), "splits": lines, "notes": log.notes, "repairs": +log.repairs}
         write_json(part / "conversion.json", {**facts, "left_out": log.problems})
         if to.exists():
@@ -162,7 +162,7 @@ def _place_image(source: Path, path: Path) -> None:
             raise InputError(f"{source} cannot be copied to {path} ({error.strerror or error})") from error
 
 
-def _write_descriptions(folder: Path, to: Path, name: str, skeleton: Skeleton) -> None:
+def _write_descriptions(folder: Path, to: Path, name: str, skeleton: Skeleton, scored_by: Mapping[str, str]) -> None:
     """The skeleton and the data config."""
     about = f"# The keypoints of {name}: check left_right_pairs, and the sigmas, on which OKS and AP depend.\n"
     write_text(folder / "skeleton.yaml", about + _plain_yaml(skeleton.to_dict()))
@@ -174,6 +174,7 @@ def _write_descriptions(folder: Path, to: Path, name: str, skeleton: Skeleton) -
         "val_images": "images/val",
         "val_boxes": "gt",
         "skeleton": "${.root}/skeleton.yaml",
+        **scored_by,
         "if_missing": "say where it is with data.root=<folder>",
     }
     config, conf = {"defaults": ["_people", f"sets/{name}@_here_"], "codec": _CODEC}, folder / "conf" / "data"

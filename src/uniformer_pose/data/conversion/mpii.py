@@ -48,13 +48,15 @@ def read_mpii(source: Path, settings: Settings, log: Log) -> Source:
     log.notes.append("MPII's lists do not say which joints are hidden: all that are annotated count as visible")
     splits = {split: _images(file, images or file.parent, log) for split, (file, images) in files.items()}
     heads = None if settings.val_source is None else settings.val_source.with_name(_HEADS)
+    copied = {f"annotations/{_HEADS}": heads} if heads is not None and heads.is_file() else {}
     return Source(
         load_skeleton("mpii_16").keypoint_names,
         "person",
         splits,
         orientation="stored",
         uncut_boxes=True,
-        others={f"annotations/{_HEADS}": heads} if heads is not None and heads.is_file() else {},
+        others=copied,
+        scored_by={"metric": "pckh", "headbox_file": f"annotations/{_HEADS}"} if copied else {},
     )
 
 

@@ -84,6 +84,7 @@ class Source:
     silent. ``orientation``: what coordinates on EXIF-turned pictures refer to, None where sizes or the user must tell.
     ``fractions``: coordinates are fractions of the picture's width and height. ``uncut_boxes``: boxes are regions to
     crop, of which no part beyond the picture may be cut off. ``others`` are files that are copied, by their new names.
+    ``scored_by``: what the data config says of the metric, where that is none of COCO's.
     """
 
     keypoint_names: Sequence[str]
@@ -95,6 +96,7 @@ class Source:
     fractions: bool = False
     uncut_boxes: bool = False
     others: Mapping[str, Path] = field(default_factory=dict)
+    scored_by: Mapping[str, str] = field(default_factory=dict)
 
 
 class Log:
