@@ -34,6 +34,8 @@ PICTURES = {
 COCOS = {"ochuman_256x192", "humanart_256x192", "coco_wholebody_256x192"}  # whose files have COCO's 17 points
 SAME_POINTS = {(a, b) for a in COCOS - {"coco_wholebody_256x192"} for b in COCOS - {a}}
 SAME_POINTS |= {("crowdpose_256x192", "exlpose_256x192"), ("exlpose_256x192", "crowdpose_256x192")}
+NEXT = dict(zip(FILES, [*FILES][1:] + [*FILES][:1], strict=True))
+IN_CI = {*NEXT.items(), ("ochuman_256x192", "humanart_256x192"), ("exlpose_256x192", "crowdpose_256x192")}
 REFUSALS = ("keypoint 1", "finite numbers in 'keypoints'", "is a list of MPII's people")
 QUICK = ["model=uniformer_xxs", "model.pretrained=null", "trainer=cpu", "data.num_workers=0", "data.batch_size=1"]
 
@@ -45,6 +47,11 @@ def train(folder: Path, data: str, root: Path, **settings: Any) -> Any:
     return run_here("train.py", [*QUICK, *arguments, "name=refused"], folder)
 
 
+def in_ci_or_long(pairs: set[tuple[str, str]]) -> list[Any]:
+    """Some seconds each: each set with the next one in CI; the others say the same of other files."""
+    return [pytest.param(*pair, marks=[] if pair in IN_CI else pytest.mark.long) for pair in sorted(pairs)]
+
+
 def require_no_training(ended: Any, message: str) -> None:
     require_one_line(ended, message)
     assert "Traceback" not in ended.stderr
@@ -52,7 +59,7 @@ def require_no_training(ended: Any, message: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("data", "other"), sorted({*permutations(FILES, 2)} - SAME_POINTS))
+@pytest.mark.parametrize(("data", "other"), in_ci_or_long({*permutations(FILES, 2)} - SAME_POINTS))
 def test_another_sets_annotations_end_a_training_before_it_begins(shared_folder, tmp_path, data, other):
     root = shared_folder / "other_datasets"
     ended = train(tmp_path, data, root, train_annotations=FILES[other], val_annotations=FILES[other])
@@ -62,7 +69,7 @@ def test_another_sets_annotations_end_a_training_before_it_begins(shared_folder,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("data", "other"), sorted(SAME_POINTS))
+@pytest.mark.parametrize(("data", "other"), in_ci_or_long(SAME_POINTS))
 def test_where_the_points_are_the_same_it_is_the_pictures_that_are_missing(shared_folder, tmp_path, data, other):
     root = shared_folder / "other_datasets"
     theirs, images = FILES[other], PICTURES[data]
