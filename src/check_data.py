@@ -13,8 +13,8 @@ from typing import Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from uniformer_pose.config_parts import Data, require_one_set
-from uniformer_pose.entry_point import checked_config, report_input_errors, run
+from uniformer_pose.config_parts import Data
+from uniformer_pose.entry_point import checked_config, report_input_errors, require_one_set, run
 from uniformer_pose.files import write_json
 from uniformer_pose.ranges import Count, RunName
 

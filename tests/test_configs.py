@@ -162,6 +162,8 @@ def test_sets_are_chosen_by_their_names_and_changed_one_by_one() -> None:
 def test_programs_that_look_at_one_set_say_so(program: str, tmp_path: Path) -> None:
     result = run_here(f"{program}.py", ["data=joint", "data.sets=[aic]"], tmp_path)
     require_one_line(result, "data=joint: this program takes one set at a time, such as data=aic_256x192")
+    square = run_here(f"{program}.py", ["data=joint", "data.sets=[mpii,aic]"], tmp_path)
+    require_one_line(square, "such as data=mpii_256x256")
 
 
 def test_the_search_of_hyperparameters_composes_and_passes_the_check() -> None:

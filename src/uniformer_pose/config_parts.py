@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
 from uniformer_pose.config import Keys, Node
-from uniformer_pose.errors import InputError
 from uniformer_pose.ranges import Count, LayerDecay, Positive, RunName, Seed, Share
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -30,16 +28,6 @@ _SET_IN_DATA = {
 
 Data = Annotated[Node, Keys(set_by_program=_SET_IN_DATA)]
 """A whole data config, to train on or to look at."""
-
-
-def require_one_set(data: Mapping[str, Any]) -> None:
-    """InputError for a data config of several sets, where one is to be looked at."""
-    if "sets" in data:
-        raise InputError(
-            f"data=joint: this program takes one set at a time, such as data={next(iter(data['sets']), 'coco')}_256x192"
-        )
-
-
 EvaluationData = Annotated[
     Node,
     Keys(

@@ -197,6 +197,15 @@ def config_groups(config_folder: Path = CONF) -> dict[str, set[str]]:
     return groups
 
 
+def require_one_set(data: Mapping[str, Any]) -> None:
+    """InputError for a data config of several sets, where one is to be looked at."""
+    if "sets" not in data:
+        return
+    first = next(iter(data["sets"]), "coco")
+    choices = sorted(choice for choice in config_groups()["data"] if choice.startswith(f"{first}_"))
+    raise InputError(f"data=joint: this program takes one set at a time, such as data={(*choices, first)[0]}")
+
+
 def help_of(program: str) -> str:
     """The keys of a program with their comments, and its groups with their choices."""
     files, keys = [program], {"": ""}

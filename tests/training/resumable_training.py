@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,17 @@ class Journal(pl.Callback):
         }
         with (self.folder / f"journal_{trainer.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+class StopAt(pl.Callback):
+    """The scheduler's signal in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
 
 
 class Score(pl.Callback):
@@ -131,6 +145,32 @@ def differences(folder: Path, straight: Path, *, processes: int = 1) -> list[str
 
 def log_of(folder: Path) -> str:
     return (folder / "csv" / "metrics.csv").read_text()
+
+
+def journal(folder: Path, rank: int = 0) -> dict[tuple[int, int], tuple[list[int], list[str]]]:
+    """What was learnt from: people and pixels by epoch and batch."""
+    entries = map(json.loads, (folder / f"journal_{rank}.jsonl").read_text().splitlines())
+    return {(entry["epoch"], entry["batch"]): (entry["people"], entry["pixels"]) for entry in entries}
+
+
+def require_two_processes_to_be_as_one(runs: Path, trials: list[dict[str, Any]], *words: str, batches: int) -> None:
+    """That two trials on two processes resume alike, and that both together read what one reads, whole.
+
+    They run in the launcher's script, which leaves the folders of its undisturbed trainings. ``batches`` of an epoch.
+    """
+    script = Path(__file__).parent / "killed_trainings.py"
+    command = [sys.executable, str(script), str(runs), json.dumps(trials), *words]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert finished.returncode == 0, finished.stderr
+    outcomes = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+    assert [outcome["differences"] for outcome in outcomes] == [[], []]
+
+    first, second, alone = (
+        journal(runs / name, rank) for name, rank in (("straight_0", 0), ("straight_0", 1), ("straight_1", 0))
+    )
+    assert len(alone) == batches * EPOCHS
+    for visit, seen in alone.items():
+        assert seen == tuple(mine + theirs for mine, theirs in zip(first[visit], second[visit], strict=True))
 
 
 def _journal(folder: Path, rank: int) -> list[dict[str, Any]]:

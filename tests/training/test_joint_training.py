@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from joint_setup import SKELETONS, joint_setup, write_sets
-from lightning.pytorch.callbacks import Callback
-from resumable_training import EPOCHS, differences, train
+from resumable_training import EPOCHS, StopAt, differences, journal, require_two_processes_to_be_as_one, train
 
 from uniformer_pose.skeleton import load_skeleton
 
 BATCHES = 5  # of two people, in an epoch
-
-
-class StopAt(Callback):
-    """The scheduler's signal in the middle of a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +30,6 @@ def straight(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("straight")
     train(joint_setup(rendered), folder)
     return folder
-
-
-def journal(folder: Path, rank: int = 0) -> dict[tuple[int, int], tuple[list[int], list[str]]]:
-    """What was learnt from: by epoch and batch."""
-    lines = map(json.loads, (folder / f"journal_{rank}.jsonl").read_text().splitlines())
-    return {(entry["epoch"], entry["batch"]): (entry["people"], entry["pixels"]) for entry in lines}
 
 
 def test_an_epoch_is_of_everybody_and_two_workers_change_nothing(
@@ -146,16 +124,4 @@ def test_two_processes_read_what_one_reads_and_stop_and_resume_alike(tmp_path: P
         {"signal": "SIGTERM", "to": 1, "moment": 0.6, "processes": 2, "workers": 2},
         {"signal": "SIGKILL", "moment": 0.6, "every_n_steps": 2},
     ]
-    script, runs = Path(__file__).parent / "killed_trainings.py", tmp_path / "runs"
-    command = [sys.executable, str(script), str(runs), json.dumps(trials), "joint"]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert finished.returncode == 0, finished.stderr
-    outcomes = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
-    assert [outcome["differences"] for outcome in outcomes] == [[], []]
-
-    first, second, alone = (
-        journal(runs / name, rank) for name, rank in (("straight_0", 0), ("straight_0", 1), ("straight_1", 0))
-    )
-    assert len(alone) == BATCHES * EPOCHS
-    for visit, seen in alone.items():
-        assert seen == tuple(mine + theirs for mine, theirs in zip(first[visit], second[visit], strict=True))
+    require_two_processes_to_be_as_one(tmp_path / "runs", trials, "joint", batches=BATCHES)

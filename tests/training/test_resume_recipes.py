@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
-from resumable_training import PEOPLE_PER_IMAGE, differences, log_of, train
+from resumable_training import PEOPLE_PER_IMAGE, StopAt, differences, log_of, train
 from tiny_setup import TinySetup
 from torch.optim.lr_scheduler import LinearLR
 
@@ -29,15 +27,6 @@ RECIPES = {
     "muon, layer decay, flat cosine": Optimization(partial(timm_optimizer, opt="muon"), 0.1, LAYERS, FLAT_COSINE),
     "lion, flat cosine": Optimization(partial(timm_optimizer, opt="lion"), 0.02, per_step=FLAT_COSINE),
 }
-
-
-class StopAt(pl.Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

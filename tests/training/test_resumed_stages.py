@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-from lightning.pytorch.callbacks import Callback
-from resumable_training import EPOCHS, differences, train
+from resumable_training import EPOCHS, StopAt, differences, journal, require_two_processes_to_be_as_one, train
 
 SWITCH = 5 * (EPOCHS - 1)  # steps: five batches an epoch
-
-
-class StopAt(Callback):
-    """The scheduler's signal in the middle of a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +13,6 @@ def straight(people, tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
     train(people, folder, staged=True)
     return folder
-
-
-def journal(folder, rank=0):
-    """What was learnt from: by epoch and batch."""
-    lines = map(json.loads, (folder / f"journal_{rank}.jsonl").read_text().splitlines())
-    return {(entry["epoch"], entry["batch"]): (entry["people"], entry["pixels"]) for entry in lines}
 
 
 def pixels(folder, epoch):
@@ -79,16 +55,4 @@ def test_two_processes_stop_and_resume_alike_and_read_what_one_reads(tmp_path):
         {"signal": "SIGTERM", "to": 1, "moment": 0.6, "processes": 2, "staged": True},
         {"signal": "SIGKILL", "moment": 0.6, "every_n_steps": 2, "staged": True},
     ]
-    script, runs = Path(__file__).parent / "killed_trainings.py", tmp_path / "runs"
-    command = [sys.executable, str(script), str(runs), json.dumps(trials)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert finished.returncode == 0, finished.stderr
-    outcomes = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
-    assert [outcome["differences"] for outcome in outcomes] == [[], []]
-
-    first, second, alone = (
-        journal(runs / name, rank) for name, rank in (("straight_0", 0), ("straight_0", 1), ("straight_1", 0))
-    )
-    assert len(alone) == 5 * EPOCHS
-    for visit, seen in alone.items():
-        assert seen == tuple(mine + theirs for mine, theirs in zip(first[visit], second[visit], strict=True))
+    require_two_processes_to_be_as_one(tmp_path / "runs", trials, batches=5)

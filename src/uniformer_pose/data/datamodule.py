@@ -164,7 +164,11 @@ class PersonCrops(CropLoaders):
     @property
     def scored_skeleton(self) -> Skeleton:
         """The files' keypoints that are evaluated."""
-        return self.own_skeleton.of_keypoints([own for own, place in enumerate(self.places) if place is not None])
+        return self.own_skeleton.of_keypoints(self._scored_own)
+
+    @property
+    def _scored_own(self) -> list[int]:
+        return [own for own, place in enumerate(self.places) if place is not None]
 
     @property
     def metric(self) -> MetricKind:
@@ -338,17 +342,15 @@ class PersonCrops(CropLoaders):
 
     def _of_scored_keypoints(self, truth: CocoGroundTruth) -> CocoGroundTruth:
         """As if people had those keypoints only that the model has; who is not scored stays so."""
-        own = [index for index, place in enumerate(self.places) if place is not None]
-        if len(own) == len(self.places):
+        if None not in self.places:
             return truth
-        left_out = [
-            name for name, place in zip(self.own_skeleton.keypoint_names, self.places, strict=True) if place is None
-        ]
+        scored = self.scored_skeleton
+        left_out = [name for name in self.own_skeleton.keypoint_names if name not in scored.keypoint_names]
         shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
         rank_zero_info(f"{truth.file.name}: evaluated without {shown}, which the model does not have")
-        part = truth.of_keypoints(own)
+        part = truth.of_keypoints(self._scored_own)
         counts = np.where(truth.labelled_counts > 0, part.labelled_counts, 0)
-        return replace(part, skeleton=self.scored_skeleton, labelled_counts=counts)
+        return replace(part, skeleton=scored, labelled_counts=counts)
 
     def _file(self, path: str) -> Path:
         """A file that exists as it stands, or below root."""

@@ -88,13 +88,7 @@ class PersonInstances:
         """The instances of the first ``num_images`` images; the others are counted as left out."""
         if num_images < 1:
             raise InputError(f"the first {num_images} images; use at least 1")
-        kept = int(np.searchsorted(self.image_of_instance, num_images))
-        if kept == len(self):
-            return self
-        counts = {**self.counts, "kept": kept, f"after the first {num_images} images": len(self) - kept}
-        images = {name: getattr(self, name)[:num_images] for name in PER_IMAGE}
-        instances = {name: array[:kept] for name, array in self.arrays(PER_INSTANCE).items()}
-        return replace(self, counts=counts, **images, **instances)
+        return self._those(self.image_of_instance < num_images, f"after the first {num_images} images")
 
     def with_keypoints_at(self, places: Sequence[int | None], num_keypoints: int) -> PersonInstances:
         """The same people in a skeleton of ``num_keypoints``, where ``places`` (``places_in_target``) has theirs.
@@ -111,7 +105,10 @@ class PersonInstances:
 
     def with_a_label(self, reason: str) -> PersonInstances:
         """The instances with a labelled keypoint; the others are counted as left out for a reason."""
-        kept: npt.NDArray[np.bool_] = np.asarray((self.visibility > 0).any(axis=1))
+        return self._those(np.asarray((self.visibility > 0).any(axis=1)), reason)
+
+    def _those(self, kept: npt.NDArray[np.bool_], reason: str) -> PersonInstances:
+        """The instances that are ``kept`` (N,), and their images; the others are counted under ``reason``."""
         if kept.all():
             return self
         images, image_of_instance = np.unique(self.image_of_instance[kept], return_inverse=True)

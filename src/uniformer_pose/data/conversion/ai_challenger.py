@@ -21,7 +21,6 @@ from uniformer_pose.data.conversion.source import (
     Source,
     SourceImage,
     SourcePerson,
-    SplitName,
     find_inside,
 )
 from uniformer_pose.errors import InputError
@@ -39,10 +38,8 @@ class _Image(msgspec.Struct):
 
 def read_ai_challenger(source: Path, settings: Settings, log: Log) -> Source:
     """The images of a list, and of ``val_source`` for validation; InputError where a file is none."""
-    files: dict[SplitName, tuple[Path, Path | None]] = {"train": (source, settings.images)}
-    if settings.val_source is not None:
-        files["val"] = settings.val_source, settings.val_images or settings.images
-    splits = {split: _images(file, images or file.parent, log) for split, (file, images) in files.items()}
+    files = settings.annotation_files(source).items()
+    splits = {split: _images(file, images or file.parent, log) for split, (file, images) in files}
     return Source(load_skeleton("aic_14").keypoint_names, "person", splits, orientation="stored")
 
 

@@ -61,10 +61,10 @@ def read_coco_keypoints(source: Path, settings: Settings, log: Log) -> Source:
 
     Raises InputError where a file is no COCO file, or has no such category.
     """
-    train = _read(source, settings.images, settings, log)
-    if settings.val_source is None:
+    train, *others = [_read(*file, settings, log) for file in settings.annotation_files(source).values()]
+    if not others:
         return train
-    val = _read(settings.val_source, settings.val_images or settings.images, settings, log)
+    (val,) = others
     order = order_by_name(train.keypoint_names, val.keypoint_names, str(settings.val_source), log)
     images = [
         replace(image, people=[replace(person, keypoints=person.keypoints[order]) for person in image.people])

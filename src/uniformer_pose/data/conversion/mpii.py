@@ -22,7 +22,6 @@ from uniformer_pose.data.conversion.source import (
     Source,
     SourceImage,
     SourcePerson,
-    SplitName,
     find_inside,
 )
 from uniformer_pose.data.mpii_json import NUM_JOINTS, MpiiRecord
@@ -42,11 +41,9 @@ def read_mpii(source: Path, settings: Settings, log: Log) -> Source:
     person's place in the list, from 0, in the order of which mpii_gt_val.mat has the head boxes; that file comes along
     where it lies beside the list for validation.
     """
-    files: dict[SplitName, tuple[Path, Path | None]] = {"train": (source, settings.images)}
-    if settings.val_source is not None:
-        files["val"] = settings.val_source, settings.val_images or settings.images
     log.notes.append("MPII's lists do not say which joints are hidden: all that are annotated count as visible")
-    splits = {split: _images(file, images or file.parent, log) for split, (file, images) in files.items()}
+    files = settings.annotation_files(source).items()
+    splits = {split: _images(file, images or file.parent, log) for split, (file, images) in files}
     heads = None if settings.val_source is None else settings.val_source.with_name(_HEADS)
     copied = {f"annotations/{_HEADS}": heads} if heads is not None and heads.is_file() else {}
     return Source(

@@ -45,6 +45,13 @@ class Settings:
     exif: ImageOrientation | None = None
     val_share: float = 0.1
 
+    def annotation_files(self, source: Path) -> dict[SplitName, tuple[Path, Path | None]]:
+        """``source`` and, if there is one, ``val_source``, each with the folder of its images, if that is named."""
+        files: dict[SplitName, tuple[Path, Path | None]] = {"train": (source, self.images)}
+        if self.val_source is not None:
+            files["val"] = self.val_source, self.val_images or self.images
+        return files
+
 
 @dataclass(frozen=True, eq=False)
 class SourcePerson:
